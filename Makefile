@@ -1,0 +1,26 @@
+PY := .venv/bin/python
+
+.PHONY: install lint test benchmark leaderboard pr
+
+install:  ## make .venv with the suite, its tests and its tools
+	python3 -m venv .venv
+	.venv/bin/pip install -q -e '.[dev]'
+
+lint:  ## style, types and stale tables
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/fsar-bench leaderboard --check
+	$(PY) -m tools.readme_table --check
+
+test:  ## the test suite
+	$(PY) -m pytest
+
+benchmark:  ## ratios measured in one run
+	$(PY) -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc
+
+leaderboard:  ## rebuild the tables from the result files
+	.venv/bin/fsar-bench leaderboard
+	$(PY) -m tools.readme_table
+
+pr: lint test  ## what CI runs
