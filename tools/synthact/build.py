@@ -1,0 +1,77 @@
+"""Write the clips and the annotation of SynthAct: `python -m tools.synthact.build [--out DIR] [--clips 12] [--jobs 2]`.
+
+The shipped data is the output of this program with its defaults (seed 0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from rich.progress import track
+
+from tools.synthact.classes import ActionClass, action_classes
+from tools.synthact.render import FPS, clip
+from tools.synthact.video import encode
+
+SHIPPED = Path(__file__).parents[2] / "fsar_bench" / "data" / "builtin" / "synthact"
+SHIPPED_SEED = 0
+LICENCE = "Apache-2.0; the human motions derive from DeepMimic (MIT) as distributed in pybullet_data (zlib)"
+
+
+def write_clip(job: tuple[ActionClass, int], out: Path) -> dict:
+    """Render, encode and describe one clip."""
+    action, index = job
+    name = f"{action.name}_{index:02d}"
+    path = out / "clips" / action.name / f"{name}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = clip(action, index, SHIPPED_SEED).frames()
+    encode(frames, path, fps=FPS)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    relative = path.relative_to(out).as_posix()
+    return {"id": name, "class": action.name, "path": relative, "frames": len(frames), "sha256": digest}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--clips", type=int, default=12, help="clips of each class")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--classes", nargs="*", help="only these classes (default: all)")
+    args = parser.parse_args()
+    classes = [c for c in action_classes() if not args.classes or c.name in args.classes]
+    jobs = [(action, index) for action in classes for index in range(args.clips)]
+    with Pool(args.jobs) as pool:
+        results = pool.imap(partial(write_clip, out=args.out), jobs, chunksize=4)
+        clips = list(track(results, total=len(jobs), description="clips"))
+    annotation = {
+        "name": "synthact",
+        "synthetic": True,
+        "licence": LICENCE,
+        "made_with": {"av": av.__version__, "numpy": np.__version__, "opencv": cv2.__version__, "seed": SHIPPED_SEED},
+        "classes": [
+            {
+                "name": c.name,
+                "text": c.text,
+                "group": c.group,
+                "split": c.split,
+                **({"reverse_of": c.reverse_of} if c.reverse_of else {}),
+            }
+            for c in classes
+        ],
+        "clips": clips,
+    }
+    (args.out / "annotation.json").write_text(json.dumps(annotation, indent=1) + "\n")
+    size = sum((args.out / c["path"]).stat().st_size for c in clips)
+    print(f"{len(classes)} classes, {len(clips)} clips, {size / 1e6:.2f} MB in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
