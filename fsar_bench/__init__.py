@@ -1,0 +1,3 @@
+"""fsar-bench: a modular benchmark suite for few-shot action recognition."""
+
+__version__ = "0.1.0"

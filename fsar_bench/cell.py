@@ -1,0 +1,306 @@
+"""One cell: method x dataset x protocol x seed, from its resolved config to its stored result. Runs in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
+
+
+def work_folder(cell: dict, work_dir: Path) -> Path:
+    """Where a cell keeps its log and score parts."""
+    return work_dir / cell["dataset"]["name"] / f"{cell['name']}-{cell['hash'][:8]}"
+
+
+def main(cell: dict, options: dict, connection: Connection) -> None:
+    """Body of a cell's process: log to a file, report through the connection, end with "done" or "failed"."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    lock = threading.Lock()
+
+    def report(stage: str, done: int, total: int, note: str = "") -> None:
+        with lock:
+            connection.send(("progress", stage, done, total, note))
+
+    folder = work_folder(cell, Path(options["work_dir"]))
+    log = folder / "log.txt"
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = log.open("a", buffering=1)
+        except OSError as error:
+            raise ResultError(
+                f"Cannot write {folder} ({error.strerror}). Choose another folder with work_dir=."
+            ) from error
+        os.dup2(stream.fileno(), sys.stdout.fileno())
+        os.dup2(stream.fileno(), sys.stderr.fileno())
+        connection.send(("done", str(run(cell, options, report))))
+    except FsarBenchError as error:
+        traceback.print_exc()
+        connection.send(("failed", str(error)))
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+        connection.send(
+            ("failed", f"{reason}. This is not an error that fsar-bench foresees: the whole of it is in {log}.")
+        )
+    finally:
+        sys.stdout.flush()
+
+
+def _die_with_parent() -> None:
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def build_method(cell: dict, *, for_training: bool = False):
+    """Import what the cell's config names, then build backbone and method on the CPU.
+
+    For training, arguments that change the score alone keep their defaults: cells that share a training then also share the
+    choice of its checkpoint.
+
+    Raises:
+        ConfigError: unknown types or arguments.
+        WeightsError: weights that cannot be loaded.
+    """
+    from fsar_bench.method import Traits
+    from fsar_bench.registry import BACKBONES, METHODS, build, import_components
+    from fsar_bench.runner import seed_torch
+
+    import_components(cell["custom_imports"], cell["folder"])
+    backbone = build(BACKBONES, {k: v for k, v in cell["backbone"].items() if k != "name"})
+    seed_torch(cell["protocol"]["seed"], "initialisation")
+    METHODS.import_from_location()
+    config, kind = cell["method"], METHODS.get(cell["method"]["type"])
+    if for_training:
+        config = {key: value for key, value in config.items() if key not in getattr(kind, "score_only", ())}
+    method = build(METHODS, config, backbone=backbone)
+    if not isinstance(getattr(method, "traits", None), Traits):
+        raise ConfigError(f"The method {cell['method']['type']} declares no traits. Give it traits = Traits(...).")
+    if method.traits.trainable and "train" not in cell:
+        raise ConfigError(f"The method {cell['name']} is trainable, but its config has no train=dict(...).")
+    return method
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What stored work depends on."""
+
+    training: str | None  # what changes a checkpoint
+    embedding: str  # what changes encoded clips, the weights aside
+    weights: str  # fingerprint of the pretrained weights, taken before training
+
+
+def _keys(cell: dict, method, splits, source, device) -> _Keys:
+    from fsar_bench.settings import digest
+
+    protocol, plan = cell["protocol"], source.plan
+    geometry = [plan.resize, plan.crop, plan.frames, source.reader_version]
+    code = {name: sha for name, sha in cell["inputs"].items() if name.startswith("module")}
+    weights, libraries = method.backbone.fingerprint(), [version(name) for name in ("torch", "open_clip_torch")]
+    embedding = digest([cell["engine"], cell["backbone"], geometry, protocol["sampling"], code, libraries, device.type])
+    if not method.traits.trainable:
+        return _Keys(None, embedding, weights)
+    trained = {
+        "engine": cell["engine"],
+        "method": {k: v for k, v in cell["method"].items() if k not in method.score_only},
+        "train": cell["train"],
+        "template": protocol["template"],
+        "seed": protocol["seed"],
+        "embedding": embedding,
+        "inputs": cell["inputs"],
+        "weights": weights,
+        "splits": [split.fingerprint for split in splits],
+    }
+    return _Keys(digest(trained), embedding, weights)
+
+
+def run(cell: dict, options: dict, report) -> Path:
+    """Train (if the method is trainable), encode, score, store; whatever is finished already is taken up.
+
+    Returns:
+        Folder of the result.
+    """
+    from filelock import FileLock, Timeout
+
+    from fsar_bench.checkpoint import load_best
+    from fsar_bench.data.dataset import Dataset
+    from fsar_bench.data.decode import ReadPlan
+    from fsar_bench.data.frames import FrameSource
+    from fsar_bench.machine import choose_device
+    from fsar_bench.runner import EpisodicRunner
+    from fsar_bench.sources import Evaluation, TrainEpisodes
+
+    report("starting", 0, 1)
+    device, protocol, seed = choose_device(options["device"]), cell["protocol"], cell["protocol"]["seed"]
+    folder, work_dir = work_folder(cell, Path(options["work_dir"])), Path(options["work_dir"])
+    try:
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ResultError(f"Another run is working in {folder}. Wait for it, or choose another work_dir=.") from None
+    if "train" in cell and protocol["split"] in ("train", "val"):
+        raise ConfigError(
+            f"The protocol tests on {protocol['split']!r}, which {cell['name']} trains or is selected on."
+        )
+    dataset = Dataset(**cell["dataset"])
+    method = build_method(cell, for_training=True)
+    if not method.traits.trainable:
+        method = build_method(cell)  # nothing is selected, so every argument holds from the start
+    backbone = method.backbone
+    read = ReadPlan(
+        cell["reader"], backbone.resize, backbone.crop, protocol["frames"], cell["whole_up_to"],
+        tuple(cell["custom_imports"]), cell["folder"],
+    )  # fmt: skip
+    backbone.to(device)
+
+    def encode_text(split):
+        return backbone.encode_text([protocol["template"].format(text) for text in split.texts])
+
+    with FrameSource(read, workers=options["workers"], seconds=options["decode_timeout"]) as source:
+        trainable = method.traits.trainable
+        splits = [dataset.split(name) for name in ("train", "val")] if trainable else []
+        keys = _keys(cell, method, splits, source, device)
+        arguments: dict = {}
+        evaluation = {
+            "dataset": dataset, "encode_text": encode_text, "source": source, "batch": options["score_batch"],
+        }  # fmt: skip
+        cache = _embedding_store(method, keys)
+        drawn = {k: protocol[k] for k in ("way", "shot", "query", "episodes", "seed")}
+        test = Evaluation(name=protocol["split"], episodes=drawn, bank_store=cache, **evaluation)
+        if trainable:
+            train = cell["train"]
+            training_folder = work_dir / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
+            text = encode_text(splits[0])
+            method.prepare(text)
+            drawn = {
+                "way": train["way"],
+                "shot": train["shot"],
+                "query": 1,
+                "episodes": train["val_episodes"],
+                "seed": seed,
+            }
+            arguments = {
+                "train": train,
+                "episodes": TrainEpisodes(splits[0], text, source, train, seed, device),
+                "val": Evaluation(name="val", episodes=drawn, bank_store=cache, **evaluation),
+                "training_folder": training_folder,
+                "checkpoint_seconds": options["checkpoint_seconds"],
+            }
+        runner = EpisodicRunner(method, device, folder, test, seed=seed, report=report, **arguments)
+        seconds, sha = {}, ""
+        if trainable:
+            finished = training_folder / "finished.json"
+            training_lock = FileLock(training_folder / ".lock")
+            training_folder.mkdir(parents=True, exist_ok=True)
+            with training_lock:
+                if not finished.exists():
+                    runner.train()
+                    _write_json(finished, {"train": runner.training_seconds})
+                seconds = json.loads(finished.read_text())
+            best = training_folder / "best.safetensors"
+            if any(argument in cell["method"] for argument in method.score_only):
+                method = build_method(cell).to(device)
+                method.prepare(text)
+                runner.model = method
+            load_best(best, method)
+            sha = hashlib.sha256(best.read_bytes()).hexdigest()
+            test.bank_store = cache or (training_folder / "bank", f"{keys.embedding}|{sha}")
+        # Parts of the scores are taken up again only if weights, checkpoint and clips are still the same.
+        state = hashlib.sha256(f"{keys.embedding}|{keys.weights}|{sha}|{test.split.fingerprint}".encode())
+        test.store = folder / f"scores-{state.hexdigest()[:8]}"
+        runner.test()
+        return _store(cell, options, method, runner, keys, device, seconds)
+
+
+def _embedding_store(method, keys: _Keys) -> tuple[Path, str] | None:
+    """Where frozen features are cached for all methods; None for a method that changes the encoder."""
+    from fsar_bench.paths import cache_folder
+
+    if not method.shares_embedding:
+        return None
+    return cache_folder() / "features", f"{keys.embedding}|{keys.weights}"
+
+
+def _write_json(path: Path, data: dict) -> None:
+    from fsar_bench.results import to_json, write_atomically
+
+    write_atomically(path, to_json(data))
+
+
+def _store(cell: dict, options: dict, method, runner, keys: _Keys, device, seconds: dict) -> Path:
+    from fsar_bench import results
+    from fsar_bench.machine import environment, peak_memory
+    from fsar_bench.scoring import pair_outcomes
+
+    test, loop = runner.test_loop.dataloader, runner.test_loop
+    split, plan, protocol = test.split, test.plan, cell["protocol"]
+    prediction = loop.scores.prediction
+    pair = pair_outcomes(loop.scores, plan, split.reverse)
+    packed = results.pack_predictions(prediction, pair)
+    backbone = method.backbone
+    class_names = "\n".join(protocol["template"].format(text) for text in split.texts)
+    result = results.Result(
+        config_hash=cell["hash"],
+        training_key=keys.training,
+        method=results.MethodRecord(
+            name=cell["name"], title=cell["title"], paper=cell["paper"], config=cell["method"], train=cell.get("train")
+        ),
+        dataset=results.DatasetRecord(
+            name=cell["dataset"]["name"],
+            title=cell["dataset_title"],
+            synthetic=cell["synthetic"],
+            list_hash=split.list.digest,
+            fingerprint=split.fingerprint,
+            classes=len(split.list.classes),
+            clips=len(split.clips),
+            coverage=1.0,
+            controls=cell["controls"],
+        ),
+        protocol=results.ProtocolRecord(
+            name=cell["protocol_name"],
+            **{
+                k: protocol[k]
+                for k in ("split", "way", "shot", "query", "episodes", "seed", "frames", "sampling", "template")
+            },
+            plan=plan.digest,
+            realised=plan.realised,
+            resize=backbone.resize,
+            crop=backbone.crop,
+            class_names=hashlib.sha256(class_names.encode()).hexdigest(),
+            selection_split="val" if method.traits.trainable else None,
+            reader=test.source.reader_version,
+        ),
+        backbone=results.BackboneRecord(
+            name=cell["backbone"]["name"],
+            model=backbone.name,
+            weights=keys.weights,
+            pretraining=backbone.pretraining,
+            activation=backbone.activation,
+            precision="float32",
+        ),
+        traits=results.TraitsRecord(**method.traits.as_dict()),
+        metrics=results.measure(prediction, plan.labels, pair),
+        parameters=results.ParametersRecord(**method.parameter_counts()),
+        predictions=hashlib.sha256(packed).hexdigest(),
+    )
+    out = Path(options["out"])
+    cost = {
+        "seconds": {**seconds, "encode": loop.encode_seconds, "score": loop.scores.seconds},
+        "peak_memory_mb": peak_memory(device),
+        "environment": environment(device),
+    }
+    plan.save(out / "plans" / f"{plan.digest[:16]}.npz")
+    return results.write(out / "results", result, packed, cost)

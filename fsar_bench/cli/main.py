@@ -1,0 +1,101 @@
+"""The `fsar-bench` command. Imports nothing heavy: verbs import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fsar_bench import __version__
+from fsar_bench.errors import FsarBenchError
+
+app = typer.Typer(
+    name="fsar-bench",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Few-shot action recognition: train and evaluate methods on the very same episodes, and make leaderboards.",
+)
+
+Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="Settings; commas make several cells.")]
+
+
+@app.command()
+def run(pairs: Pairs = None) -> None:
+    """Train and evaluate methods; ends in a table.
+
+    \b
+    fsar-bench run methods=ma_clip,clip_fsar
+    fsar-bench run methods=ma_clip dataset=synthact_order shot=1,5 method.alpha=0.3
+    fsar-bench run methods=./my_method.py
+
+    \b
+    Keys: methods, dataset (synthact), backbone, pretrained, matcher, protocol, way (5), shot (1), query (1),
+    episodes (10000), seed (0), frames (8), template, reader (decord), device (auto), out (./leaderboards),
+    work_dir (./work_dirs), workers (2), decode_timeout (60), score_batch (250), checkpoint_seconds (30),
+    overwrite (false; true scores again, delete work_dirs to train again), controls (true), method.* and train.*
+    """
+    from fsar_bench.cli.run import run_command
+
+    raise typer.Exit(run_command(pairs or []))
+
+
+@app.command()
+def leaderboard(
+    pairs: Pairs = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the tables are stale.")] = False,
+) -> None:
+    """Rebuild the markdown tables from result files alone.
+
+    \b
+    fsar-bench leaderboard
+    fsar-bench leaderboard out=./my_results --check
+    """
+    from fsar_bench.cli.leaderboard import leaderboard_command
+
+    raise typer.Exit(leaderboard_command(pairs or [], check=check))
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="methods, datasets, backbones, matchers or protocols; default: all.")
+    ] = None,
+) -> None:
+    """List what a run can name.
+
+    \b
+    fsar-bench list
+    fsar-bench list methods
+    """
+    from fsar_bench.cli.list import list_command
+
+    list_command(kind)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: user errors become one message and exit code 1."""
+    try:
+        app()
+    except FsarBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Datasets, video reading and the built-in data."""

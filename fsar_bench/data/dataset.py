@@ -1,0 +1,156 @@
+"""A few-shot dataset: which clips of which classes are in which split, where they lie, and what their classes are called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fsar_bench.episodes import ClipList
+from fsar_bench.errors import ConfigError, DataError, ProtocolError
+
+BUILTIN = Path(__file__).with_name("builtin")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: its id, class, file, and the SHA-256 of the file where the annotation records it."""
+
+    id: str
+    class_name: str
+    path: Path
+    sha256: str | None = None
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of the file.
+
+        Raises:
+            DataError: the file is missing, empty, or not the one that the annotation describes.
+        """
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"Clip {self.id!r} cannot be read: {self.path} ({error.strerror}). Restore the file."
+            ) from error
+        if not data:
+            raise DataError(f"Clip {self.id!r} is empty: {self.path}. Restore the file.")
+        digest = hashlib.sha256(data).hexdigest()
+        if self.sha256 and digest != self.sha256:
+            raise DataError(
+                f"Clip {self.id!r} is damaged: {self.path} does not have the SHA-256 that its annotation records. "
+                "Restore the file (for the built-in data: install fsar-bench again)."
+            )
+        return digest
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one split, in the order of their `ClipList`."""
+
+    name: str
+    list: ClipList
+    clips: tuple[Clip, ...]
+    texts: tuple[str, ...]
+    reverse: tuple[int, ...]  # number of the time-reversed class, or -1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over ids and contents of all clips. Reads every file once."""
+        sha = hashlib.sha256()
+        for clip in self.clips:
+            sha.update(f"{clip.class_name}\t{clip.id}\t{clip.content}\n".encode())
+        return sha.hexdigest()
+
+    @property
+    def class_of(self) -> list[int]:
+        """Class number of each clip."""
+        return [number for number, clips in enumerate(self.list.clips) for _ in clips]
+
+
+class Dataset:
+    """A dataset read from an annotation file.
+
+    The annotation is JSON: `classes` (name, text, split, group, optionally reverse_of) and `clips` (id, class, path relative
+    to the annotation, optionally sha256). A variant keeps some groups.
+
+    Args:
+        name: name of the dataset or variant.
+        annotation: path of the annotation, or "builtin:NAME".
+        groups: groups of classes to keep; None keeps all.
+
+    Raises:
+        DataError: the annotation is missing or damaged.
+        ConfigError: a group that it does not have.
+    """
+
+    def __init__(self, name: str, annotation: str, groups: list[str] | None = None) -> None:
+        self.name = name
+        path = Path(annotation).expanduser()
+        if annotation.startswith("builtin:"):
+            path = BUILTIN / annotation.removeprefix("builtin:") / "annotation.json"
+        try:
+            table = json.loads(path.read_text())
+            classes = {row["name"]: row for row in table["classes"]}
+            rows = [(row["class"], row["id"], path.parent / row["path"], row.get("sha256")) for row in table["clips"]]
+            lacking = [n for n, row in classes.items() if not {"text", "split"} <= set(row)]
+            strangers = sorted({row[0] for row in rows} - set(classes))
+        except OSError as error:
+            raise DataError(f"The annotation {path} of dataset {name!r} cannot be read ({error.strerror}).") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"The annotation {path} of dataset {name!r} is damaged ({error!r}).") from error
+        if lacking:
+            raise DataError(f"In {path}, the class {lacking[0]!r} lacks its text or split.")
+        if strangers:
+            raise DataError(f"In {path}, clips are of the class {strangers[0]!r}, which is not among the classes.")
+        if len({row[:2] for row in rows}) < len(rows):
+            raise DataError(f"In {path}, a clip id stands twice in one class. Remove the duplicates.")
+        known = {row.get("group") for row in classes.values()}
+        if groups and not set(groups) <= known:
+            raise ConfigError(f"Dataset {name!r} has no group {sorted(set(groups) - known)}; it has {sorted(known)}.")
+        self._classes = {n: row for n, row in classes.items() if not groups or row.get("group") in groups}
+        self._rows = [row for row in rows if row[0] in self._classes]
+        self._closed: str | None = None
+        self._splits: dict[str, Split] = {}
+
+    @contextmanager
+    def training(self):
+        """While this context is open, the test split cannot be opened."""
+        self._closed = "test"
+        try:
+            yield
+        finally:
+            self._closed = None
+
+    def split(self, name: str) -> Split:
+        """Open a split.
+
+        Raises:
+            ProtocolError: the split is "test" and training is going on, or the dataset has no such split.
+        """
+        if name == self._closed:
+            raise ProtocolError(
+                f"Something tried to open the {name!r} split of {self.name!r} while training. It stays closed."
+            )
+        if name not in self._splits:
+            self._splits[name] = self._make(name)
+        return self._splits[name]
+
+    def _make(self, name: str) -> Split:
+        rows = {(c, i): (p, s) for c, i, p, s in self._rows if self._classes[c]["split"] == name}
+        if not rows:
+            raise ProtocolError(f"Dataset {self.name!r} has no clips in its {name!r} split.")
+        clip_list = ClipList.of(list(rows))
+        clips = tuple(
+            Clip(clip, class_name, *rows[class_name, clip])
+            for class_name, ids in zip(clip_list.classes, clip_list.clips, strict=True)
+            for clip in ids
+        )
+        number = {class_name: i for i, class_name in enumerate(clip_list.classes)}
+        meta = [self._classes[class_name] for class_name in clip_list.classes]
+        reverse = tuple(number.get(row.get("reverse_of"), -1) for row in meta)
+        return Split(name, clip_list, clips, tuple(row["text"] for row in meta), reverse)

@@ -1,0 +1,42 @@
+"""Errors meant for users: one message that names the thing and the fix. The command line prints them without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FsarBenchError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigError(FsarBenchError):
+    """A name, key or value of the command line or a config is wrong."""
+
+
+class DataError(FsarBenchError):
+    """A clip, list or annotation cannot be used."""
+
+
+class WeightsError(FsarBenchError):
+    """Weights or a checkpoint are missing or damaged."""
+
+
+class ProtocolError(FsarBenchError):
+    """The protocol cannot be carried out, or something tried to break it."""
+
+
+class TrainingError(FsarBenchError):
+    """Training went wrong."""
+
+
+class ResultError(FsarBenchError):
+    """A result file is missing, damaged or cannot be written."""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Text that lists close matches first, then every choice."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"{hint} Choose from: {', '.join(choices) or '(none)'}."

@@ -1,0 +1,63 @@
+"""The machine: its devices, memory and versions."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from fsar_bench.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """torch device for auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or (kind == "cpu" and number):
+        raise ConfigError(f"device={name!r} is unknown. Choose from: auto, cpu, cuda, cuda:N.")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= count:
+            raise ConfigError(
+                f"device={name!r} is not there: this machine has {count} CUDA devices. Use device=cpu or auto."
+            )
+        # Results must not depend on tensor-core rounding: float32 is float32 unless mixed precision is asked for.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    return torch.device(name)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Peak memory of this process in MiB, on the host and, on a GPU, on the device."""
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+    if device.type == "cuda":
+        peak["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
+    return peak
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Device, threads and versions: what a cost was measured on."""
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    packages = ("fsar-bench", "torch", "mmengine", "mmaction2", "open_clip_torch", "numpy", "decord", "av")
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "packages": {name: installed(name) for name in packages},
+    }

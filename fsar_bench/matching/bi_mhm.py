@@ -1,0 +1,37 @@
+"""Bi-MHM: bidirectional mean Hausdorff metric in the form of HyRSM's code (Wang et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fsar_bench.matching.matcher import Matcher, frame_distance
+from fsar_bench.registry import MATCHERS
+
+
+def bi_mhm(distance: Tensor) -> Tensor:
+    """Sum of each frame's distance to its nearest frame of the other video, both ways (sums, as the official code).
+
+    Args:
+        distance: frame distances `[..., T, S]`.
+
+    Returns:
+        `[...]`.
+    """
+    return distance.amin(-1).sum(-1) + distance.amin(-2).sum(-1)
+
+
+@MATCHERS.register_module()
+class BiMHM(Matcher):
+    """Set-to-set matching of frames, blind to their order, averaged over the shots of a class.
+
+    Args:
+        epsilon: added to the product of norms in the cosine; HyRSM uses 0, MoLo 0.01.
+    """
+
+    def __init__(self, epsilon: float = 0.0) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, query: Tensor, support: Tensor) -> Tensor:
+        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        return bi_mhm(frame_distance(query, support, epsilon=self.epsilon)).mean(-1)

@@ -1,0 +1,63 @@
+"""What every matcher fulfils, and the distance between frames that they share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsar_bench.registry import MATCHERS, build
+
+
+class Matcher(nn.Module):
+    """Distance between queries and classes.
+
+    Attributes:
+        order_sensitive: whether the order of frames matters.
+    """
+
+    order_sensitive: bool = False
+
+    def forward(self, query: Tensor, support: Tensor) -> Tensor:
+        """Distance of each query to each class.
+
+        Args:
+            query: frame features `[E, Q, T, C]`.
+            support: frame features `[E, N, K, T, C]`.
+
+        Returns:
+            Distances `[E, Q, N]`, lower is better.
+        """
+        raise NotImplementedError
+
+
+def build_matcher(config: dict) -> Matcher:
+    """Build a matcher from `dict(type=..., ...)`.
+
+    Raises:
+        ConfigError: unknown type or arguments.
+    """
+    return build(MATCHERS, config)
+
+
+def frame_distance(query: Tensor, support: Tensor, *, epsilon: float) -> Tensor:
+    """Cosine distance between every frame of queries and of supports.
+
+    1 - x.y / (|x| |y| + epsilon); the official code bases of OTAM, CLIP-FSAR and MoLo use epsilon = 0.01, so that equal
+    frames are 1 - 1/1.01 apart when they have unit length.
+
+    Args:
+        query: `[E, Q, T, C]`.
+        support: `[E, N, K, S, C]`; S frames, mostly T.
+
+    Returns:
+        `[E, Q, N, K, T, S]`.
+    """
+    E, Q, T, C = query.shape
+    _, N, K, S, _ = support.shape
+    x, y = query.reshape(E, Q * T, C), support.reshape(E, N * K * S, C)
+    if epsilon == 0:
+        cosine = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).transpose(1, 2)
+    else:
+        norms = x.norm(dim=-1)[:, :, None] * y.norm(dim=-1)[:, None]
+        cosine = (x @ y.transpose(1, 2)) / (norms + epsilon)
+    return 1 - cosine.view(E, Q, T, N, K, S).permute(0, 1, 3, 4, 2, 5)

@@ -1,0 +1,213 @@
+"""FewShotMethod: the contract a method fulfils, and MetricMethod, a backbone with a matcher."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from fsar_bench.errors import ConfigError, TrainingError
+from fsar_bench.features import VideoFeatures
+from fsar_bench.matching import build_matcher
+from fsar_bench.registry import METHODS
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method declares about itself; shown in the leaderboard.
+
+    Attributes:
+        uses_class_names: class texts reach the prediction.
+        trainable: it is trained on the train split.
+        transductive: the prediction of a query depends on the other queries.
+        order_sensitive: the order of frames can change a prediction.
+    """
+
+    uses_class_names: bool
+    trainable: bool
+    transductive: bool
+    order_sensitive: bool
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of queries, higher is better.
+
+    Attributes:
+        total: `[E, Q, N]`, what decides.
+        parts: components by name, each `[E, Q, N]`, kept for refitting and explanation.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """Training episodes.
+
+    Attributes:
+        support: frames uint8 `[E, N, K, T, 3, H, W]`.
+        query: frames uint8 `[E, Q, T, 3, H, W]`.
+        labels: label of each query within its episode, int64 `[E, Q]`.
+        classes: dataset-wide class number of each label, int64 `[E, N]`.
+        class_text: text feature of each label, `[E, N, C]`.
+    """
+
+    support: Tensor
+    query: Tensor
+    labels: Tensor
+    classes: Tensor
+    class_text: Tensor
+
+
+class FewShotMethod(BaseModel):
+    """Base of all methods.
+
+    Work splits into a part per video (`embed`, `encode`: expensive, done once a video and role) and a part per episode
+    (`score`: cheap, batched). A video plays the support role when its class text is given, the query role when it is None.
+
+    Attributes:
+        traits: declared properties.
+        role_free: `embed` and `encode` ignore role and class text, so one bank serves both roles.
+        score_only: constructor arguments that change `score` alone; cells that differ in them share one training.
+    """
+
+    traits: Traits
+    role_free: bool = False
+    score_only: tuple[str, ...] = ()
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.backbone.requires_grad_(False)
+
+    def prepare(self, class_text: Tensor) -> None:
+        """Take the text features of all training classes `[classes, C]` before training; default: not needed."""
+
+    def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
+        """Run the backbone on videos.
+
+        Args:
+            frames: uint8 `[V, T, 3, H, W]`.
+            class_text: `[V, C]` in the support role, None in the query role.
+
+        Returns:
+            Features with leading dimension V. The default gives `frames` `[V, T, C]` of the plain image encoder.
+        """
+        return VideoFeatures(frames=self.backbone.encode_frames(frames))
+
+    @property
+    def role_blind_embedding(self) -> bool:
+        """Whether `embed` is the plain backbone, so that one pass serves both roles."""
+        return type(self).embed is FewShotMethod.embed
+
+    @property
+    def shares_embedding(self) -> bool:
+        """Whether `embed` is the plain frozen backbone, so that its features can be cached for all methods."""
+        return self.role_blind_embedding and not any(p.requires_grad for p in self.backbone.parameters())
+
+    def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
+        """The method's own work per video; default: none. Arguments as in `embed`."""
+        return features
+
+    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Score every query against every class of its episode.
+
+        Args:
+            support: features `[E, N, K, ...]`.
+            query: features `[E, Q, ...]`.
+            class_text: `[E, N, C]`.
+        """
+        raise NotImplementedError
+
+    def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
+        """Losses of training episodes; keys that contain "loss" are summed. Default: cross-entropy of the total scores."""
+        support, query = self.episode_features(episodes)
+        total = self.score(support, query, episodes.class_text).total
+        return {"loss": F.cross_entropy(total.flatten(0, 1), episodes.labels.flatten())}
+
+    def episode_features(self, episodes: EpisodeBatch) -> tuple[VideoFeatures, VideoFeatures]:
+        """Encode the supports `[E, N, K, ...]` and queries `[E, Q, ...]` of training episodes: the path of evaluation."""
+        E, N, K = episodes.support.shape[:3]
+        Q = episodes.query.shape[1]
+        text = episodes.class_text[:, :, None].expand(-1, -1, K, -1).reshape(E * N * K, -1)
+        if self.role_blind_embedding:
+            both = self.embed(torch.cat([episodes.support.flatten(0, 2), episodes.query.flatten(0, 1)]), None)
+            embedded = both[: E * N * K], both[E * N * K :]
+        else:
+            embedded = self.embed(episodes.support.flatten(0, 2), text), self.embed(episodes.query.flatten(0, 1), None)
+        support, query = self.encode(embedded[0], text), self.encode(embedded[1], None)
+        return support.view(E, N, K), query.view(E, Q)
+
+    def forward(self, episodes: EpisodeBatch, mode: str = "loss") -> dict[str, Tensor]:
+        """MMEngine's entry point; training only."""
+        if mode != "loss":
+            raise ConfigError(f"A few-shot method runs in mode='loss', not {mode!r}: scoring goes through `score`.")
+        return self.loss(episodes)
+
+    def train_step(self, data: EpisodeBatch, optim_wrapper) -> dict[str, Tensor]:
+        """One forward, backward and, at the end of an accumulation, update.
+
+        Raises:
+            TrainingError: the loss is not finite; nothing is updated then.
+        """
+        with optim_wrapper.optim_context(self):
+            losses = self(data)
+        total, log = self.parse_losses(losses)
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"The loss is {total.item()} ({', '.join(f'{k} {v.item():.4g}' for k, v in log.items())}). The last checkpoint "
+                "is kept. Lower train.optimizer.lr, or check the frames of this episode."
+            )
+        optim_wrapper.update_params(total)
+        return log
+
+    def val_step(self, data: object) -> list:
+        raise ConfigError("Validation goes through the episodic loop, not through val_step.")
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of trainable and of all parameters, the backbone with its text encoder included."""
+        parameters = list(self.parameters())
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        return {"trainable": trainable, "total": sum(p.numel() for p in parameters)}
+
+
+@METHODS.register_module()
+class MetricMethod(FewShotMethod):
+    """A backbone and a matcher, and nothing else: training-free, or with the visual encoder fine-tuned.
+
+    Args:
+        backbone: image-text encoder.
+        matcher: config of the matcher.
+        tune: "none" (training-free) or "visual" (the whole image encoder is trained).
+        scale: factor of the scores -distance; it matters for the training loss alone.
+    """
+
+    role_free = True
+
+    def __init__(self, backbone: nn.Module, matcher: dict, tune: str = "none", scale: float = 1.0) -> None:
+        super().__init__(backbone)
+        self.matcher, self.scale = build_matcher(matcher), scale
+        if tune not in ("none", "visual"):
+            raise ConfigError(f"method.tune={tune!r} is unknown. Choose from: none, visual.")
+        if tune == "visual":
+            backbone.tune_visual()
+        elif any(True for _ in self.matcher.parameters()):
+            raise ConfigError(f"The matcher {matcher['type']} has parameters, so it cannot be used training-free.")
+        self.traits = Traits(
+            uses_class_names=False,
+            trainable=tune == "visual",
+            transductive=False,
+            order_sensitive=self.matcher.order_sensitive,
+        )
+
+    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Total = -scale * distance of the frame features."""
+        return Scores(-self.scale * self.matcher(query.frames, support.frames))

@@ -1,0 +1,79 @@
+"""Network parts that several methods share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsar_bench.errors import ConfigError
+
+
+class Adapter(nn.Module):
+    """Bottleneck adapter: W_up GELU(W_down z + b_down) + b_up, with z added if `skip`.
+
+    W_up and both biases start at zero, W_down at a truncated normal of std 0.02 (AIM, ICLR 2023).
+
+    Args:
+        width: D, width of the tokens.
+        ratio: width of the bottleneck over D.
+        skip: add the input.
+    """
+
+    def __init__(self, width: int, *, ratio: float = 0.25, skip: bool) -> None:
+        super().__init__()
+        hidden = int(width * ratio)
+        self.down, self.up, self.skip = nn.Linear(width, hidden), nn.Linear(hidden, width), skip
+        nn.init.trunc_normal_(self.down.weight, std=0.02)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Tokens `[..., D]` to tokens `[..., D]`."""
+        out = self.up(F.gelu(self.down(z)))
+        return out + z if self.skip else out
+
+
+class ModulationBlock(nn.Module):
+    """One attention layer over the tokens of a video, as in CLIP-FSAR's prototype modulation (`Transformer_v1`).
+
+    y = q + Drop(W_o Attention(LN q, LN k, LN v)); out = y + FFN(y). One LayerNorm is shared by q, k and v, the q, k and v
+    projections have no bias, there is no LayerNorm before the FFN and no positional encoding. 3,149,824 parameters at
+    C = 512 and ffn_width 2048.
+
+    Args:
+        width: C.
+        heads: attention heads.
+        ffn_width: hidden width of the FFN.
+        dropout: dropout after the attention.
+        ffn_dropout: dropout inside and after the FFN.
+    """
+
+    def __init__(
+        self, width: int, *, heads: int = 8, ffn_width: int = 2048, dropout: float = 0.2, ffn_dropout: float = 0.05
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.out, self.drop = nn.Linear(width, width), nn.Dropout(dropout)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, ffn_width),
+            nn.GELU(),
+            nn.Dropout(ffn_dropout),
+            nn.Linear(ffn_width, width),
+            nn.Dropout(ffn_dropout),
+        )
+
+    def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself). Returns `[B, T, C]`."""
+        q = self.norm(query)
+        k = v = q if context is None else self.norm(context)
+        split = [
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.to_q, q), (self.to_k, k), (self.to_v, v))
+        ]
+        attended = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(-2)
+        y = query + self.drop(self.out(attended))
+        return y + self.ffn(y)

@@ -1,0 +1,141 @@
+"""Scoring: a plan over a bank, in batches of episodes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsar_bench.episodes import EpisodePlan
+from fsar_bench.errors import ProtocolError
+from fsar_bench.feature_bank import FeatureBank
+from fsar_bench.method import FewShotMethod
+
+PART = 1000  # episodes of one stored part
+
+
+@dataclass(frozen=True)
+class PlanScores:
+    """Scores of all queries of a plan.
+
+    Attributes:
+        total: float32 `[E, Q, N]`.
+        parts: by name, float32 `[E, Q, N]`.
+        seconds: what scoring took; for parts taken up from a store, what it took then.
+    """
+
+    total: np.ndarray
+    parts: dict[str, np.ndarray]
+    seconds: float
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """Predicted label of each query, uint8 `[E, Q]`; the lowest label where scores tie."""
+        return self.total.argmax(-1).astype(np.uint8)
+
+
+@torch.inference_mode()
+def score_plan(
+    method: FewShotMethod,
+    bank: FeatureBank,
+    plan: EpisodePlan,
+    class_text: Tensor,
+    *,
+    batch: int,
+    store: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PlanScores:
+    """Score all episodes, `batch` at a time.
+
+    Args:
+        class_text: text features of all classes of the split, `[classes, C]`.
+        store: folder that keeps parts of `PART` episodes, so that an interrupted scoring goes on; None keeps nothing.
+        progress: called with (episodes scored, episodes in all).
+    """
+    method.eval()
+    stored: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(plan), PART):
+        stop = min(start + PART, len(plan))
+        path = store and store / f"scores_{start:06d}.npz"
+        part = _load(path, stop - start)
+        if part is None:
+            began = perf_counter()
+            batches = [slice(i, min(i + batch, stop)) for i in range(start, stop, batch)]
+            scores = [_score(method, bank, plan, class_text, rows) for rows in batches]
+            part = {name: np.concatenate([s[name] for s in scores]) for name in scores[0]}
+            part["seconds"] = np.array([perf_counter() - began])
+            _save(path, part)
+        stored.append(part)
+        if progress:
+            progress(stop, len(plan))
+    joined = {name: np.concatenate([part[name] for part in stored]) for name in stored[0]}
+    return PlanScores(total=joined.pop("total"), seconds=float(joined.pop("seconds").sum()), parts=joined)
+
+
+def _score(
+    method: FewShotMethod, bank: FeatureBank, plan: EpisodePlan, class_text: Tensor, rows: slice
+) -> dict[str, np.ndarray]:
+    support, query = bank.episodes(plan, rows)
+    text = class_text[torch.from_numpy(plan.classes[rows].astype(np.int64)).to(class_text.device)]
+    scores = method.score(support, query, text)
+    expected = (*query.leading(2), plan.classes.shape[1])
+    if tuple(scores.total.shape) != expected:
+        raise ProtocolError(f"score() gave a total of shape {tuple(scores.total.shape)}, not [E, Q, N] = {expected}.")
+    if torch.isnan(scores.total).any():
+        raise ProtocolError(
+            "score() gave scores that are not numbers (NaN). Look for a division by zero in the method."
+        )
+    named = {"total": scores.total, **scores.parts}
+    return {name: tensor.float().cpu().numpy() for name, tensor in named.items()}
+
+
+def _load(path: Path | None, episodes: int) -> dict[str, np.ndarray] | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as store:
+            part = {name: store[name] for name in store.files}
+        if len(part["total"]) == episodes:
+            return part
+    except Exception:  # whatever is wrong with the file, the answer is to score again
+        pass
+    path.unlink()
+    return None
+
+
+def _save(path: Path | None, part: dict[str, np.ndarray]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, **part)
+    os.replace(temporary, path)
+
+
+def pair_outcomes(scores: PlanScores, plan: EpisodePlan, reverse: tuple[int, ...]) -> np.ndarray | None:
+    """Whether the true class scores above its time-reversed class, for queries whose reverse is in the episode.
+
+    Args:
+        reverse: number of the reversed class of each class, or -1.
+
+    Returns:
+        uint8 `[E, Q]`: 0 below, 1 above, 2 equal, 255 no reverse in the episode; None if no episode has a pair.
+    """
+    reverse_of = np.array(reverse)[plan.classes]  # [E, N]
+    matches = (plan.classes[:, None, :] == reverse_of[:, :, None]) & (reverse_of >= 0)[:, :, None]
+    place = np.where(matches.any(-1), matches.argmax(-1), -1)  # label of the reverse, by true label
+    if not matches.any():
+        return None
+    labels = plan.labels
+    other = place[:, labels]  # [E, Q]
+    own = np.take_along_axis(scores.total, np.broadcast_to(labels[None, :, None], (*other.shape, 1)), -1)[..., 0]
+    rival = np.take_along_axis(scores.total, np.maximum(other, 0)[..., None], -1)[..., 0]
+    outcome = np.where(own > rival, 1, np.where(own == rival, 2, 0))
+    return np.where(other >= 0, outcome, 255).astype(np.uint8)
