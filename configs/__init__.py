@@ -1,0 +1,1 @@
+"""Configs: what a run can name. One Python file each (MMEngine configs)."""

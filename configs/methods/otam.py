@@ -1,0 +1,16 @@
+"""OTAM: visual encoder fine-tuned with ordered temporal alignment (CVPR 2020, on the chosen backbone).
+
+Command: fsar-bench run methods=otam
+"""
+
+title = "OTAM"
+paper = "Cao et al., CVPR 2020"
+method = dict(
+    type="MetricMethod",
+    matcher=dict(type="OTAM", smoothing=0.1, bidirectional=True, epsilon=0.01),
+    tune="visual",
+    scale=1.0,
+)
+train = dict(
+    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-5, weight_decay=1e-3), val_interval=1000
+)

@@ -1,0 +1,13 @@
+"""OTAM, training-free: frozen frame features with ordered temporal alignment (CLIP-Freeze).
+
+Command: fsar-bench run methods=otam_frozen
+"""
+
+title = "OTAM, frozen"
+paper = "Cao et al., CVPR 2020"
+method = dict(
+    type="MetricMethod",
+    matcher=dict(type="OTAM", smoothing=0.1, bidirectional=True, epsilon=0.01),
+    tune="none",
+    scale=1.0,
+)

@@ -1,0 +1,8 @@
+"""Cosine prototype, training-free and blind to the order of frames: a control.
+
+Command: fsar-bench run methods=prototype_frozen
+"""
+
+title = "Prototype, frozen"
+paper = "Snell et al., NeurIPS 2017"
+method = dict(type="MetricMethod", matcher=dict(type="CosinePrototype", temperature=100.0), tune="none", scale=1.0)

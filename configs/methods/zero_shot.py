@@ -1,0 +1,8 @@
+"""Text-only zero-shot CLIP, no support: a control.
+
+Command: fsar-bench run methods=zero_shot
+"""
+
+title = "Zero-shot text"
+paper = "arXiv 2103.00020"
+method = dict(type="ZeroShot", temperature=100.0)

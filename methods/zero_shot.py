@@ -1,0 +1,37 @@
+"""Text-only zero-shot CLIP: a control that never looks at a support.
+
+Paper: CLIP (arXiv 2103.00020), applied to videos by averaging frames. Followed: v = normalised mean of normalised frame
+features, score = 100 v.w with w the normalised text feature of the class. Independent of the shot: the same at 1 and 5 shots.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsar_bench.features import VideoFeatures
+from fsar_bench.method import FewShotMethod, Scores, Traits
+from fsar_bench.registry import METHODS
+
+
+@METHODS.register_module()
+class ZeroShot(FewShotMethod):
+    """Cosine between the mean frame and the class text.
+
+    Args:
+        backbone: image-text encoder.
+        temperature: factor of the cosine.
+    """
+
+    role_free = True
+    score_only = ("temperature",)
+    traits = Traits(uses_class_names=True, trainable=False, transductive=False, order_sensitive=False)
+
+    def __init__(self, backbone: nn.Module, temperature: float = 100.0) -> None:
+        super().__init__(backbone)
+        self.temperature = temperature
+
+    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Scores from queries `[E, Q, T, C]` and texts `[E, N, C]` alone."""
+        video = F.normalize(F.normalize(query.frames, dim=-1).mean(2), dim=-1)
+        return Scores(self.temperature * video @ F.normalize(class_text, dim=-1).transpose(1, 2))
