@@ -1,0 +1,55 @@
+"""Shared fixtures: a private cache, a tiny backbone, a tiny dataset of shipped clips, and the command as a user runs it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import Command, annotation_rows, write_dataset
+
+TESTS = Path(__file__).parent
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach a network
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """One cache folder for the whole session, so that clips are decoded once."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["FSAR_BENCH_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(cache) -> None:
+    """Every test uses the private cache."""
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    """The built-in backbone with random weights (fixed), not to be changed by tests."""
+    import torch
+
+    from fsar_bench.backbones import CLIPBackbone
+
+    torch.manual_seed(0)
+    return CLIPBackbone("synthact_clip", None, quick_gelu=False, resize=60, crop=60).eval()
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """Config of a tiny dataset: 6 classes a split, 7 clips a class; training takes seconds."""
+    return write_dataset(tmp_path / "tiny.py", annotation_rows())
+
+
+@pytest.fixture
+def command(tmp_path, cache) -> Command:
+    return Command(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    """Arrays of reference implementations by episode kind; see tests/golden/README.md."""
+    import numpy as np
+
+    return {name: dict(np.load(TESTS / "golden" / f"{name}.npz")) for name in ("5way1shot", "5way5shot")}

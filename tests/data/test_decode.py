@@ -1,0 +1,169 @@
+"""Reading clips: readers, damaged files, hangs, and sameness whatever the number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsar_bench.data.dataset import BUILTIN, Clip
+from fsar_bench.data.decode import DecodePool, ReadPlan, Request
+from fsar_bench.data.frames import FrameSource
+from fsar_bench.data.sampling import midpoints, random_frames
+from fsar_bench.errors import DataError
+
+PLAN = ReadPlan("decord", resize=60, crop=60, frames=8, whole_up_to=64)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Clip]:
+    folder = BUILTIN / "synthact"
+    rows = json.loads((folder / "annotation.json").read_text())["clips"][::200]
+    return [Clip(r["id"], r["class"], folder / r["path"], r["sha256"]) for r in rows]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = DecodePool(PLAN, workers=1, seconds=30)
+    yield pool
+    pool.close()
+
+
+def copy_of(clip: Clip, path: Path, change) -> Clip:
+    path.write_bytes(change(clip.path.read_bytes()))
+    return Clip("bad_clip", clip.class_name, path)
+
+
+def test_midpoints_and_random_frames():
+    assert midpoints(80, 8).tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
+    assert midpoints(3, 8).tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    for length in (1, 5, 8, 30, 301):
+        drawn = random_frames(length, 8, (0, 3, 1))
+        edges = np.arange(9) * length / 8
+        assert ((drawn >= np.floor(edges[:-1])) & (drawn <= np.ceil(edges[1:]))).all()
+        assert (drawn < length).all()
+        assert (drawn == random_frames(length, 8, (0, 3, 1))).all()
+    assert (random_frames(301, 8, (0, 3, 1)) != random_frames(301, 8, (0, 3, 2))).any()
+
+
+def test_frames_do_not_depend_on_workers_or_cache(shipped, tmp_path, monkeypatch):
+    requests = [Request(clip) for clip in shipped] + [Request(clip, (0, 5, i)) for i, clip in enumerate(shipped)]
+    seen = []
+    for workers in (0, 1, 2):
+        monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / str(workers)))
+        with FrameSource(PLAN, workers=workers, seconds=60) as source:
+            seen += [source.read(requests), source.read(requests)]  # decoded, then from the cache
+    assert all((seen[0] == other).all() for other in seen[1:])
+    assert seen[0].shape == (len(requests), 8, 60, 60, 3)
+    assert seen[0].std() > 10
+
+
+def test_long_clips_are_read_frame_by_frame_to_the_same_end(shipped):
+    requests = [Request(clip, (0, 1, i)) for i, clip in enumerate(shipped[:3])]
+    with (
+        FrameSource(PLAN, workers=1, seconds=60) as whole,
+        FrameSource(ReadPlan("decord", 60, 60, 8, whole_up_to=0), workers=1, seconds=60) as single,
+    ):
+        assert (whole.read(requests) == single.read(requests)).all()
+
+
+def test_readers_agree(shipped):
+    both = []
+    for reader in ("decord", "pyav"):
+        with FrameSource(ReadPlan(reader, 60, 60, 8), workers=1, seconds=60) as source:
+            both.append(source.read([Request(c) for c in shipped[:4]]).astype(int))
+    assert np.abs(both[0] - both[1]).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("truncated.mp4", lambda data: data[: len(data) // 3], "cannot be decoded"),
+        ("text.mp4", lambda data: b"this is not a video\n" * 50, "cannot be decoded"),
+        ("zeros.mp4", lambda data: bytes(len(data)), "cannot be decoded"),
+    ],
+)
+def test_damaged_clip_is_named(pool, shipped, tmp_path, name, change, message):
+    clip = copy_of(shipped[0], tmp_path / name, change)
+    with pytest.raises(DataError, match=f"'bad_clip' {message}.*{name}"):
+        pool.submit(Request(clip)).result()
+    frames, _ = pool.submit(Request(shipped[0])).result()  # the process lives on
+    assert frames.shape == (8, 60, 60, 3)
+
+
+def test_empty_missing_and_altered_files_are_named(shipped, tmp_path):
+    empty = copy_of(shipped[0], tmp_path / "empty.mp4", lambda data: b"")
+    with pytest.raises(DataError, match="'bad_clip' is empty"):
+        _ = empty.content
+    with pytest.raises(DataError, match=r"'gone' cannot be read: .*gone\.mp4 \(No such file"):
+        _ = Clip("gone", "c", tmp_path / "gone.mp4").content
+    flipped = copy_of(
+        shipped[0], tmp_path / "flipped.mp4", lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:]
+    )
+    altered = Clip("bad_clip", "c", flipped.path, shipped[0].sha256)
+    with pytest.raises(DataError, match="'bad_clip' is damaged"):
+        _ = altered.content
+    assert shipped[0].content == hashlib.sha256(shipped[0].path.read_bytes()).hexdigest()
+
+
+HANGING = """
+import time
+from fsar_bench.registry import READERS
+
+@READERS.register_module(name="{name}")
+class Reader:
+    version = "{name} 1"
+    def open(self, path):
+        {open}
+    def read(self, clip, indices, *, resize, crop):
+        raise AssertionError
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("hangs", "time.sleep(600)", r"was not decoded within 2 s by the reader 'hangs'"),
+        ("crashes", "import os; os._exit(3)", r"The reader 'crashes' crashed on clip"),
+        ("empties", "return {'total_frames': 0}", r"it has no frames"),
+    ],
+)
+def test_hanging_and_crashing_readers_cost_one_clip(shipped, tmp_path, name, body, message):
+    (tmp_path / f"{name}_module.py").write_text(HANGING.format(name=name, open=body))
+    plan = ReadPlan(name, 60, 60, 8, modules=(f"{name}_module",), folder=str(tmp_path))
+    pool = DecodePool(plan, workers=1, seconds=2)
+    try:
+        with pytest.raises(DataError, match=message):
+            pool.submit(Request(shipped[0])).result()
+    finally:
+        pool.close()
+
+
+def test_a_worker_may_be_stopped_by_two_threads():
+    """A reading thread that gives up and the owner that closes the pool come together when a clip hangs."""
+
+    class Process:
+        def kill(self) -> None:
+            time.sleep(0.2)
+
+        def join(self) -> None:
+            """Dead at once."""
+
+    with closing(DecodePool(PLAN, workers=1, seconds=1)) as pool:
+        (worker,) = pool._workers
+        worker.process, worker.connection = Process(), multiprocessing.Pipe()[0]
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(worker.stop)
+            time.sleep(0.1)
+            second = threads.submit(worker.end)
+            first.result()
+            second.result()
+        with pytest.raises(RuntimeError, match="ended"):
+            worker.read(Request(Clip("a", "b", Path("c"))), 1.0)

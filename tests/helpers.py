@@ -1,0 +1,69 @@
+"""What tests build: a tiny dataset of shipped clips, and the command as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def annotation_rows(classes_per_split: int = 6, clips: int = 7) -> dict:
+    """Annotation of some shipped SynthAct classes, with absolute paths: reversed pairs first."""
+    from fsar_bench.data.dataset import BUILTIN
+
+    folder = BUILTIN / "synthact"
+    table = json.loads((folder / "annotation.json").read_text())
+    kept = []
+    for split in ("train", "val", "test"):
+        kept += [c for c in table["classes"] if c["split"] == split][:classes_per_split]
+    names = {c["name"] for c in kept}
+    rows = []
+    for name in sorted(names):
+        mine = [c for c in table["clips"] if c["class"] == name][:clips]
+        rows += [{**c, "path": str(folder / c["path"])} for c in mine]
+    return {"classes": kept, "clips": rows}
+
+
+def write_dataset(path: Path, table: dict, *, train: str = "") -> Path:
+    """Write a dataset config and its annotation beside it."""
+    annotation = path.with_suffix(".json")
+    annotation.write_text(json.dumps(table))
+    path.write_text(
+        f'"""Tiny dataset."""\ntitle = "Tiny"\nsynthetic = True\ndataset = dict(name="tiny", annotation={str(annotation)!r})\n'
+        'backbone = "synthact_clip"\ncontrols = []\nwhole_clips_up_to = 64\n'
+        "train = dict(episodes=8, shot=1, query_per_class=1, accumulate=2, val_episodes=20, val_interval=4"
+        f"{train})\n"
+        "methods = dict(ma_clip=dict(method=dict(ffn_width=64)), clip_fsar=dict(method=dict(ffn_width=64)))\n"
+    )
+    return path
+
+
+class Command:
+    """`fsar-bench` in a folder, as a user types it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fsar_bench.cli.main", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def outputs(self) -> dict[str, bytes]:
+        """Bytes of every result and prediction file below leaderboards/."""
+        root = self.folder / "leaderboards" / "results"
+        files = [*root.rglob("result.json"), *root.rglob("predictions.npz")]
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}

@@ -1,0 +1,157 @@
+"""CLIP-FSAR: golden logits, parameter count and invariants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fsar_bench.features import VideoFeatures
+from fsar_bench.method import EpisodeBatch
+from fsar_bench.methods.clip_fsar import CLIPFSAR
+from fsar_bench.modules import ModulationBlock
+
+
+class Plain(nn.Module):
+    """A stand-in for the backbone where features are given."""
+
+    embedding_width = 16
+
+    def tune_visual(self) -> None:
+        """Nothing to tune."""
+
+
+def from_golden(arrays: dict, **changes) -> CLIPFSAR:
+    method = CLIPFSAR(Plain(), {"type": "OTAM", "smoothing": 0.5}, **changes).eval()
+    names = {
+        "norm": "0.0.norm", "to_q": "0.0.fn.to_q", "to_k": "0.0.fn.to_k", "to_v": "0.0.fn.to_v",
+        "out": "0.0.fn.to_out.0", "ffn.0": "0.1.net.0", "ffn.3": "0.1.net.3",
+    }  # fmt: skip
+    state = {}
+    for ours, theirs in names.items():
+        for kind in ("weight", "bias"):
+            key = f"clipfsar.context2.layers.{theirs}.{kind}"
+            if key in arrays:
+                state[f"{ours}.{kind}"] = torch.from_numpy(arrays[key])
+    method.modulation.load_state_dict(state)
+    method.scale.data = torch.tensor(float(arrays["clipfsar.scale"]))
+    return method
+
+
+def run(method: CLIPFSAR, support, query, text):
+    """Scores of one episode from frame features `[N, K, T, C]`, `[Q, T, C]` and texts `[N, C]`."""
+    N, K = support.shape[:2]
+    own = text[:, None].expand(-1, K, -1).flatten(0, 1)
+    s = method.encode(VideoFeatures(frames=support.flatten(0, 1)), own).view(1, N, K)
+    q = method.encode(VideoFeatures(frames=query), None).view(1, len(query))
+    return method.score(s, q, text[None])
+
+
+def episode(arrays):
+    labels = arrays["support_labels"].astype(int)
+    order = np.argsort(labels, kind="stable")
+    support = torch.from_numpy(arrays["support"][order]).unflatten(0, (5, -1))
+    real = arrays["clipfsar.support_real_class"].astype(int)[order].reshape(5, -1)[:, 0]
+    return support, torch.from_numpy(arrays["query"]), torch.from_numpy(arrays["clipfsar.text_test"][real])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["5way1shot", "5way5shot"])
+@pytest.mark.parametrize("merge", ["merge_after", "merge_before"])
+@pytest.mark.parametrize("mode", ["visual", "text", "combine"])
+def test_golden_logits(golden, kind, merge, mode):
+    arrays = golden[kind]
+    ours = {"visual": "visual", "text": "text", "combine": "ensemble"}[mode]
+    method = from_golden(arrays, mode=ours, merge_before=merge == "merge_before")
+    total = run(method, *episode(arrays)).total[0]
+    expected = torch.from_numpy(arrays[f"clipfsar.logits.{mode}.{merge}"])
+    if mode == "text":
+        total = total.softmax(-1)
+    if mode == "combine":
+        total = total.exp()
+    assert torch.allclose(total, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_parameter_count_of_the_modulation_block():
+    assert sum(p.numel() for p in ModulationBlock(512).parameters()) == 3_149_824
+
+
+@pytest.fixture
+def case():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(4, 2, 8, 16, generator=g), torch.randn(6, 8, 16, generator=g), torch.randn(4, 16, generator=g)
+
+
+def plain(matcher="OTAM", **changes) -> CLIPFSAR:
+    torch.manual_seed(0)
+    return CLIPFSAR(Plain(), {"type": matcher}, ffn_width=32, **changes).eval()
+
+
+@torch.no_grad()
+def test_support_frames_may_permute_for_bi_mhm_not_for_otam(case):
+    support, query, text = case
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    for matcher, same in (("BiMHM", True), ("OTAM", False)):
+        method = plain(matcher)
+        a, b = run(method, support, query, text).total, run(method, support[:, :, order], query, text).total
+        assert torch.allclose(a, b, atol=1e-4) == same
+
+
+@torch.no_grad()
+def test_query_ignores_texts_and_supports_see_their_own(case):
+    support, query, text = case
+    changed = text.clone()
+    changed[1] *= -1
+    a, b = run(plain(), support, query, text).parts["visual"], run(plain(), support, query, changed).parts["visual"]
+    assert torch.isclose(a, b, atol=1e-5).all((0, 1)).tolist() == [True, False, True, True]
+
+
+@torch.no_grad()
+def test_merging_before_or_after_is_the_same_for_one_shot(case):
+    support, query, text = case
+    one = support[:, :1]
+    a, b = run(plain(), one, query, text).total, run(plain(merge_before=True), one, query, text).total
+    assert torch.allclose(a, b, atol=1e-5)
+    a, b = run(plain(), support, query, text).total, run(plain(merge_before=True), support, query, text).total
+    assert not torch.allclose(a, b, atol=1e-3)
+
+
+@torch.no_grad()
+def test_ends_of_the_ensemble_are_its_parts(case):
+    for weight, mode in ((1.0, "text"), (0.0, "visual")):
+        mixed = run(plain(mode="ensemble", text_weight=weight), *case).total
+        assert torch.equal(mixed.argmax(-1), run(plain(mode=mode), *case).total.argmax(-1))
+
+
+@torch.no_grad()
+def test_equal_texts_leave_the_ensemble_to_the_frames(case):
+    support, query, text = case
+    same = text[:1].expand(4, -1)
+    mixed = run(plain(mode="ensemble"), support, query, same)
+    assert torch.equal(mixed.total.argmax(-1), mixed.parts["visual"].argmax(-1))
+
+
+def test_loss_trains_encoder_block_and_scale(backbone):
+    method = CLIPFSAR(backbone, {"type": "OTAM"}, ffn_width=32)
+    try:
+        g = torch.Generator().manual_seed(0)
+        method.prepare(torch.randn(7, 128, generator=g))
+        pixels = torch.randint(0, 256, (9, 8, 3, 60, 60), dtype=torch.uint8, generator=g)
+        losses = method.loss(
+            EpisodeBatch(
+                support=pixels[:6].unflatten(0, (1, 3, 2)),
+                query=pixels[6:][None],
+                labels=torch.tensor([[0, 1, 2]]),
+                classes=torch.tensor([[4, 0, 6]]),
+                class_text=torch.randn(1, 3, 128, generator=g),
+            )
+        )
+        sum(losses.values()).backward()
+        without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+        assert set(losses) == {"loss_metric", "loss_class"}
+        assert without == []
+        assert all(p.grad is None for n, p in backbone.clip.named_parameters() if not n.startswith("visual."))
+    finally:
+        backbone.requires_grad_(False)
+        backbone.zero_grad(set_to_none=True)

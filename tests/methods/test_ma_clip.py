@@ -1,0 +1,237 @@
+"""MA-CLIP: parameter counts of the paper and the invariants of its blocks (numbered 1 to 11)."""
+
+from __future__ import annotations
+
+import math
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fsar_bench.features import VideoFeatures
+from fsar_bench.method import EpisodeBatch
+from fsar_bench.methods.ma_clip import MACLIP
+
+T, V, N = 8, 3, 4
+
+
+def make(backbone, **changes) -> MACLIP:
+    torch.manual_seed(1)
+    return MACLIP(backbone, **{"matcher": {"type": "OTAM"}, "ffn_width": 64, "dropout": 0.0, **changes}).eval()
+
+
+def stir(method: MACLIP) -> MACLIP:
+    """Move every trained parameter away from its start."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return method
+
+
+@pytest.fixture
+def frames():
+    return torch.randint(0, 256, (V, T, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def text():
+    return torch.randn(V, 128, generator=torch.Generator().manual_seed(3))
+
+
+def batch(E: int = 1, K: int = 2, Q: int = 3) -> EpisodeBatch:
+    g = torch.Generator().manual_seed(4)
+    pixels = torch.randint(0, 256, (E * (N * K + Q), T, 3, 60, 60), dtype=torch.uint8, generator=g)
+    return EpisodeBatch(
+        support=pixels[: E * N * K].unflatten(0, (E, N, K)),
+        query=pixels[E * N * K :].unflatten(0, (E, Q)),
+        labels=torch.tensor([[0, 1, 3]] * E),
+        classes=torch.arange(N)[None].expand(E, -1),
+        class_text=torch.randn(E, N, 128, generator=g),
+    )
+
+
+def reference(backbone, frames, text_tokens=None, class_bonus: float = 0.0):
+    """Frozen CLIP written with explicit attention: the class key counted twice, and text tokens as extra keys."""
+    visual = backbone.visual
+    x = visual._embeds(backbone.normalise(frames))
+    heads = visual.transformer.resblocks[0].attn.num_heads
+    for layer, block in enumerate(visual.transformer.resblocks):
+        z, extra = block.ln_1(x), None
+        if text_tokens is not None:
+            extra = block.ln_1(text_tokens[layer].repeat_interleave(T, 0)[:, None])
+        keys = z if extra is None else torch.cat([z, extra], 1)
+        weight, bias = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(tokens, w, b).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for tokens, w, b in zip((z, keys, keys), weight, bias, strict=True)
+        )
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        logits[..., 0] += class_bonus
+        x = x + block.attn.out_proj((logits.softmax(-1) @ v).transpose(1, 2).flatten(-2))
+        x = x + block.mlp(block.ln_2(x))
+    return (visual.ln_post(x[:, 0]) @ visual.proj).unflatten(0, frames.shape[:2])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
+def test_parameter_counts_of_the_paper(name):
+    class Backbone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.clip = open_clip.create_model(name, load_weights=False, device="meta")
+            self.visual, self.embedding_width, self.name, self.logit_scale = self.clip.visual, 512, name, 100.0
+
+    with torch.device("meta"):
+        counts = MACLIP(Backbone(), {"type": "OTAM"}).parameter_counts()
+    assert counts["trainable"] == 18_535_168
+    if name == "ViT-B-32":
+        assert counts["total"] == 169_812_481
+
+
+def test_1_without_extra_tokens_the_encoder_is_frozen_clip(backbone, frames, monkeypatch):
+    method = make(backbone)
+    original = torch.cat
+    # Inside the blocks the only concatenation is [X, extra...]: keep X.
+    monkeypatch.setattr(
+        "fsar_bench.methods.ma_clip.torch.cat",
+        lambda parts, dim: parts[0] if parts[0].shape[1] == 26 else original(parts, dim),
+    )
+    assert torch.allclose(method.embed(frames, None).frames, backbone.encode_frames(frames), atol=1e-5)
+
+
+def test_2_temporal_adaptation_starts_as_identity(backbone):
+    adapter = make(backbone).adapted[0].temporal[0]
+    assert torch.equal(adapter(torch.randn(2, T, 192)), torch.zeros(2, T, 192))
+
+
+def test_3_query_mode_starts_as_clip_with_the_class_key_counted_twice(backbone, frames):
+    method = make(backbone)
+    expected = reference(backbone, frames, class_bonus=math.log(2))
+    assert torch.allclose(method.embed(frames, None).frames, expected, atol=1e-4)
+    assert not torch.allclose(method.embed(frames, None).frames, backbone.encode_frames(frames), atol=1e-4)
+
+
+def test_4_support_mode_adds_one_text_token_a_layer(backbone, frames, text):
+    method = make(backbone)
+    tokens = [block.text_fc(text) for block in method.adapted]
+    expected = reference(backbone, frames, tokens, class_bonus=math.log(2))
+    assert torch.allclose(method.embed(frames, text).frames, expected, atol=1e-4)
+
+
+def test_5_joint_adapter_starts_at_zero_and_learns_from_its_last_layer(backbone):
+    method = make(backbone)
+    joint = method.adapted[0].joint
+    assert torch.equal(joint(torch.randn(2, 5, 192)), torch.zeros(2, 5, 192))
+    sum(method.loss(batch()).values()).backward()
+    assert joint.up.weight.grad.abs().max() > 0
+    assert joint.down.weight.grad.abs().max() == 0
+
+
+def test_6_clip_stays_frozen(backbone):
+    method = make(backbone).train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2, weight_decay=0.5)
+    sum(method.loss(batch()).values()).backward()
+    assert all(p.grad is None for p in backbone.parameters())
+    assert all(p.grad is not None for n, p in method.named_parameters() if p.requires_grad)
+    optimizer.step()
+    assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
+
+
+def test_7_frames_permute_without_the_temporal_embedding(backbone, frames, text):
+    method = stir(make(backbone, temporal_embedding=False, matcher={"type": "BiMHM"}))
+    order = torch.randperm(T, generator=torch.Generator().manual_seed(5))
+    for role in (None, text):
+        plain, shuffled = method.embed(frames, role), method.embed(frames[:, order], role)
+        assert torch.allclose(plain.frames[:, order], shuffled.frames, atol=1e-4)
+        a, b = method.encode(plain, role).matched, method.encode(shuffled, role).matched
+        assert torch.allclose(a[:, order], b, atol=1e-4)
+
+
+def test_7_temporal_embedding_breaks_the_symmetry(backbone, frames):
+    method = stir(make(backbone))
+    assert not torch.allclose(
+        method.embed(frames.flip(1), None).frames.flip(1), method.embed(frames, None).frames, atol=1e-3
+    )
+
+
+def scores(method, episodes, **changes):
+    support, query = method.episode_features(episodes)
+    return method.score(support, query, changes.get("class_text", episodes.class_text))
+
+
+@torch.no_grad()
+def test_8_queries_are_independent_and_texts_touch_their_own_column(backbone):
+    method, episodes = stir(make(backbone)), batch()
+    before = scores(method, episodes)
+    other = EpisodeBatch(**{**vars(episodes), "query": episodes.query.clone()})
+    other.query[:, 0] = 255 - other.query[:, 0]
+    after = scores(method, other)
+    assert torch.allclose(before.total[:, 1:], after.total[:, 1:], atol=1e-4)
+    assert not torch.allclose(before.total[:, 0], after.total[:, 0], atol=1e-3)
+    text = episodes.class_text.clone()
+    text[:, 2] *= -1
+    changed = scores(method, EpisodeBatch(**{**vars(episodes), "class_text": text}))
+    for part in ("visual", "text"):
+        same = torch.isclose(before.parts[part], changed.parts[part], atol=1e-3).all((0, 1))
+        assert same.tolist() == [True, True, False, True]
+
+
+@torch.no_grad()
+def test_9_only_supports_see_text(backbone, frames, text):
+    method = stir(make(backbone))
+    query = method.embed(frames, None).frames
+    assert not torch.allclose(method.embed(frames, text).frames, query, atol=1e-3)
+    assert not torch.allclose(method.embed(frames, -text).frames, method.embed(frames, text).frames, atol=1e-3)
+
+
+@torch.no_grad()
+def test_10_alpha_mixes_two_distributions(backbone):
+    episodes = batch()
+    shares = {}
+    for alpha in (0.0, 0.3, 1.0):
+        result = scores(stir(make(backbone, alpha=alpha)), episodes)
+        shares[alpha] = result.total.exp()
+        assert torch.allclose(shares[alpha].sum(-1), torch.ones(1, 3), atol=1e-5)
+    visual, text = result.parts["visual"].softmax(-1), result.parts["text"].softmax(-1)
+    assert torch.allclose(shares[0.0], visual, atol=1e-5)
+    assert torch.allclose(shares[1.0], text, atol=1e-5)
+    assert torch.allclose(shares[0.3], 0.3 * text + 0.7 * visual, atol=1e-5)
+
+
+@torch.no_grad()
+def test_11_equal_shots_are_one_shot(backbone):
+    method, episodes = stir(make(backbone)), batch(K=1)
+    support, query = method.episode_features(episodes)
+    five = VideoFeatures(**{name: tensor.expand(-1, -1, 5, *tensor.shape[3:]) for name, tensor in support.items()})
+    one = method.score(support, query, episodes.class_text).total
+    assert torch.allclose(method.score(five, query, episodes.class_text).total, one, atol=1e-4)
+
+
+def test_loss_is_the_weighted_sum_of_the_paper(backbone):
+    method, episodes = stir(make(backbone, alpha=0.25)), batch()
+    losses = method.loss(episodes)
+    support, query = method.episode_features(episodes)
+    result = method.score(support, query, episodes.class_text)
+    q2s = F.cross_entropy(result.parts["visual"][0], episodes.labels[0])
+    q2t = F.cross_entropy(result.parts["text"][0], episodes.labels[0])
+    s2t = F.cross_entropy(
+        method.text_logits(support.video.flatten(1, 2), episodes.class_text)[0], torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    )
+    assert sum(losses.values()).item() == pytest.approx((0.25 * (s2t + q2t) / 2 + 0.75 * q2s).item(), rel=1e-5)
+
+
+def test_soft_labels_tend_to_cross_entropy(backbone):
+    logits, labels = torch.randn(1, 6, 4), torch.randint(0, 4, (1, 6))
+    hard, soft = (
+        make(backbone).text_loss(logits, labels),
+        make(backbone, label_sharpness=60.0).text_loss(logits, labels),
+    )
+    assert soft.item() == pytest.approx(hard.item(), rel=1e-4)
+
+
+def test_any_matcher_is_a_plug_in(backbone):
+    for matcher in ("OTAM", "BiMHM", "CosinePrototype"):
+        assert scores(make(backbone, matcher={"type": matcher}), batch()).total.shape == (1, 3, N)

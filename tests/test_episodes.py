@@ -1,0 +1,147 @@
+"""Episode plans: the documented algorithm, nesting, missing clips, hashes and storage."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsar_bench.episodes import ClipList, EpisodePlan
+from fsar_bench.errors import ProtocolError, ResultError
+
+MASK = (1 << 64) - 1
+
+
+def clip_list(classes: int = 9, clips: int = 8) -> ClipList:
+    return ClipList.of([(f"class{c}", f"clip{c}_{i}") for c in range(classes) for i in range(clips + c % 3)])
+
+
+def sample(clips: ClipList | None = None, **changes) -> EpisodePlan:
+    arguments = {"way": 5, "shot": 1, "query": 1, "episodes": 50, "seed": 0, "purpose": "test"}
+    return EpisodePlan.sample(clips or clip_list(), **{**arguments, **changes})
+
+
+def mix(z: int) -> int:
+    """SplitMix64 in plain Python."""
+    z = (z + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def redraw(clips: ClipList, episode: int, *, way: int, shot: int, query: int, seed: int, purpose: str, missing=()):
+    """The module's docstring, word by word, in plain Python."""
+    key = mix(mix(seed) ^ zlib.crc32(purpose.encode()))
+    episode_key = mix(key ^ episode)
+    classes = sorted(range(len(clips.classes)), key=lambda c: mix(mix(episode_key ^ 1) ^ c))[:way]
+    starts, supports, queries = clips.starts, [], []
+    for c in classes:
+        order = sorted(range(len(clips.clips[c])), key=lambda i: mix(mix(mix(episode_key ^ 2) ^ c) ^ i))
+        order = [i for i in order if clips.clips[c][i] not in missing]
+        queries.append([starts[c] + i for i in order[:query]])
+        supports.append([starts[c] + i for i in order[::-1][:shot]])
+    return classes, supports, queries
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    way=st.integers(2, 6),
+    shot=st.integers(1, 4),
+    query=st.integers(1, 3),
+    seed=st.integers(0, 2**40),
+    lost=st.booleans(),
+)
+def test_plan_is_what_the_docstring_says(way, shot, query, seed, lost):
+    clips = clip_list()
+    missing = frozenset({"clip3_0", "clip5_2"}) if lost else frozenset()
+    how = {"way": way, "shot": shot, "query": query, "seed": seed, "purpose": "test"}
+    plan = sample(clips, **how, episodes=4, missing=missing)
+    for episode in range(4):
+        classes, supports, queries = redraw(clips, episode, **how, missing=missing)
+        assert plan.classes[episode].tolist() == classes
+        assert plan.support[episode].tolist() == supports
+        assert plan.query[episode].tolist() == queries
+
+
+def test_hash_is_stable():
+    # A change of this hash means that published plans can no longer be redrawn: raise episodes.ALGORITHM then.
+    assert sample(episodes=100).digest == "ce1956e11d25ebda38a527009f5dd5e32810a5231984cf2708de090a8a4c2442"
+
+
+def test_one_shot_supports_are_a_prefix_and_queries_do_not_change():
+    one, five = sample(shot=1), sample(shot=5)
+    assert (one.classes == five.classes).all()
+    assert (one.query == five.query).all()
+    assert (one.support == five.support[..., :1]).all()
+
+
+def test_support_and_query_never_share_a_clip():
+    plan = sample(shot=5, query=3, episodes=200)
+    for support, query in zip(plan.support.reshape(200, -1), plan.query.reshape(200, -1), strict=True):
+        clips = [*support, *query]
+        assert len(set(clips)) == len(clips)
+
+
+def test_episodes_are_drawn_by_number():
+    assert (sample(episodes=10, first=40).support == sample(episodes=50).support[40:]).all()
+
+
+def test_order_of_the_list_does_not_matter():
+    rows = [(f"c{c}", f"v{c}{i}") for c in range(6) for i in range(4)]
+    assert sample(ClipList.of(rows)).digest == sample(ClipList.of(rows[::-1])).digest
+
+
+def test_classes_are_uniform_over_labels_and_episodes():
+    plan = sample(episodes=9000)
+    share = np.bincount(plan.classes.ravel(), minlength=9) / plan.classes.size
+    assert np.abs(share - 1 / 9).max() < 0.01
+    first = np.bincount(plan.classes[:, 0], minlength=9) / len(plan)
+    assert np.abs(first - 1 / 9).max() < 0.02
+
+
+def test_missing_clip_is_replaced_and_the_plan_keeps_its_hash():
+    clips = clip_list()
+    whole, holed = sample(clips, shot=3), sample(clips, shot=3, missing=frozenset({"clip2_1"}))
+    gone = clips.flat.index("clip2_1")
+    assert holed.digest == whole.digest
+    assert holed.realised != whole.digest
+    assert holed.replaced > 0
+    assert gone in whole.used_clips
+    assert gone not in holed.used_clips
+    touched = ((whole.support == gone).any((1, 2))) | ((whole.query == gone).any((1, 2)))
+    assert (whole.support[~touched] == holed.support[~touched]).all()
+
+
+def test_too_few_clips_and_classes_are_named():
+    with pytest.raises(ProtocolError, match=r"'class0'.*has 8 clips, fewer than shot \+ query = 9"):
+        sample(shot=8)
+    with pytest.raises(ProtocolError, match=r"9 classes, fewer than way=10"):
+        sample(way=10)
+    missing = frozenset(f"clip0_{i}" for i in range(7))
+    with pytest.raises(ProtocolError, match=r"7 of 8 are missing"):
+        sample(missing=missing)
+
+
+def test_save_and_load(tmp_path):
+    plan = sample(shot=5)
+    plan.save(tmp_path / "plan.npz")
+    first = (tmp_path / "plan.npz").read_bytes()
+    plan.save(tmp_path / "plan.npz")
+    loaded = EpisodePlan.load(tmp_path / "plan.npz")
+    assert (tmp_path / "plan.npz").read_bytes() == first
+    assert loaded.digest == plan.digest
+    assert (loaded.support == plan.support).all()
+    (tmp_path / "plan.npz").write_bytes(first[:-100])
+    with pytest.raises(ResultError, match=r"plan\.npz cannot be read"):
+        EpisodePlan.load(tmp_path / "plan.npz")
+
+
+def test_tampered_plan_is_refused(tmp_path):
+    plan = sample()
+    plan.support[0, 0, 0] += 1
+    plan.save(tmp_path / "plan.npz")
+    with pytest.raises(ResultError, match="does not have the hash"):
+        EpisodePlan.load(tmp_path / "plan.npz")
