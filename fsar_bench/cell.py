@@ -9,11 +9,14 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
+from fsar_bench.errors import ConfigError, FsarBenchError, NotApplicableError, ResultError
+
+FIT_EPISODES = 1000  # val episodes on which `FewShotMethod.fit` chooses
 
 
 def work_folder(cell: dict, work_dir: Path) -> Path:
@@ -22,7 +25,7 @@ def work_folder(cell: dict, work_dir: Path) -> Path:
 
 
 def main(cell: dict, options: dict, connection: Connection) -> None:
-    """Body of a cell's process: log to a file, report through the connection, end with "done" or "failed"."""
+    """Body of a cell's process: log to a file, report through the connection, end with "done", "failed" or "not applicable"."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     lock = threading.Lock()
 
@@ -45,7 +48,7 @@ def main(cell: dict, options: dict, connection: Connection) -> None:
         connection.send(("done", str(run(cell, options, report))))
     except FsarBenchError as error:
         traceback.print_exc()
-        connection.send(("failed", str(error)))
+        connection.send(("not applicable" if isinstance(error, NotApplicableError) else "failed", str(error)))
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
@@ -73,6 +76,7 @@ def build_method(cell: dict, *, for_training: bool = False):
 
     Raises:
         ConfigError: unknown types or arguments.
+        NotApplicableError: the method needs class names, and the backbone has no text encoder.
         WeightsError: weights that cannot be loaded.
     """
     from fsar_bench.method import Traits
@@ -80,6 +84,7 @@ def build_method(cell: dict, *, for_training: bool = False):
     from fsar_bench.runner import seed_torch
 
     import_components(cell["custom_imports"], cell["folder"])
+    seed_torch(cell["protocol"]["seed"], "backbone")  # one without weights is random
     backbone = build(BACKBONES, {k: v for k, v in cell["backbone"].items() if k != "name"})
     seed_torch(cell["protocol"]["seed"], "initialisation")
     METHODS.import_from_location()
@@ -89,6 +94,11 @@ def build_method(cell: dict, *, for_training: bool = False):
     method = build(METHODS, config, backbone=backbone)
     if not isinstance(getattr(method, "traits", None), Traits):
         raise ConfigError(f"The method {cell['method']['type']} declares no traits. Give it traits = Traits(...).")
+    if method.traits.uses_class_names and not backbone.has_text:
+        raise NotApplicableError(
+            f"{cell['name']} uses class names, and the backbone {cell['backbone']['name']} has no text encoder: choose a CLIP "
+            "backbone with backbone=."
+        )
     if method.traits.trainable and "train" not in cell:
         raise ConfigError(f"The method {cell['name']} is trainable, but its config has no train=dict(...).")
     return method
@@ -128,101 +138,150 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
 
 
 def run(cell: dict, options: dict, report) -> Path:
-    """Train (if the method is trainable), encode, score, store; whatever is finished already is taken up.
+    """Train (if the method is trainable), choose on val (if it asks for it), encode, score, store; finished work is taken up.
 
     Returns:
         Folder of the result.
     """
     from filelock import FileLock, Timeout
 
-    from fsar_bench.checkpoint import load_best
     from fsar_bench.data.dataset import Dataset
     from fsar_bench.data.decode import ReadPlan
     from fsar_bench.data.frames import FrameSource
     from fsar_bench.machine import choose_device
     from fsar_bench.runner import EpisodicRunner
-    from fsar_bench.sources import Evaluation, TrainEpisodes
+    from fsar_bench.sources import Evaluation
 
     report("starting", 0, 1)
-    device, protocol, seed = choose_device(options["device"]), cell["protocol"], cell["protocol"]["seed"]
-    folder, work_dir = work_folder(cell, Path(options["work_dir"])), Path(options["work_dir"])
+    device, protocol = choose_device(options["device"]), cell["protocol"]
+    folder = work_folder(cell, Path(options["work_dir"]))
     try:
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
         raise ResultError(f"Another run is working in {folder}. Wait for it, or choose another work_dir=.") from None
-    if "train" in cell and protocol["split"] in ("train", "val"):
-        raise ConfigError(
-            f"The protocol tests on {protocol['split']!r}, which {cell['name']} trains or is selected on."
-        )
     dataset = Dataset(**cell["dataset"])
     method = build_method(cell, for_training=True)
     if not method.traits.trainable:
-        method = build_method(cell)  # nothing is selected, so every argument holds from the start
-    backbone = method.backbone
+        method = build_method(cell)  # nothing is trained, so every argument holds from the start
+    selects = method.traits.trainable or method.fits
+    if selects and protocol["split"] in ("train", "val"):
+        raise ConfigError(
+            f"The protocol tests on {protocol['split']!r}, which {cell['name']} trains or is selected on."
+        )
+    backbone = method.backbone.to(device)
     read = ReadPlan(
         cell["reader"], backbone.resize, backbone.crop, protocol["frames"], cell["whole_up_to"],
         tuple(cell["custom_imports"]), cell["folder"],
     )  # fmt: skip
-    backbone.to(device)
 
     def encode_text(split):
+        if not backbone.has_text:
+            return backbone.mean.new_zeros(len(split.texts), 0)
         return backbone.encode_text([protocol["template"].format(text) for text in split.texts])
 
     with FrameSource(read, workers=options["workers"], seconds=options["decode_timeout"]) as source:
-        trainable = method.traits.trainable
-        splits = [dataset.split(name) for name in ("train", "val")] if trainable else []
+        splits = [dataset.split(name) for name in ("train", "val")] if method.traits.trainable else []
         keys = _keys(cell, method, splits, source, device)
-        arguments: dict = {}
-        evaluation = {
-            "dataset": dataset, "encode_text": encode_text, "source": source, "batch": options["score_batch"],
-        }  # fmt: skip
-        cache = _embedding_store(method, keys)
+        evaluation = partial(
+            Evaluation,
+            dataset=dataset,
+            encode_text=encode_text,
+            source=source,
+            batch=options["score_batch"],
+            bank_store=_embedding_store(method, keys),
+        )
         drawn = {k: protocol[k] for k in ("way", "shot", "query", "episodes", "seed")}
-        test = Evaluation(name=protocol["split"], episodes=drawn, bank_store=cache, **evaluation)
-        if trainable:
-            train = cell["train"]
-            training_folder = work_dir / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
+        test = evaluation(name=protocol["split"], episodes=drawn)
+        runner_of = partial(
+            EpisodicRunner, device=device, work_dir=folder, test=test, seed=protocol["seed"], report=report
+        )
+        if method.traits.trainable:
             text = encode_text(splits[0])
             method.prepare(text)
-            drawn = {
-                "way": train["way"],
-                "shot": train["shot"],
-                "query": 1,
-                "episodes": train["val_episodes"],
-                "seed": seed,
-            }
-            arguments = {
-                "train": train,
-                "episodes": TrainEpisodes(splits[0], text, source, train, seed, device),
-                "val": Evaluation(name="val", episodes=drawn, bank_store=cache, **evaluation),
-                "training_folder": training_folder,
-                "checkpoint_seconds": options["checkpoint_seconds"],
-            }
-        runner = EpisodicRunner(method, device, folder, test, seed=seed, report=report, **arguments)
-        seconds, sha = {}, ""
-        if trainable:
-            finished = training_folder / "finished.json"
-            training_lock = FileLock(training_folder / ".lock")
-            training_folder.mkdir(parents=True, exist_ok=True)
-            with training_lock:
-                if not finished.exists():
-                    runner.train()
-                    _write_json(finished, {"train": runner.training_seconds})
-                seconds = json.loads(finished.read_text())
-            best = training_folder / "best.safetensors"
-            if any(argument in cell["method"] for argument in method.score_only):
-                method = build_method(cell).to(device)
-                method.prepare(text)
-                runner.model = method
-            load_best(best, method)
-            sha = hashlib.sha256(best.read_bytes()).hexdigest()
-            test.bank_store = cache or (training_folder / "bank", f"{keys.embedding}|{sha}")
-        # Parts of the scores are taken up again only if weights, checkpoint and clips are still the same.
-        state = hashlib.sha256(f"{keys.embedding}|{keys.weights}|{sha}|{test.split.fingerprint}".encode())
-        test.store = folder / f"scores-{state.hexdigest()[:8]}"
+            training = _train(cell, options, method, keys, runner_of, evaluation, splits[0], text, source)
+            runner, method, bank_store = training.runner, training.method, training.bank_store
+            test.bank_store = test.bank_store or bank_store
+            seconds, sha = training.seconds, training.sha
+        else:
+            runner, bank_store, seconds, sha = runner_of(method), None, {}, ""
+        fitted = None
+        if method.fits:
+            with dataset.training():  # test stays closed
+                fitted = _fit(method, evaluation, {**drawn, "query": 1, "episodes": FIT_EPISODES}, bank_store, report)
+        # Parts of the scores are taken up again only if weights, checkpoint, choice and clips are still the same.
+        state = f"{keys.embedding}|{keys.weights}|{sha}|{test.split.fingerprint}" + (f"|{fitted}" if fitted else "")
+        test.store = folder / f"scores-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         runner.test()
-        return _store(cell, options, method, runner, keys, device, seconds)
+        return _store(cell, options, method, runner, keys, device, seconds, fitted)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What is left of a finished training."""
+
+    runner: object
+    method: object  # with the best checkpoint loaded, and the arguments that change the score alone
+    seconds: dict
+    sha: str  # of the best checkpoint
+    bank_store: tuple[Path, str]
+
+
+def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, text, source) -> _Training:
+    """Train, or take up a finished training, and load its best checkpoint."""
+    from filelock import FileLock
+
+    from fsar_bench.checkpoint import load_best
+    from fsar_bench.sources import TrainEpisodes
+
+    train, seed, device = cell["train"], cell["protocol"]["seed"], text.device
+    drawn = {"way": train["way"], "shot": train["shot"], "query": 1, "episodes": train["val_episodes"], "seed": seed}
+    folder = Path(options["work_dir"]) / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
+    runner = runner_of(
+        method,
+        train=train,
+        episodes=TrainEpisodes(split, text, source, train, seed, device),
+        val=evaluation(name="val", episodes=drawn),
+        training_folder=folder,
+        checkpoint_seconds=options["checkpoint_seconds"],
+    )
+    finished, best = folder / "finished.json", folder / "best.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not finished.exists():
+            runner.train()
+            _write_json(finished, {"train": runner.training_seconds})
+        seconds = json.loads(finished.read_text())
+    if any(argument in cell["method"] for argument in method.score_only):
+        method = build_method(cell).to(device)
+        method.prepare(text)
+        runner.model = method
+    load_best(best, method)
+    sha = hashlib.sha256(best.read_bytes()).hexdigest()
+    return _Training(runner, method, seconds, sha, (folder / "bank", f"{keys.embedding}|{sha}"))
+
+
+def _fit(method, evaluation, drawn: dict, bank_store, report) -> dict:
+    """Let the method choose weights of its score on val episodes; the clips are encoded once."""
+    from fsar_bench.feature_bank import build_bank
+    from fsar_bench.scoring import score_plan
+
+    val = evaluation(name="val", episodes=drawn)
+    store, key = val.bank_store or bank_store or (None, "")
+    bank = build_bank(
+        method, val.split, val.plan.used_clips, val.class_text, val.source,
+        store=store, store_key=key, progress=lambda done, total: report("choosing on val: encoding", done, total),
+    )  # fmt: skip
+    tried = 0
+
+    def accuracy() -> float:
+        nonlocal tried
+        tried += 1
+        report("choosing on val", tried, tried)
+        scores = score_plan(method, bank, val.plan, val.class_text, batch=val.batch)
+        return float(100 * (scores.prediction == val.plan.labels).mean())
+
+    return method.fit(accuracy)
 
 
 def _embedding_store(method, keys: _Keys) -> tuple[Path, str] | None:
@@ -240,7 +299,7 @@ def _write_json(path: Path, data: dict) -> None:
     write_atomically(path, to_json(data))
 
 
-def _store(cell: dict, options: dict, method, runner, keys: _Keys, device, seconds: dict) -> Path:
+def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fitted: dict | None) -> Path:
     from fsar_bench import results
     from fsar_bench.machine import environment, peak_memory
     from fsar_bench.scoring import pair_outcomes
@@ -256,7 +315,12 @@ def _store(cell: dict, options: dict, method, runner, keys: _Keys, device, secon
         config_hash=cell["hash"],
         training_key=keys.training,
         method=results.MethodRecord(
-            name=cell["name"], title=cell["title"], paper=cell["paper"], config=cell["method"], train=cell.get("train")
+            name=cell["name"],
+            title=cell["title"],
+            paper=cell["paper"],
+            config=cell["method"],
+            train=cell.get("train") if method.traits.trainable else None,
+            fitted=fitted,
         ),
         dataset=results.DatasetRecord(
             name=cell["dataset"]["name"],
@@ -280,7 +344,7 @@ def _store(cell: dict, options: dict, method, runner, keys: _Keys, device, secon
             resize=backbone.resize,
             crop=backbone.crop,
             class_names=hashlib.sha256(class_names.encode()).hexdigest(),
-            selection_split="val" if method.traits.trainable else None,
+            selection_split="val" if method.traits.trainable or fitted else None,
             reader=test.source.reader_version,
         ),
         backbone=results.BackboneRecord(

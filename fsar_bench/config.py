@@ -32,6 +32,7 @@ RUN_KEYS: dict[str, Any] = {
     "overwrite": False,
     "controls": True,
 }
+CONTROL_KEYS = (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol")  # what applies to controls as well
 NAMED_KEYS = ("methods", "dataset", "backbone", "pretrained", "matcher", "protocol")
 TRAIN_DEFAULTS: dict[str, Any] = {
     "episodes": 1000,
@@ -57,7 +58,7 @@ class Run:
 
 
 def config_folder(kind: str) -> Path:
-    """Folder of the built-in configs of a kind: methods, datasets, backbones or protocols."""
+    """Folder of the built-in configs of a kind: methods, ablations, datasets, backbones or protocols."""
     spec = find_spec(f"fsar_bench.configs.{kind}")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"The built-in configs of {kind} are not installed. Install fsar-bench again.")
@@ -121,12 +122,38 @@ def resolve(pairs: list[str]) -> Run:
     cells: list[dict] = []
     for dataset_name in _several(given.get("dataset", "synthact")):
         dataset = _dataset(dataset_name)
-        asked = _several(given["methods"])
-        controls = [c for c in dataset.get("controls", []) if c not in asked] if options["controls"] else []
-        for method in [*controls, *asked]:
-            cells += _cells(method, dataset, given, is_asked=method in asked)
+        asked = [row for name in _several(given["methods"]) for row in _rows(name)]
+        named = {method for method, _ in asked}
+        controls = [c for c in dataset.get("controls", []) if c not in named] if options["controls"] else []
+        for method in controls:
+            common = {key: value for key, value in given.items() if key in CONTROL_KEYS}
+            cells += [{**cell, "is_control": True} for cell in _cells(method, dataset, common)]
+        for method, settings in asked:
+            cells += _cells(method, dataset, _with_settings(given, settings, method))
     unique = {cell["hash"]: cell for cell in cells}
     return Run(list(unique.values()), options)
+
+
+def _rows(name: str) -> list[tuple[str, dict[str, str]]]:
+    """Methods and settings that a name stands for: itself, or the rows of an ablation (`ablations/NAME` or a file with rows)."""
+    if name.startswith("ablations/"):
+        config, _, path = load("ablations", name.removeprefix("ablations/"))
+    elif name.endswith(".py"):
+        config, _, path = load("methods", name)
+    else:
+        return [(name, {})]
+    if "rows" not in config:
+        return [(name, {})]
+    if not config["rows"] or not all(isinstance(row, str) and row.split() for row in config["rows"]):
+        raise ConfigError(f"The ablation {path} needs rows=[...] of texts such as 'ma_clip method.joint=false'.")
+    return [(row.split()[0], parse_pairs(row.split()[1:])) for row in config["rows"]]
+
+
+def _with_settings(given: dict[str, str], settings: dict[str, str], method: str) -> dict[str, str]:
+    both = sorted(set(given) & set(settings))
+    if both:
+        raise ConfigError(f"The ablation sets {both[0]}={settings[both[0]]} for {method} itself: leave {both[0]}= out.")
+    return given | settings
 
 
 def _dataset(name: str) -> dict:
@@ -150,13 +177,13 @@ def _check_name(name: str, what: str) -> None:
 
 
 def _several(text: str) -> list[str]:
-    out = [part.strip() for part in text.split(",") if part.strip()]
+    out = [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]  # [2,3] is one value
     if not out:
         raise ConfigError("A name is missing after '='.")
     return out
 
 
-def _cells(method_name: str, dataset: dict, given: dict[str, str], *, is_asked: bool) -> list[dict]:
+def _cells(method_name: str, dataset: dict, given: dict[str, str]) -> list[dict]:
     """Cells of one method on one dataset: the product of all keys that have several values."""
     method, name, path = load("methods", method_name)
     _check_name(name, f"name of the config {path}")
@@ -164,11 +191,11 @@ def _cells(method_name: str, dataset: dict, given: dict[str, str], *, is_asked: 
         raise ConfigError(f"The config {path} lacks method=dict(type=...).")
     axes: list[list[tuple[str, str]]] = []
     for key in (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol", "matcher"):
-        if key in given and (is_asked or key != "matcher"):
+        if key in given:
             axes.append(
                 [(key, v) for v in ([given[key]] if key in ("template", "pretrained") else _several(given[key]))]
             )
-    axes += [[(k, v) for v in _several(given[k])] for k in given if k.startswith(("method.", "train.")) and is_asked]
+    axes += [[(k, v) for v in _several(given[k])] for k in given if k.startswith(("method.", "train."))]
     return [_cell(method, name, path, dataset, dict(choice)) for choice in itertools.product(*axes)]
 
 
@@ -228,6 +255,7 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         "protocol_name": protocol_name,
         "folder": folder,
         "controls": dataset.get("controls", []),
+        "is_control": False,
         "dataset_title": dataset.get("title", dataset["dataset"]["name"]),
         "synthetic": dataset.get("synthetic", False),
         "whole_up_to": dataset.get("whole_clips_up_to", 0),

@@ -14,6 +14,10 @@ class ConfigError(FsarBenchError):
     """A name, key or value of the command line or a config is wrong."""
 
 
+class NotApplicableError(ConfigError):
+    """A method cannot work with what it was given, such as class names without a text encoder; a control is left out then."""
+
+
 class DataError(FsarBenchError):
     """A clip, list or annotation cannot be used."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from fsar_bench.backbones.backbone import Backbone
 from fsar_bench.errors import ConfigError, TrainingError
 from fsar_bench.features import VideoFeatures
 from fsar_bench.matching import build_matcher
@@ -66,6 +69,11 @@ class EpisodeBatch:
     classes: Tensor
     class_text: Tensor
 
+    def video_classes(self) -> Tensor:
+        """Dataset-wide class number of all videos, supports first: int64 `[E * N * K + E * Q]`."""
+        support = self.classes[:, :, None].expand(-1, -1, self.support.shape[2])
+        return torch.cat([support.flatten(), self.classes.gather(1, self.labels).flatten()])
+
 
 class FewShotMethod(BaseModel):
     """Base of all methods.
@@ -75,21 +83,41 @@ class FewShotMethod(BaseModel):
 
     Attributes:
         traits: declared properties.
+        reads: what the plain backbone gives `encode`: "frames" (features `[V, T, C]`) or "maps" (`[V, T, D, h, w]`).
         role_free: `embed` and `encode` ignore role and class text, so one bank serves both roles.
         score_only: constructor arguments that change `score` alone; cells that differ in them share one training.
+        shots_average: K copies of one support score as that support alone; False where shots are summed.
+        fits: `fit` chooses weights on val.
     """
 
     traits: Traits
+    reads: Literal["frames", "maps"] = "frames"
     role_free: bool = False
     score_only: tuple[str, ...] = ()
+    shots_average: bool = True
+    fits: bool = False
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.backbone.requires_grad_(False)
 
+    def tune(self, what: str) -> None:
+        """Choose what of the backbone is trained: "none" or "visual" (the whole image tower).
+
+        Raises:
+            ConfigError: any other word.
+        """
+        if what not in ("none", "visual"):
+            raise ConfigError(f"method.tune={what!r} is unknown. Choose from: none, visual.")
+        if what == "visual":
+            self.backbone.tune_visual(maps=self.reads == "maps")
+
     def prepare(self, class_text: Tensor) -> None:
-        """Take the text features of all training classes `[classes, C]` before training; default: not needed."""
+        """Take the text features of all training classes `[classes, C]` before training; default: not needed.
+
+        Without a text encoder C is 0; the number of classes still tells how many there are.
+        """
 
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
         """Run the backbone on videos.
@@ -99,8 +127,10 @@ class FewShotMethod(BaseModel):
             class_text: `[V, C]` in the support role, None in the query role.
 
         Returns:
-            Features with leading dimension V. The default gives `frames` `[V, T, C]` of the plain image encoder.
+            Features with leading dimension V. The default gives what `reads` says of the plain image encoder.
         """
+        if self.reads == "maps":
+            return VideoFeatures(maps=self.backbone.encode_maps(frames))
         return VideoFeatures(frames=self.backbone.encode_frames(frames))
 
     @property
@@ -110,8 +140,12 @@ class FewShotMethod(BaseModel):
 
     @property
     def shares_embedding(self) -> bool:
-        """Whether `embed` is the plain frozen backbone, so that its features can be cached for all methods."""
-        return self.role_blind_embedding and not any(p.requires_grad for p in self.backbone.parameters())
+        """Whether `embed` is the plain frozen backbone, so that its features can be cached for all methods.
+
+        Feature maps are too large to keep: they are only read by `encode`.
+        """
+        frozen = not any(p.requires_grad for p in self.backbone.parameters())
+        return self.role_blind_embedding and self.reads == "frames" and frozen
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
         """The method's own work per video; default: none. Arguments as in `embed`."""
@@ -124,6 +158,17 @@ class FewShotMethod(BaseModel):
             support: features `[E, N, K, ...]`.
             query: features `[E, Q, ...]`.
             class_text: `[E, N, C]`.
+        """
+        raise NotImplementedError
+
+    def fit(self, accuracy: Callable[[], float]) -> dict[str, float | str]:
+        """Choose weights of the score on val; called after training, once, if `fits`.
+
+        Args:
+            accuracy: scores the val episodes with the method as it is now and gives the percentage of right queries.
+
+        Returns:
+            What was chosen, by name, for the record. The method must be left with these values.
         """
         raise NotImplementedError
 
@@ -192,14 +237,11 @@ class MetricMethod(FewShotMethod):
 
     role_free = True
 
-    def __init__(self, backbone: nn.Module, matcher: dict, tune: str = "none", scale: float = 1.0) -> None:
+    def __init__(self, backbone: Backbone, matcher: dict, tune: str = "none", scale: float = 1.0) -> None:
         super().__init__(backbone)
-        self.matcher, self.scale = build_matcher(matcher), scale
-        if tune not in ("none", "visual"):
-            raise ConfigError(f"method.tune={tune!r} is unknown. Choose from: none, visual.")
-        if tune == "visual":
-            backbone.tune_visual()
-        elif any(True for _ in self.matcher.parameters()):
+        self.matcher, self.scale = build_matcher(matcher, backbone.embedding_width), scale
+        self.tune(tune)
+        if tune == "none" and self.matcher.learned:
             raise ConfigError(f"The matcher {matcher['type']} has parameters, so it cannot be used training-free.")
         self.traits = Traits(
             uses_class_names=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,12 +34,71 @@ class Adapter(nn.Module):
         return out + z if self.skip else out
 
 
-class ModulationBlock(nn.Module):
-    """One attention layer over the tokens of a video, as in CLIP-FSAR's prototype modulation (`Transformer_v1`).
+class SinusoidalPositions(nn.Module):
+    """Sinusoidal positions of the transformer (Vaswani et al., 2017), scaled, and dropout.
 
-    y = q + Drop(W_o Attention(LN q, LN k, LN v)); out = y + FFN(y). One LayerNorm is shared by q, k and v, the q, k and v
-    projections have no bias, there is no LayerNorm before the FFN and no positional encoding. 3,149,824 parameters at
-    C = 512 and ffn_width 2048.
+    Args:
+        width: C.
+        scale: factor of the positions.
+        dropout: after the sum, in training.
+        frequency_power: 1 is the standard; HyRSM's code has 2, its frequencies fall twice as fast.
+        pair_frequency: sine and cosine of a pair share their frequency, as is standard; HyRSM's cosines use the next one.
+    """
+
+    def __init__(
+        self, width: int, *, scale: float, dropout: float, frequency_power: int = 1, pair_frequency: bool = True
+    ) -> None:
+        super().__init__()
+        self.scale, self.drop = scale, nn.Dropout(dropout)
+        channel = torch.arange(width, dtype=torch.float64)
+        exponent = channel - channel % 2 if pair_frequency else channel
+        self.register_buffer("frequency", 10_000 ** (-frequency_power * exponent / width), persistent=False)
+        self.register_buffer("odd", channel % 2 == 1, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens `[..., L, C]` with positions 0 to L - 1 added."""
+        angle = torch.arange(x.shape[-2], device=x.device)[:, None] * self.frequency
+        positions = torch.where(self.odd, angle.cos(), angle.sin())
+        return self.drop(x + self.scale * positions.to(x.dtype))
+
+
+class PreNormAttention(nn.Module):
+    """Multi-head attention with one LayerNorm before it, dropout after it and a skip; no positions.
+
+    y = q + Drop(W_o Attention(LN q, LN k, LN v)); the q, k and v projections have no bias.
+
+    Args:
+        width: C.
+        heads: attention heads.
+        dropout: dropout after the attention.
+    """
+
+    def __init__(self, width: int, *, heads: int = 8, dropout: float = 0.2) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.out, self.drop = nn.Linear(width, width), nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself). Returns `[B, T, C]`."""
+        q = self.norm(query)
+        k = v = q if context is None else self.norm(context)
+        split = [
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.to_q, q), (self.to_k, k), (self.to_v, v))
+        ]
+        attended = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(-2)
+        return query + self.drop(self.out(attended))
+
+
+class ModulationBlock(PreNormAttention):
+    """Attention and FFN over the tokens of a video, as in CLIP-FSAR's prototype modulation and MoLo's branches.
+
+    y as in `PreNormAttention`; out = y + FFN(y), with no LayerNorm before the FFN (`Transformer_v1`, `Transformer_v2` of the
+    official code). 3,149,824 parameters at C = 512 and ffn_width 2048.
 
     Args:
         width: C.
@@ -51,13 +111,7 @@ class ModulationBlock(nn.Module):
     def __init__(
         self, width: int, *, heads: int = 8, ffn_width: int = 2048, dropout: float = 0.2, ffn_dropout: float = 0.05
     ) -> None:
-        super().__init__()
-        if width % heads:
-            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.out, self.drop = nn.Linear(width, width), nn.Dropout(dropout)
+        super().__init__(width, heads=heads, dropout=dropout)
         self.ffn = nn.Sequential(
             nn.Linear(width, ffn_width),
             nn.GELU(),
@@ -67,13 +121,5 @@ class ModulationBlock(nn.Module):
         )
 
     def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself). Returns `[B, T, C]`."""
-        q = self.norm(query)
-        k = v = q if context is None else self.norm(context)
-        split = [
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.to_q, q), (self.to_k, k), (self.to_v, v))
-        ]
-        attended = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(-2)
-        y = query + self.drop(self.out(attended))
+        y = super().forward(query, context)
         return y + self.ffn(y)

@@ -30,13 +30,14 @@ class _Record(BaseModel):
 
 
 class MethodRecord(_Record):
-    """The method and its resolved config."""
+    """The method and its resolved config; `fitted` is what it chose on val, where it chose."""
 
     name: str = _NAME
     title: str
     paper: str
     config: dict[str, Any]
     train: dict[str, Any] | None
+    fitted: dict[str, float | str] | None = None
 
 
 class ProtocolRecord(_Record):

@@ -1,9 +1,12 @@
 """MA-CLIP (arXiv 2308.01532 v1; v2 is titled MA-FSAR): multimodal adaptation of frozen CLIP.
 
-Re-implementation from the paper: no official code is public. Followed: figures 2 to 4 (adapters in every block of the frozen
-image tower, text-guided prototype construction) and tables 4 and 8 (parameter counts). Differs: nothing known.
-Unknown in the paper, so config keys: alpha, temperature, the target of the KL terms (`label_sharpness`), the prompt (protocol
-`template`), joint_scale, temporal_embedding, num_temporal_adapters, OTAM's lambda.
+Re-implementation from the paper: no official code is public.
+
+Followed: figures 2 to 4 (adapters in every block of the frozen image tower, text-guided prototype construction) and tables 3 to 8
+(which parts there are, parameter counts).
+Differs: nothing known.
+Unknown: alpha, temperature, the target of the KL terms (`label_sharpness`), the prompt (protocol `template`), joint_scale,
+temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda. Each is a config key.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsar_bench.backbones import Backbone, ViTBlock
 from fsar_bench.errors import ConfigError
 from fsar_bench.features import VideoFeatures
 from fsar_bench.matching import build_matcher
@@ -21,29 +25,46 @@ from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
 from fsar_bench.modules import Adapter, ModulationBlock
 from fsar_bench.registry import METHODS
 
+PROTOTYPES = ("none", "transformer", "multimodal_transformer", "text_guided")
+SUPPORT_BRANCHES = ("multimodal", "spatiotemporal")
+ALPHA_GRID = tuple(i / 20 for i in range(21))
+
 
 class AdaptedBlock(nn.Module):
     """The trained parts beside one frozen transformer block (figure 3).
 
     Args:
         width: D.
-        text_width: C.
+        text_width: C; 0 leaves the text token out.
         ratio: bottleneck ratio of the adapters.
-        joint_scale: s, factor of the joint adapter (not in the paper; AIM uses 0.5).
-        temporal_adapters: adapters applied one after the other in the temporal adaptation (figure 3 shows one).
+        multimodal: the adapter after the attention (spatio-temporal in the query branch).
+        temporal_adapters: adapters applied one after the other in the temporal adaptation (figure 3 shows one); 0 leaves out the
+            temporal token.
+        joint: the adapter beside the MLP.
+        joint_scale: s, its factor (not in the paper; AIM uses 0.5).
+        skips: whether the temporal, multimodal and joint adapters add their own input.
     """
 
     def __init__(
-        self, width: int, text_width: int, *, ratio: float, joint_scale: float, temporal_adapters: int
+        self,
+        width: int,
+        text_width: int,
+        *,
+        ratio: float,
+        multimodal: bool,
+        temporal_adapters: int,
+        joint: bool,
+        joint_scale: float,
+        skips: tuple[bool, bool, bool],
     ) -> None:
         super().__init__()
-        self.temporal = nn.ModuleList(Adapter(width, ratio=ratio, skip=False) for _ in range(temporal_adapters))
-        self.multimodal = Adapter(width, ratio=ratio, skip=True)
-        self.joint = Adapter(width, ratio=ratio, skip=False)
-        self.text_fc = nn.Linear(text_width, width)
+        self.temporal = nn.ModuleList(Adapter(width, ratio=ratio, skip=skips[0]) for _ in range(temporal_adapters))
+        self.multimodal = Adapter(width, ratio=ratio, skip=skips[1]) if multimodal else nn.Identity()
+        self.joint = Adapter(width, ratio=ratio, skip=skips[2]) if joint else None
+        self.text_fc = nn.Linear(text_width, width) if text_width else None
         self.joint_scale = joint_scale
 
-    def forward(self, x: Tensor, block: nn.Module, frames: int, text: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, block: ViTBlock, frames: int, text: Tensor | None) -> Tensor:
         """Run one block.
 
         Args:
@@ -52,21 +73,20 @@ class AdaptedBlock(nn.Module):
             frames: T.
             text: class text `[V, C]` in the support role, None in the query role.
         """
-        VT, _, D = x.shape
-        # Temporal adaptation: the class tokens of a video attend to each other.
-        c = x[:, 0].view(VT // frames, frames, D)
-        t = c
-        for adapter in self.temporal:
-            t = t + adapter(block.attention(block.ln_1(t)))
-        extra = [t.reshape(VT, 1, D)]
-        if text is not None:  # multimodal adaptation: the text of the class joins every frame
+        VT, rows, D = x.shape
+        extra = []
+        if len(self.temporal):  # the class tokens of a video attend to each other
+            t = x[:, 0].view(VT // frames, frames, D)
+            for adapter in self.temporal:
+                t = t + adapter(block.attend(block.norm1(t), frames))
+            extra.append(t.reshape(VT, 1, D))
+        if text is not None and self.text_fc is not None:  # the text of the class joins every frame
             extra.append(self.text_fc(text)[:, None].expand(-1, frames, -1).reshape(VT, 1, D))
         # The extra tokens serve as keys and values; what they would become is not selected, so it is not computed.
-        context = block.ln_1(torch.cat([x, *extra], 1))
-        selected = context[:, : x.shape[1]]
-        y = x + self.multimodal(block.ls_1(block.attention(selected, k_x=context, v_x=context)))
-        z = block.ln_2(y)
-        return y + block.ls_2(block.mlp(z)) + self.joint_scale * self.joint(z)
+        y = x + self.multimodal(block.attend(block.norm1(torch.cat([x, *extra], 1)), rows))
+        z = block.norm2(y)
+        out = y + block.mlp(z)
+        return out if self.joint is None else out + self.joint_scale * self.joint(z)
 
 
 @METHODS.register_module()
@@ -74,15 +94,25 @@ class MACLIP(FewShotMethod):
     """Adapters inside a frozen ViT, prototypes guided by text, prediction mixed from text and matching.
 
     Args:
-        backbone: CLIP with a ViT image tower.
+        backbone: CLIP; with a ViT image tower wherever there is an adaptation.
         matcher: config of the matcher (any).
+        tune: "none" (the image tower is frozen) or "visual" (all of it is trained).
+        multimodal: multimodal adaptation of supports, spatio-temporal adaptation of queries: adapter and text token.
+        temporal: temporal adaptation: adapter and temporal token.
+        joint: joint adaptation: adapter beside the MLP.
+        support_branch: "multimodal" (supports see the text of their class) or "spatiotemporal" (as queries, table 5).
+        prototype: "text_guided" (TPCM), "multimodal_transformer" (frames and text attend to each other), "transformer" (frames
+            alone) or "none" (table 6).
         alpha: weight of the text terms in the loss and in the prediction.
-        predict_alpha: alpha of the prediction alone; None means `alpha`.
+        predict_alpha: alpha of the prediction alone; None means `alpha`, "val" chooses it on val after training.
         temperature: factor of cosines in the text terms; None takes the backbone's learned scale (CLIP: 100).
         label_sharpness: None for one-hot targets (the KL terms are cross-entropies then); a number s for softmax(s * one-hot).
         adapter_ratio: bottleneck ratio.
         joint_scale: s of the joint adapter.
-        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does).
+        temporal_skip: the temporal adapter adds its input.
+        multimodal_skip: the multimodal adapter adds its input.
+        joint_skip: the joint adapter adds its input.
+        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does), where there is an adaptation.
         num_temporal_adapters: temporal adapters of a block.
         frames: T of the temporal embedding; the protocol's frames.
         ffn_width: width of the FFN in the prototype module.
@@ -93,14 +123,23 @@ class MACLIP(FewShotMethod):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         matcher: dict,
+        tune: str = "none",
+        multimodal: bool = True,
+        temporal: bool = True,
+        joint: bool = True,
+        support_branch: str = "multimodal",
+        prototype: str = "text_guided",
         alpha: float = 0.5,
-        predict_alpha: float | None = None,
+        predict_alpha: float | str | None = None,
         temperature: float | None = None,
         label_sharpness: float | None = None,
         adapter_ratio: float = 0.25,
         joint_scale: float = 0.5,
+        temporal_skip: bool = False,
+        multimodal_skip: bool = True,
+        joint_skip: bool = False,
         temporal_embedding: bool = True,
         num_temporal_adapters: int = 1,
         frames: int = 8,
@@ -108,49 +147,73 @@ class MACLIP(FewShotMethod):
         dropout: float = 0.2,
     ) -> None:
         super().__init__(backbone)
-        blocks = getattr(getattr(backbone.visual, "transformer", None), "resblocks", None)
-        if blocks is None:
-            raise ConfigError(
-                f"MA-CLIP adapts the blocks of a ViT, and {backbone.name} has none: choose a ViT with backbone=."
-            )
-        for name, value in (("alpha", alpha), ("predict_alpha", predict_alpha)):
-            if value is not None and not 0 <= value <= 1:
+        for name, value, known in (
+            ("prototype", prototype, PROTOTYPES),
+            ("support_branch", support_branch, SUPPORT_BRANCHES),
+        ):
+            if value not in known:
+                raise ConfigError(f"method.{name}={value!r} is unknown. Choose from: {', '.join(known)}.")
+        self.fits = predict_alpha == "val"
+        for name, value in (("alpha", alpha), ("predict_alpha", None if self.fits else predict_alpha)):
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
                 raise ConfigError(f"method.{name}={value} must lie in 0..1.")
-        width, C = backbone.visual.conv1.out_channels, backbone.embedding_width
-        self.matcher, self.alpha = build_matcher(matcher), alpha
+        self.tune(tune)
+        C = backbone.embedding_width
+        self.matcher, self.alpha = build_matcher(matcher, C), alpha
         self.temperature = backbone.logit_scale if temperature is None else temperature
-        self.predict_alpha = alpha if predict_alpha is None else predict_alpha
+        self.predict_alpha = alpha if predict_alpha is None or self.fits else predict_alpha
         self.label_sharpness = label_sharpness
-        self.adapted = nn.ModuleList(
-            AdaptedBlock(
-                width, C, ratio=adapter_ratio, joint_scale=joint_scale, temporal_adapters=num_temporal_adapters
+        self.adapted, self.temporal_embedding = nn.ModuleList(), None
+        if multimodal or temporal or joint:
+            self.adapted.extend(
+                AdaptedBlock(
+                    block.norm1.weight.shape[0],
+                    C if multimodal and support_branch == "multimodal" else 0,
+                    ratio=adapter_ratio,
+                    multimodal=multimodal,
+                    temporal_adapters=num_temporal_adapters if temporal else 0,
+                    joint=joint,
+                    joint_scale=joint_scale,
+                    skips=(temporal_skip, multimodal_skip, joint_skip),
+                )
+                for block in backbone.blocks()
             )
-            for _ in blocks
+            if temporal_embedding:
+                self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, backbone.map_width))
+        self.text_in_prototype = prototype in ("multimodal_transformer", "text_guided")
+        self.guides = prototype == "text_guided"
+        self.prototype = None if prototype == "none" else ModulationBlock(C, ffn_width=ffn_width, dropout=dropout)
+        self.traits = Traits(
+            uses_class_names=True,
+            trainable=any(p.requires_grad for p in self.parameters()),
+            transductive=False,
+            order_sensitive=self.temporal_embedding is not None or self.matcher.order_sensitive,
         )
-        self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, width)) if temporal_embedding else None
-        self.prototype = ModulationBlock(C, ffn_width=ffn_width, dropout=dropout)
-        self.traits = Traits(True, True, False, temporal_embedding or self.matcher.order_sensitive)
+
+    @property
+    def role_blind_embedding(self) -> bool:
+        return not len(self.adapted)
 
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
         """Run the adapted image tower: support mode when `class_text` `[V, C]` is given, else query mode."""
+        if not len(self.adapted):
+            return super().embed(frames, class_text)
         V, T = frames.shape[:2]
-        visual = self.backbone.visual
-        x = visual.conv1(self.backbone.normalise(frames)).flatten(2).transpose(1, 2)  # [V * T, P, D]
-        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-        x = x + visual.positional_embedding.to(x.dtype)
-        if self.temporal_embedding is not None:
-            x = (x.unflatten(0, (V, T)) + self.temporal_embedding).flatten(0, 1)
-        x = visual.ln_pre(x)
-        for adapted, block in zip(self.adapted, visual.transformer.resblocks, strict=True):
+        x = self.backbone.embed_tokens(frames, self.temporal_embedding)
+        for adapted, block in zip(self.adapted, self.backbone.blocks(), strict=True):
             x = adapted(x, block, T, class_text)
-        return VideoFeatures(frames=(visual.ln_post(x[:, 0]) @ visual.proj).unflatten(0, (V, T)))
+        return VideoFeatures(frames=self.backbone.read_tokens(x).unflatten(0, (V, T)))
 
     def construct(self, frames: Tensor, class_text: Tensor | None) -> Tensor:
-        """Text-guided prototype construction (figure 4) of frames `[V, T, C]`; text `[V, C]` in the support role."""
-        if class_text is None:
+        """Prototype module (figure 4) on frames `[V, T, C]`; class text `[V, C]` in the support role."""
+        if self.prototype is None:
+            return frames
+        if class_text is None or not self.text_in_prototype:
             return self.prototype(frames)
         text = class_text[:, None]
-        return self.prototype(frames + text, torch.cat([text, frames], 1))
+        if self.guides:
+            return self.prototype(frames + text, torch.cat([text, frames], 1))
+        return self.prototype(torch.cat([frames, text], 1))[:, :-1]
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
         """Give `matched` `[V, T, C]` after the prototype module, and `video` `[V, C]`, the mean frame before it."""
@@ -171,6 +234,16 @@ class MACLIP(FewShotMethod):
             visual.log_softmax(-1) + math.log1p(-self.predict_alpha),
         )
         return Scores(mixed, {"visual": visual, "text": text})
+
+    def fit(self, accuracy) -> dict[str, float | str]:
+        """Take the alpha of the prediction, in steps of 0.05, that is best on val; the smallest of equals."""
+        best = -1.0
+        for alpha in ALPHA_GRID:
+            self.predict_alpha = alpha
+            if (reached := accuracy()) > best:
+                best, chosen = reached, alpha
+        self.predict_alpha = chosen
+        return {"predict_alpha": chosen}
 
     def text_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Divergence of similarities `[E, V, N]` from the label distribution of labels `[E, V]`."""

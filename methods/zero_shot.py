@@ -1,14 +1,17 @@
 """Text-only zero-shot CLIP: a control that never looks at a support.
 
-Paper: CLIP (arXiv 2103.00020), applied to videos by averaging frames. Followed: v = normalised mean of normalised frame
-features, score = 100 v.w with w the normalised text feature of the class. Independent of the shot: the same at 1 and 5 shots.
+Paper: CLIP (arXiv 2103.00020), applied to videos by averaging frames.
+
+Followed: v = normalised mean of normalised frame features, score = 100 v.w with w the normalised text feature of the class.
+Differs: nothing. Independent of the shot: the same at 1 and 5 shots.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from fsar_bench.backbones import Backbone
 from fsar_bench.features import VideoFeatures
 from fsar_bench.method import FewShotMethod, Scores, Traits
 from fsar_bench.registry import METHODS
@@ -27,7 +30,7 @@ class ZeroShot(FewShotMethod):
     score_only = ("temperature",)
     traits = Traits(uses_class_names=True, trainable=False, transductive=False, order_sensitive=False)
 
-    def __init__(self, backbone: nn.Module, temperature: float = 100.0) -> None:
+    def __init__(self, backbone: Backbone, temperature: float = 100.0) -> None:
         super().__init__(backbone)
         self.temperature = temperature
 

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch import Tensor, nn
+
+from fsar_bench.features import VideoFeatures
+
 
 def annotation_rows(classes_per_split: int = 6, clips: int = 7) -> dict:
     """Annotation of some shipped SynthAct classes, with absolute paths: reversed pairs first."""
@@ -67,3 +71,26 @@ class Command:
         root = self.folder / "leaderboards" / "results"
         files = [*root.rglob("result.json"), *root.rglob("predictions.npz")]
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
+
+
+class GivenFeatures(nn.Module):
+    """A stand-in for a backbone where features are given to `encode`."""
+
+    has_text = True
+
+    def __init__(self, width: int, stride: int = 16) -> None:
+        super().__init__()
+        self.embedding_width, self.map_width, self.map_stride = width, width, stride
+
+    def tune_visual(self, *, maps: bool = False) -> None:
+        """Nothing to tune."""
+
+
+def score_features(method, support: Tensor, query: Tensor, text: Tensor | None = None, name: str = "frames"):
+    """Scores of one episode from features of supports `[N, K, ...]` and queries `[Q, ...]`, and class texts `[N, C]`."""
+    N, K = support.shape[:2]
+    text = support.new_zeros(N, 0) if text is None else text
+    own = text[:, None].expand(-1, K, -1).flatten(0, 1)
+    s = method.encode(VideoFeatures(**{name: support.flatten(0, 1)}), own).view(1, N, K)
+    q = method.encode(VideoFeatures(**{name: query}), None).view(1, len(query))
+    return method.score(s, q, text[None])

@@ -6,9 +6,11 @@ dataset = dict(name="synthact", annotation="builtin:synthact", groups=None)
 backbone = "synthact_clip"
 controls = ["zero_shot", "prototype_frozen"]
 whole_clips_up_to = 64  # clips are short: all frames are kept in the cache, so that a training episode decodes nothing
-train = dict(episodes=120, shot=1, query_per_class=2, accumulate=2, val_episodes=500, val_interval=40)
+train = dict(
+    episodes=120, shot=1, query_per_class=2, accumulate=2, val_episodes=500, val_interval=40, optimizer=dict(lr=1e-4)
+)
 methods = dict(
     ma_clip=dict(method=dict(ffn_width=512, alpha=0.1), train=dict(optimizer=dict(lr=1e-3))),
-    clip_fsar=dict(method=dict(ffn_width=512), train=dict(optimizer=dict(lr=1e-4))),
-    otam=dict(train=dict(optimizer=dict(lr=1e-4))),
+    ma_clip_full=dict(method=dict(ffn_width=512, alpha=0.1)),
+    clip_fsar=dict(method=dict(ffn_width=512)),
 )

@@ -1,6 +1,10 @@
 """OTAM: visual encoder fine-tuned with ordered temporal alignment (CVPR 2020, on the chosen backbone).
 
 Command: fsar-bench run methods=otam
+
+Followed: the recurrence, both directions and the epsilon of the TRX authors' code base, lambda 0.1; class distance is the mean over shots.
+Differs: computed in the log domain, finite where that code overflows. Published numbers are of ImageNet ResNet-50 unless said otherwise.
+Unknown: learning rate per backbone.
 """
 
 title = "OTAM"

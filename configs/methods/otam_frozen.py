@@ -1,6 +1,9 @@
 """OTAM, training-free: frozen frame features with ordered temporal alignment (CLIP-Freeze).
 
 Command: fsar-bench run methods=otam_frozen
+
+Followed: CLIP-FSAR's rows named CLIP-Freeze: frozen image encoder, frame features, an alignment metric, no text.
+Unknown: which metric these rows use; OTAM with lambda 0.1 is assumed.
 """
 
 title = "OTAM, frozen"

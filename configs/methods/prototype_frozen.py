@@ -1,6 +1,8 @@
 """Cosine prototype, training-free and blind to the order of frames: a control.
 
 Command: fsar-bench run methods=prototype_frozen
+
+Followed: normalised frames, mean over time and shots, cosine times 100.
 """
 
 title = "Prototype, frozen"

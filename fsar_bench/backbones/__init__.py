@@ -1,5 +1,7 @@
-"""Backbones: image-text encoders behind one interface."""
+"""Encoders behind one interface."""
 
+from fsar_bench.backbones.backbone import Backbone, ViTBlock
 from fsar_bench.backbones.clip import CLIPBackbone
+from fsar_bench.backbones.image import ImageBackbone
 
-__all__ = ["CLIPBackbone"]
+__all__ = ["Backbone", "CLIPBackbone", "ImageBackbone", "ViTBlock"]

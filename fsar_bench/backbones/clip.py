@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from fsar_bench.backbones.backbone import Backbone, ViTBlock
 from fsar_bench.backbones.weights import BUILTIN, fingerprint, missing, resolve
 from fsar_bench.errors import ConfigError, WeightsError, suggest
 from fsar_bench.registry import BACKBONES
@@ -17,8 +20,8 @@ open_clip.add_model_config(BUILTIN)
 
 
 @BACKBONES.register_module()
-class CLIPBackbone(nn.Module):
-    """A CLIP model of open_clip: an image tower, a text tower and their joint space.
+class CLIPBackbone(Backbone):
+    """A CLIP model of open_clip: an image tower (ViT or ModifiedResNet), a text tower and their joint space.
 
     Args:
         model: architecture, as open_clip names it.
@@ -26,22 +29,26 @@ class CLIPBackbone(nn.Module):
         quick_gelu: whether the weights were made for QuickGELU, as OpenAI's were; never guessed.
         resize: short side of a frame before the crop, in pixels.
         crop: side of the centre crop; must be the model's image size.
-
-    Attributes:
-        clip: the open_clip model.
-        visual: its image tower.
-        embedding_width: C.
-        logit_scale: the learned factor of the cosine, about 100.
+        pretraining: what the weights were trained on.
+        train_batch_norm: see `Backbone`.
 
     Raises:
         ConfigError: unknown architecture, or a crop that does not fit it.
         WeightsError: weights that are missing, damaged or of another architecture.
     """
 
+    has_text = True
+
     def __init__(
-        self, model: str, pretrained: str | None, quick_gelu: bool, resize: int, crop: int, pretraining: str = ""
+        self,
+        model: str,
+        pretrained: str | None,
+        quick_gelu: bool,
+        resize: int,
+        crop: int,
+        pretraining: str = "",
+        train_batch_norm: bool = False,
     ) -> None:
-        super().__init__()
         config = open_clip.get_model_config(model)
         if config is None:
             raise ConfigError(f"open_clip has no model {model!r}.{suggest(model, open_clip.list_models())}")
@@ -49,20 +56,26 @@ class CLIPBackbone(nn.Module):
             raise ConfigError(
                 f"crop={crop} does not fit {model}, whose images are {config['vision_cfg']['image_size']} pixels."
             )
-        self.name, self.pretrained, self.resize, self.crop, self.pretraining = (
+        clip = self._load(model, pretrained, quick_gelu)
+        super().__init__(
             model,
-            pretrained,
-            resize,
-            crop,
-            pretraining,
+            resize=resize,
+            crop=crop,
+            pretraining=pretraining,
+            activation="QuickGELU" if quick_gelu else "GELU",
+            mean=clip.visual.image_mean,
+            std=clip.visual.image_std,
+            train_batch_norm=train_batch_norm,
         )
-        self.activation = "QuickGELU" if quick_gelu else "GELU"
-        self.clip = self._load(model, pretrained, quick_gelu)
-        self.visual = self.clip.visual
+        self.clip = clip
         self.tokenizer = open_clip.get_tokenizer(model)
-        self.embedding_width: int = config["embed_dim"]
-        self.register_buffer("mean", torch.tensor(self.visual.image_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.visual.image_std).view(3, 1, 1), persistent=False)
+        self.embedding_width = config["embed_dim"]
+        if self._is_vit:
+            self.map_width, self.map_stride = self.visual.conv1.out_channels, self.visual.conv1.stride[0]
+        elif isinstance(self.visual, ModifiedResNet):
+            self.map_width, self.map_stride = self.visual.attnpool.k_proj.in_features, 32
+        else:
+            raise ConfigError(f"The image tower of {model} is neither a ViT nor a ModifiedResNet of open_clip.")
 
     @staticmethod
     def _load(model: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
@@ -76,8 +89,9 @@ class CLIPBackbone(nn.Module):
             if source is None:
                 raise
             if not Path(source).is_file():
+                fetch = f"import open_clip; open_clip.create_model('{model}', pretrained='{pretrained}')"
                 raise missing(
-                    model, str(pretrained), f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                    model, str(pretrained), f"{type(error).__name__}: {error}".splitlines()[0][:200], fetch
                 ) from error
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             raise WeightsError(
@@ -86,30 +100,66 @@ class CLIPBackbone(nn.Module):
             ) from error
 
     @property
-    def device(self) -> torch.device:
-        return self.mean.device
+    def _is_vit(self) -> bool:
+        return hasattr(self.visual, "transformer")
+
+    @property
+    def visual(self) -> nn.Module:
+        return self.clip.visual
 
     @property
     def logit_scale(self) -> float:
         return float(self.clip.logit_scale.detach().exp())
 
-    def tune_visual(self) -> None:
-        """Let the whole image tower be trained."""
-        self.visual.requires_grad_(True)
-
     def fingerprint(self) -> str:
-        """SHA-256 of the loaded weights."""
         return fingerprint(self.clip.state_dict())
 
-    def normalise(self, frames: Tensor) -> Tensor:
-        """uint8 frames `[V, T, 3, H, W]` to normalised float `[V * T, 3, H, W]`."""
-        return (frames.flatten(0, 1).to(self.mean.dtype) / 255 - self.mean) / self.std
-
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Image features `[V, T, C]` of uint8 frames `[V, T, 3, H, W]`, in the joint space, not normalised."""
         return self.visual(self.normalise(frames)).unflatten(0, frames.shape[:2])
+
+    def encode_maps(self, frames: Tensor) -> Tensor:
+        visual = self.visual
+        if self._is_vit:
+            tokens = visual.ln_post(visual.transformer(visual.ln_pre(self._tokens(frames))))[:, 1:]
+            maps = tokens.transpose(1, 2).unflatten(2, visual.grid_size)
+        else:
+            maps = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(self.normalise(frames))))))
+        return maps.unflatten(0, frames.shape[:2])
+
+    def beyond_maps(self) -> list[nn.Parameter]:
+        return [self.visual.proj] if self._is_vit else list(self.visual.attnpool.parameters())
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Text features `[len(texts), C]` in the joint space, not normalised."""
         return self.clip.encode_text(self.tokenizer(texts).to(self.device)).float()
+
+    def blocks(self) -> list[ViTBlock]:
+        if not self._is_vit:
+            return super().blocks()
+        return [
+            ViTBlock(block.ln_1, block.ln_2, partial(_attend, block), partial(_mlp, block))
+            for block in self.visual.transformer.resblocks
+        ]
+
+    def embed_tokens(self, frames: Tensor, offset: Tensor | None = None) -> Tensor:
+        x = self._tokens(frames)
+        if offset is not None:
+            x = (x.unflatten(0, frames.shape[:2]) + offset).flatten(0, 1)
+        return self.visual.ln_pre(x)
+
+    def _tokens(self, frames: Tensor) -> Tensor:
+        visual = self.visual
+        x = visual.conv1(self.normalise(frames)).flatten(2).transpose(1, 2)  # [V * T, P, D]
+        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
+        return x + visual.positional_embedding.to(x.dtype)
+
+    def read_tokens(self, tokens: Tensor) -> Tensor:
+        return self.visual.ln_post(tokens[:, 0]) @ self.visual.proj
+
+
+def _attend(block: nn.Module, tokens: Tensor, rows: int) -> Tensor:
+    return block.ls_1(block.attention(tokens[:, :rows], k_x=tokens, v_x=tokens))
+
+
+def _mlp(block: nn.Module, tokens: Tensor) -> Tensor:
+    return block.ls_2(block.mlp(tokens))

@@ -15,11 +15,11 @@ BUILTIN = Path(__file__).with_name("builtin")
 
 
 def resolve(model: str, pretrained: str) -> str:
-    """Turn the `pretrained` key into what open_clip loads: a file, or a tag or hub id that it fetches itself.
+    """Turn the `pretrained` key into what open_clip or timm loads: a file, or a tag or hub id that it fetches itself.
 
     Args:
-        model: name of the open_clip architecture.
-        pretrained: "builtin", a path, or an open_clip tag such as "openai".
+        model: name of the architecture.
+        pretrained: "builtin", a path, or a tag of the library such as "openai".
 
     Raises:
         WeightsError: a file is named and not there.
@@ -34,14 +34,13 @@ def resolve(model: str, pretrained: str) -> str:
     return pretrained
 
 
-def missing(model: str, tag: str, reason: object) -> WeightsError:
-    """The error for weights that are neither on this machine nor to be had."""
+def missing(model: str, tag: str, reason: object, fetch: str) -> WeightsError:
+    """The error for weights that are neither on this machine nor to be had; `fetch` is the Python that downloads them."""
     looked = "\n  ".join(str(path) for path in weight_files(model, tag))
     return WeightsError(
         f"The weights {tag!r} of {model} are not on this machine and could not be fetched ({reason}).\nLooked for:\n  {looked}\n"
-        f"and in open_clip's own cache. Put a state dict or safetensors file at one of these places, name any file with "
-        f"pretrained=/path/to/file, or run once on a machine with network access:\n"
-        f"  python -c \"import open_clip; open_clip.create_model('{model}', pretrained='{tag}')\""
+        "and in the library's own cache. Put a state dict or safetensors file at one of these places, name any file with "
+        f'pretrained=/path/to/file, or run once on a machine with network access:\n  python -c "{fetch}"'
     )
 
 

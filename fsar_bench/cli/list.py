@@ -8,11 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from fsar_bench.cards import card
 from fsar_bench.config import names
 from fsar_bench.errors import ConfigError, suggest
 
-KINDS = ("methods", "datasets", "backbones", "matchers", "protocols")
+KINDS = ("methods", "ablations", "datasets", "backbones", "matchers", "protocols")
 
 
 def _first_line(node: ast.Module | ast.ClassDef) -> str:
@@ -43,14 +45,27 @@ def entries(kind: str) -> dict[str, str]:
     return {name: _first_line(ast.parse(path.read_text())) for name, path in names(kind).items()}
 
 
-def list_command(kind: str | None) -> None:
-    """Print one kind, or all."""
+def list_command(kind: str | None, *, verbose: bool = False) -> None:
+    """Print one kind, or all; `verbose` prints whole docstrings, and cards for methods."""
     console = Console()
     for one in [kind] if kind else KINDS:
-        table = Table(title=one, title_justify="left", box=None, show_header=False, padding=(0, 2))
+        table = Table(title=one, title_justify="left", box=None, show_header=False, padding=(0, 2, verbose, 0))
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for name, description in entries(one).items():
-            table.add_row(name, description)
+            if verbose:
+                description = _card(name) if one == "methods" else _docstring(one, name) or description
+            table.add_row(name, Text(description))
         console.print(table)
         console.print()
+
+
+def _docstring(kind: str, name: str) -> str:
+    return "" if kind == "matchers" else ast.get_docstring(ast.parse(names(kind)[name].read_text())) or ""
+
+
+def _card(name: str) -> str:
+    own = card(name)
+    where = f"; class {own.kind} in methods/{own.source.name}" if own.source else f"; class {own.kind}"
+    lines = [f"{own.title} ({own.paper}{where})", own.description]
+    return "\n".join([*lines, *(f"{key}: {text}" for key, text in own.fields.items())])

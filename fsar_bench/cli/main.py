@@ -62,18 +62,39 @@ def leaderboard(
 @app.command(name="list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, datasets, backbones, matchers or protocols; default: all.")
+        str | None, typer.Argument(help="methods, ablations, datasets, backbones, matchers or protocols; default: all.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole card of each.")] = False,
 ) -> None:
     """List what a run can name.
 
     \b
     fsar-bench list
-    fsar-bench list methods
+    fsar-bench list methods --verbose
     """
     from fsar_bench.cli.list import list_command
 
-    list_command(kind)
+    list_command(kind, verbose=verbose)
+
+
+@app.command()
+def check(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="METHOD… [KEY=VALUE…]", help="Names or paths; all for the built-in ones."),
+    ] = None,
+) -> None:
+    """Test the contract of methods on tiny random input, in seconds.
+
+    \b
+    fsar-bench check ./my_method.py
+    fsar-bench check ma_clip method.alpha=0.3 matcher=TRX
+    fsar-bench check all
+    """
+    from fsar_bench.cli.check import check_command
+
+    given = methods or []
+    raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g]))
 
 
 @app.callback(invoke_without_command=True)

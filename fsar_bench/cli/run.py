@@ -33,6 +33,9 @@ def run_command(pairs: list[str]) -> int:
         for number, cell in enumerate(run.cells, 1):
             screen.begin(number, _name(cell))
             error = _run_or_reuse(cell, run, out / "results", screen)
+            if error and screen.inapplicable and cell["is_control"]:
+                screen.note("left out, a control that does not apply here")
+                error = None
             if error:
                 failed.append((_name(cell), error))
             screen.end(error)
@@ -93,6 +96,7 @@ def _run_process(cell: dict, options: dict, screen: _Screen) -> str | None:
     process.start()
     theirs.close()
     outcome: tuple[str, str] | None = None
+    screen.inapplicable = False
     try:
         while True:
             kind, *rest = ours.recv()
@@ -109,7 +113,8 @@ def _run_process(cell: dict, options: dict, screen: _Screen) -> str | None:
     log = cell_process.work_folder(cell, Path(options["work_dir"])) / "log.txt"
     if outcome is None:
         return f"its process ended early (exit code {process.exitcode}; out of memory?). The log is {log}."
-    return outcome[1] if outcome[0] == "failed" else None
+    screen.inapplicable = outcome[0] == "not applicable"
+    return None if outcome[0] == "done" else outcome[1]
 
 
 class _Screen:
@@ -122,7 +127,7 @@ class _Screen:
             TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim"),
             console=console, transient=True,
         )  # fmt: skip
-        self._stage, self._task, self._note = "", None, ""
+        self._stage, self._task, self._note, self.inapplicable = "", None, "", False
 
     def __enter__(self) -> _Screen:
         if self.live:

@@ -2,7 +2,24 @@
 
 from fsar_bench.matching.bi_mhm import BiMHM, bi_mhm
 from fsar_bench.matching.matcher import Matcher, build_matcher, frame_distance
+from fsar_bench.matching.matching_network import MatchingNetwork, class_log_probability
 from fsar_bench.matching.otam import OTAM, otam
-from fsar_bench.matching.prototype import CosinePrototype
+from fsar_bench.matching.prototype import CosinePrototype, EuclideanPrototype, MeanCosine
+from fsar_bench.matching.trx import TRX, tuple_distance
 
-__all__ = ["OTAM", "BiMHM", "CosinePrototype", "Matcher", "bi_mhm", "build_matcher", "frame_distance", "otam"]
+__all__ = [
+    "OTAM",
+    "TRX",
+    "BiMHM",
+    "CosinePrototype",
+    "EuclideanPrototype",
+    "Matcher",
+    "MatchingNetwork",
+    "MeanCosine",
+    "bi_mhm",
+    "build_matcher",
+    "class_log_probability",
+    "frame_distance",
+    "otam",
+    "tuple_distance",
+]

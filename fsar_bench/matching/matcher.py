@@ -13,9 +13,11 @@ class Matcher(nn.Module):
 
     Attributes:
         order_sensitive: whether the order of frames matters.
+        learned: it has parameters; its constructor takes `width`, the C of the frames.
     """
 
     order_sensitive: bool = False
+    learned: bool = False
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
         """Distance of each query to each class.
@@ -30,13 +32,15 @@ class Matcher(nn.Module):
         raise NotImplementedError
 
 
-def build_matcher(config: dict) -> Matcher:
-    """Build a matcher from `dict(type=..., ...)`.
+def build_matcher(config: dict, width: int) -> Matcher:
+    """Build a matcher from `dict(type=..., ...)` for frames of width C.
 
     Raises:
         ConfigError: unknown type or arguments.
     """
-    return build(MATCHERS, config)
+    MATCHERS.import_from_location()
+    learned = getattr(MATCHERS.get(str(config.get("type"))), "learned", False)
+    return build(MATCHERS, config, **({"width": width} if learned else {}))
 
 
 def frame_distance(query: Tensor, support: Tensor, *, epsilon: float) -> Tensor:

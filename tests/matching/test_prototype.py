@@ -1,4 +1,4 @@
-"""Cosine prototypes and Bi-MHM."""
+"""Prototypes and Bi-MHM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsar_bench.errors import ConfigError
-from fsar_bench.matching import BiMHM, CosinePrototype, bi_mhm, build_matcher, otam
+from fsar_bench.matching import BiMHM, CosinePrototype, EuclideanPrototype, MeanCosine, bi_mhm, build_matcher, otam
 
 
 @settings(max_examples=40, deadline=None)
@@ -33,7 +33,7 @@ def test_bi_mhm_bounds_hard_otam_from_below():
     assert bi_mhm(torch.ones(8, 8)).item() == 16
 
 
-@pytest.mark.parametrize("matcher", [CosinePrototype(), BiMHM()])
+@pytest.mark.parametrize("matcher", [CosinePrototype(), EuclideanPrototype(), MeanCosine(), BiMHM()])
 def test_blind_to_the_order_of_frames(matcher):
     torch.manual_seed(1)
     query, support = torch.randn(2, 3, 8, 6), torch.randn(2, 4, 2, 8, 6)
@@ -51,12 +51,64 @@ def test_prototype_by_hand():
 def test_shot_duplication_changes_nothing():
     torch.manual_seed(2)
     query, support = torch.randn(1, 3, 8, 6), torch.randn(1, 4, 1, 8, 6)
-    for matcher in (CosinePrototype(), BiMHM(), build_matcher({"type": "OTAM"})):
+    for matcher in (CosinePrototype(), EuclideanPrototype(), MeanCosine(), BiMHM(), build_matcher({"type": "OTAM"}, 6)):
         assert torch.allclose(matcher(query, support.expand(-1, -1, 3, -1, -1)), matcher(query, support), atol=1e-4)
 
 
 def test_unknown_matcher_lists_close_names():
     with pytest.raises(ConfigError, match="Did you mean 'OTAM'"):
-        build_matcher({"type": "OTAMM"})
+        build_matcher({"type": "OTAMM"}, 6)
     with pytest.raises(ConfigError, match="smothing"):
-        build_matcher({"type": "OTAM", "smothing": 0.1})
+        build_matcher({"type": "OTAM", "smothing": 0.1}, 6)
+
+
+def slow_prototypes(query: np.ndarray, support: np.ndarray) -> dict[type, np.ndarray]:
+    """Distances `[Q, N]` of queries `[Q, T, C]` to classes `[N, K, S, C]`, one by one."""
+    out = {kind: np.zeros((len(query), len(support))) for kind in (CosinePrototype, MeanCosine, EuclideanPrototype)}
+
+    def unit(x):
+        return x / np.linalg.norm(x)
+
+    for i, video in enumerate(query):
+        for n, shots in enumerate(support):
+            x = unit(np.mean([unit(frame) for frame in video], 0))
+            y = unit(np.mean([unit(frame) for shot in shots for frame in shot], 0))
+            out[CosinePrototype][i, n] = 100 * (1 - x @ y)
+            mean = video.mean(0)
+            out[EuclideanPrototype][i, n] = ((mean - np.mean([shot.mean(0) for shot in shots], 0)) ** 2).sum()
+            cosines = [
+                mean @ shot.mean(0) / (np.linalg.norm(mean) * np.linalg.norm(shot.mean(0)) + 0.01) for shot in shots
+            ]
+            out[MeanCosine][i, n] = 1 - np.mean(cosines)
+    return out
+
+
+@settings(max_examples=30, deadline=None)
+@given(T=st.integers(1, 16), S=st.integers(1, 16), K=st.integers(1, 4), seed=st.integers(0, 10_000))
+def test_prototypes_agree_with_the_slow_loop(T, S, K, seed):
+    rng = np.random.RandomState(seed)
+    query, support = rng.randn(3, T, 5), rng.randn(4, K, S, 5)
+    for kind, expected in slow_prototypes(query, support).items():
+        ours = kind()(torch.from_numpy(query)[None], torch.from_numpy(support)[None])[0]
+        assert np.allclose(ours, expected, rtol=1e-9), kind
+
+
+def test_euclidean_is_unmoved_by_translation_and_rotation_and_mean_cosine_by_scale():
+    torch.manual_seed(3)
+    query, support = torch.randn(1, 3, 8, 6).double(), torch.randn(1, 4, 3, 8, 6).double()
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6).double())
+    shift = torch.randn(6).double()
+    euclid, cosine = EuclideanPrototype(), MeanCosine(epsilon=0.0)
+    assert torch.allclose(euclid(query @ rotation + shift, support @ rotation + shift), euclid(query, support))
+    assert torch.allclose(cosine(3 * query, 0.2 * support), cosine(query, support))
+    assert not torch.allclose(cosine(query, support), euclid(query, support))
+    assert not torch.allclose(cosine(query, support), cosine(query, support.mean(2, keepdim=True)))
+
+
+def test_soft_cosine_loss_has_the_known_floor():
+    """Five ways, the right class at cosine 1 and the others at -1: cross-entropy ln(1 + 4 e^-2)."""
+    x = torch.tensor([1.0, 0.0]).expand(1, 1, 4, 2)
+    support = torch.cat([x, -x, -x, -x, -x], 1)[:, :, None]
+    logits = -MeanCosine(epsilon=0.0)(x, support)[0]
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([0]))
+    assert loss.item() == pytest.approx(np.log(1 + 4 * np.exp(-2)), abs=1e-6)

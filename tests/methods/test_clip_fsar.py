@@ -5,25 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from helpers import GivenFeatures, score_features
 
-from fsar_bench.features import VideoFeatures
 from fsar_bench.method import EpisodeBatch
 from fsar_bench.methods.clip_fsar import CLIPFSAR
 from fsar_bench.modules import ModulationBlock
 
 
-class Plain(nn.Module):
-    """A stand-in for the backbone where features are given."""
-
-    embedding_width = 16
-
-    def tune_visual(self) -> None:
-        """Nothing to tune."""
-
-
 def from_golden(arrays: dict, **changes) -> CLIPFSAR:
-    method = CLIPFSAR(Plain(), {"type": "OTAM", "smoothing": 0.5}, **changes).eval()
+    method = CLIPFSAR(GivenFeatures(16), {"type": "OTAM", "smoothing": 0.5}, **changes).eval()
     names = {
         "norm": "0.0.norm", "to_q": "0.0.fn.to_q", "to_k": "0.0.fn.to_k", "to_v": "0.0.fn.to_v",
         "out": "0.0.fn.to_out.0", "ffn.0": "0.1.net.0", "ffn.3": "0.1.net.3",
@@ -37,15 +27,6 @@ def from_golden(arrays: dict, **changes) -> CLIPFSAR:
     method.modulation.load_state_dict(state)
     method.scale.data = torch.tensor(float(arrays["clipfsar.scale"]))
     return method
-
-
-def run(method: CLIPFSAR, support, query, text):
-    """Scores of one episode from frame features `[N, K, T, C]`, `[Q, T, C]` and texts `[N, C]`."""
-    N, K = support.shape[:2]
-    own = text[:, None].expand(-1, K, -1).flatten(0, 1)
-    s = method.encode(VideoFeatures(frames=support.flatten(0, 1)), own).view(1, N, K)
-    q = method.encode(VideoFeatures(frames=query), None).view(1, len(query))
-    return method.score(s, q, text[None])
 
 
 def episode(arrays):
@@ -64,7 +45,7 @@ def test_golden_logits(golden, kind, merge, mode):
     arrays = golden[kind]
     ours = {"visual": "visual", "text": "text", "combine": "ensemble"}[mode]
     method = from_golden(arrays, mode=ours, merge_before=merge == "merge_before")
-    total = run(method, *episode(arrays)).total[0]
+    total = score_features(method, *episode(arrays)).total[0]
     expected = torch.from_numpy(arrays[f"clipfsar.logits.{mode}.{merge}"])
     if mode == "text":
         total = total.softmax(-1)
@@ -85,7 +66,7 @@ def case():
 
 def plain(matcher="OTAM", **changes) -> CLIPFSAR:
     torch.manual_seed(0)
-    return CLIPFSAR(Plain(), {"type": matcher}, ffn_width=32, **changes).eval()
+    return CLIPFSAR(GivenFeatures(16), {"type": matcher}, ffn_width=32, **changes).eval()
 
 
 @torch.no_grad()
@@ -94,7 +75,10 @@ def test_support_frames_may_permute_for_bi_mhm_not_for_otam(case):
     order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
     for matcher, same in (("BiMHM", True), ("OTAM", False)):
         method = plain(matcher)
-        a, b = run(method, support, query, text).total, run(method, support[:, :, order], query, text).total
+        a, b = (
+            score_features(method, support, query, text).total,
+            score_features(method, support[:, :, order], query, text).total,
+        )
         assert torch.allclose(a, b, atol=1e-4) == same
 
 
@@ -103,7 +87,10 @@ def test_query_ignores_texts_and_supports_see_their_own(case):
     support, query, text = case
     changed = text.clone()
     changed[1] *= -1
-    a, b = run(plain(), support, query, text).parts["visual"], run(plain(), support, query, changed).parts["visual"]
+    a, b = (
+        score_features(plain(), support, query, text).parts["visual"],
+        score_features(plain(), support, query, changed).parts["visual"],
+    )
     assert torch.isclose(a, b, atol=1e-5).all((0, 1)).tolist() == [True, False, True, True]
 
 
@@ -111,24 +98,30 @@ def test_query_ignores_texts_and_supports_see_their_own(case):
 def test_merging_before_or_after_is_the_same_for_one_shot(case):
     support, query, text = case
     one = support[:, :1]
-    a, b = run(plain(), one, query, text).total, run(plain(merge_before=True), one, query, text).total
+    a, b = (
+        score_features(plain(), one, query, text).total,
+        score_features(plain(merge_before=True), one, query, text).total,
+    )
     assert torch.allclose(a, b, atol=1e-5)
-    a, b = run(plain(), support, query, text).total, run(plain(merge_before=True), support, query, text).total
+    a, b = (
+        score_features(plain(), support, query, text).total,
+        score_features(plain(merge_before=True), support, query, text).total,
+    )
     assert not torch.allclose(a, b, atol=1e-3)
 
 
 @torch.no_grad()
 def test_ends_of_the_ensemble_are_its_parts(case):
     for weight, mode in ((1.0, "text"), (0.0, "visual")):
-        mixed = run(plain(mode="ensemble", text_weight=weight), *case).total
-        assert torch.equal(mixed.argmax(-1), run(plain(mode=mode), *case).total.argmax(-1))
+        mixed = score_features(plain(mode="ensemble", text_weight=weight), *case).total
+        assert torch.equal(mixed.argmax(-1), score_features(plain(mode=mode), *case).total.argmax(-1))
 
 
 @torch.no_grad()
 def test_equal_texts_leave_the_ensemble_to_the_frames(case):
     support, query, text = case
     same = text[:1].expand(4, -1)
-    mixed = run(plain(mode="ensemble"), support, query, same)
+    mixed = score_features(plain(mode="ensemble"), support, query, same)
     assert torch.equal(mixed.total.argmax(-1), mixed.parts["visual"].argmax(-1))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
+from fsar_bench.backbones import CLIPBackbone
+from fsar_bench.errors import ConfigError
 from fsar_bench.features import VideoFeatures
 from fsar_bench.method import EpisodeBatch
 from fsar_bench.methods.ma_clip import MACLIP
@@ -75,19 +76,33 @@ def reference(backbone, frames, text_tokens=None, class_bonus: float = 0.0):
     return (visual.ln_post(x[:, 0]) @ visual.proj).unflatten(0, frames.shape[:2])
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
-def test_parameter_counts_of_the_paper(name):
-    class Backbone(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.clip = open_clip.create_model(name, load_weights=False, device="meta")
-            self.visual, self.embedding_width, self.name, self.logit_scale = self.clip.visual, 512, name, 100.0
+@pytest.fixture(scope="module")
+def vit_b_32():
+    return CLIPBackbone("ViT-B-32", None, quick_gelu=True, resize=256, crop=224)
 
-    with torch.device("meta"):
-        counts = MACLIP(Backbone(), {"type": "OTAM"}).parameter_counts()
-    assert counts["trainable"] == 18_535_168
-    if name == "ViT-B-32":
-        assert counts["total"] == 169_812_481
+
+PARTS = ("multimodal", "temporal", "joint")
+
+
+@pytest.mark.parametrize(
+    ("changes", "trainable", "total"),
+    [
+        ({}, 18_535_168, 169_812_481),  # the paper: 18.54 M of 169.81 M
+        (dict.fromkeys(PARTS, False), 3_149_824, 154_427_137),  # 3.15 M of 154.43 M
+        ({**dict.fromkeys(PARTS, False), "tune": "visual"}, 90_999_040, 154_427_137),  # printed as 90.99 M
+        ({"joint": False}, 14_984_704, 166_262_017),  # the paper: 15.04 M of 166.31 M
+        ({"joint": False, "temporal": False}, 11_434_240, 162_711_553),  # the paper: 7.94 M of 159.21 M
+        ({**dict.fromkeys(PARTS, False), "prototype": "none"}, 0, 151_277_313),
+    ],
+)
+def test_parameter_counts_of_table_4(vit_b_32, changes, trainable, total):
+    counts = MACLIP(vit_b_32, {"type": "OTAM"}, **changes).parameter_counts()
+    assert counts == {"trainable": trainable, "total": total}
+
+
+def test_parameter_count_of_the_paper_on_b_16():
+    backbone = CLIPBackbone("ViT-B-16", None, quick_gelu=True, resize=256, crop=224)
+    assert MACLIP(backbone, {"type": "OTAM"}).parameter_counts()["trainable"] == 18_535_168
 
 
 def test_1_without_extra_tokens_the_encoder_is_frozen_clip(backbone, frames, monkeypatch):
@@ -233,5 +248,73 @@ def test_soft_labels_tend_to_cross_entropy(backbone):
 
 
 def test_any_matcher_is_a_plug_in(backbone):
-    for matcher in ("OTAM", "BiMHM", "CosinePrototype"):
+    for matcher in ("OTAM", "BiMHM", "CosinePrototype", "TRX"):
         assert scores(make(backbone, matcher={"type": matcher}), batch()).total.shape == (1, 3, N)
+
+
+OFF = dict.fromkeys(PARTS, False)
+
+
+@torch.no_grad()
+def test_without_adaptation_the_encoder_is_the_plain_one_for_both_roles(backbone, frames, text):
+    method = make(backbone, **OFF)
+    assert method.role_blind_embedding
+    assert method.shares_embedding
+    assert torch.equal(method.embed(frames, text).frames, backbone.encode_frames(frames))
+    assert not make(backbone, **{**OFF, "joint": True}).role_blind_embedding
+
+
+def test_nothing_is_trained_where_nothing_is_added(backbone):
+    assert not make(backbone, **OFF, prototype="none").traits.trainable
+    assert make(backbone, **OFF).traits.trainable
+    assert make(backbone, **{**OFF, "joint": True}, prototype="none").traits.trainable
+
+
+@torch.no_grad()
+def test_table_5_spatiotemporal_supports_are_encoded_as_queries(backbone, frames, text):
+    method = stir(make(backbone, support_branch="spatiotemporal"))
+    assert torch.equal(method.embed(frames, text).frames, method.embed(frames, None).frames)
+    assert not any("text_fc" in name for name, _ in method.named_parameters())
+
+
+@torch.no_grad()
+def test_table_6_prototype_modules(text):
+    g = torch.Generator().manual_seed(6)
+    features = torch.randn(V, T, 128, generator=g)
+    backbone = CLIPBackbone("synthact_clip", None, quick_gelu=False, resize=60, crop=60)
+    out = {}
+    for prototype in ("none", "transformer", "multimodal_transformer", "text_guided"):
+        method = stir(make(backbone, **OFF, prototype=prototype))
+        out[prototype] = method.construct(features, text)
+        assert out[prototype].shape == features.shape
+        sees_text = not torch.equal(out[prototype], method.construct(features, -text))
+        assert sees_text == (prototype in ("multimodal_transformer", "text_guided"))
+        if prototype != "none":
+            assert torch.equal(method.construct(features, None), method.prototype(features))
+    assert torch.equal(out["none"], features)
+    assert not torch.allclose(out["multimodal_transformer"], out["text_guided"], atol=1e-2)
+
+
+@torch.no_grad()
+def test_each_part_can_be_left_out(backbone, frames, text):
+    whole = stir(make(backbone)).embed(frames, text).frames
+    for part in PARTS:
+        less = make(backbone, **{part: False})
+        assert not any(f".{part}." in name for name, _ in less.adapted.named_parameters())
+        assert not torch.allclose(stir(less).embed(frames, text).frames, whole, atol=1e-3)
+    skipped = stir(make(backbone, temporal_skip=True, joint_skip=True, multimodal_skip=False)).embed(frames, text)
+    assert not torch.allclose(skipped.frames, whole, atol=1e-3)
+
+
+def test_unknown_words_and_convolutional_towers_are_refused(backbone):
+    with pytest.raises(ConfigError, match=r"method.prototype='tpcm' is unknown. Choose from: none, transformer"):
+        make(backbone, prototype="tpcm")
+    with pytest.raises(ConfigError, match=r"method.predict_alpha=often must lie"):
+        make(backbone, predict_alpha="often")
+
+
+def test_alpha_of_the_prediction_is_chosen_by_the_scores(backbone):
+    method = make(backbone, predict_alpha="val")
+    assert method.fits
+    assert method.fit(lambda: -abs(method.predict_alpha - 0.4)) == {"predict_alpha": 0.4}
+    assert method.predict_alpha == 0.4

@@ -1,0 +1,13 @@
+"""MA-CLIP, table 4: frozen, fully fine-tuned, and the three adaptations one after the other.
+
+Command: fsar-bench run methods=ablations/table4
+Paper, ViT-B/32, 5-way 1-shot, SSv2-Small: 42.3, 53.9, 54.0, 55.9, 56.5; tunable parameters 3.15, 90.99, 7.94, 15.04, 18.54 M.
+"""
+
+rows = [
+    "ma_clip method.multimodal=false method.temporal=false method.joint=false",
+    "ma_clip_full",
+    "ma_clip method.temporal=false method.joint=false",
+    "ma_clip method.joint=false",
+    "ma_clip",
+]

@@ -1,0 +1,10 @@
+"""Bi-MHM, training-free: frozen frame features, set-to-set matching blind to their order.
+
+Command: fsar-bench run methods=bi_mhm_frozen
+
+Followed: HyRSM's official code for the metric.
+"""
+
+title = "Bi-MHM, frozen"
+paper = "Wang et al., CVPR 2022 (the metric of HyRSM alone)"
+method = dict(type="MetricMethod", matcher=dict(type="BiMHM", epsilon=0.0), tune="none", scale=1.0)

@@ -1,0 +1,20 @@
+"""MatchingNet: visual encoder fine-tuned with attention of query frames over all support frames (NeurIPS 2016).
+
+Command: fsar-bench run methods=matching_net
+
+Followed: softmax over cosines to all supports of the episode, summed by class; the loss is the negative log of that sum.
+Differs: attention is between frames and averaged over the query's frames (the paper has single images); no full-context embedding.
+Unknown: the video form of published rows; no repository we read has one.
+"""
+
+title = "MatchingNet"
+paper = "Vinyals et al., NeurIPS 2016"
+method = dict(
+    type="MetricMethod",
+    matcher=dict(type="MatchingNetwork", temperature=1.0, epsilon=0.01),
+    tune="visual",
+    scale=1.0,
+)
+train = dict(
+    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-5, weight_decay=1e-3), val_interval=1000
+)

@@ -1,0 +1,15 @@
+"""MatchingNet, training-free: attention of query frames over all support frames, blind to their order.
+
+Command: fsar-bench run methods=matching_net_frozen
+
+Followed: as matching_net, without training.
+"""
+
+title = "MatchingNet, frozen"
+paper = "Vinyals et al., NeurIPS 2016"
+method = dict(
+    type="MetricMethod",
+    matcher=dict(type="MatchingNetwork", temperature=1.0, epsilon=0.01),
+    tune="none",
+    scale=1.0,
+)

@@ -1,0 +1,19 @@
+"""MoLo: class tokens contrasted with frames, and a motion branch (CVPR 2023, re-implementation).
+
+Command: fsar-bench run methods=molo   (with OTAM, the paper's other metric: matcher=OTAM)
+"""
+
+title = "MoLo"
+paper = "arXiv 2304.00946"
+method = dict(
+    type="MoLo",
+    matcher=dict(type="BiMHM", epsilon=0.01),
+    tune="visual",
+    motion_weight=0.3,
+    class_weight=0.15,  # official: 0.8 SSv2-Full, 0.15 SSv2-Small, 0.1 Kinetics, 0.4 HMDB51, 0.6 UCF101
+    contrast_weight=0.05,
+    reconstruction_weight=0.05,  # official: 0.1 SSv2-Full and Kinetics, 0.05 others, not divided by the batch of episodes
+)
+train = dict(
+    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4, weight_decay=1e-3), val_interval=1000
+)

@@ -1,0 +1,15 @@
+"""ProtoNet: visual encoder fine-tuned with mean-frame prototypes and squared Euclidean distance (NeurIPS 2017).
+
+Command: fsar-bench run methods=protonet   (the TRX authors' cosine of single shots: matcher=MeanCosine)
+
+Followed: the paper's squared Euclidean distance to the mean of the shots; a video is the mean of its frames.
+Differs: frames come from the chosen backbone; published video rows are of ImageNet ResNet-50.
+Unknown: learning rate per backbone.
+"""
+
+title = "ProtoNet"
+paper = "Snell et al., NeurIPS 2017"
+method = dict(type="MetricMethod", matcher=dict(type="EuclideanPrototype", scale=1.0), tune="visual", scale=1.0)
+train = dict(
+    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-5, weight_decay=1e-3), val_interval=1000
+)

@@ -1,0 +1,69 @@
+"""Method cards: what a method follows, where it differs, what its papers leave open; read from docstrings, importing nothing.
+
+A card is the docstring of a method's config and that of the module that defines its class: the first line describes it, paragraphs
+that begin with "Followed:", "Differs:" and "Unknown:" are its fields.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from fsar_bench.config import load
+
+FIELDS = ("Followed", "Differs", "Unknown")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a method before it runs.
+
+    Attributes:
+        name: what `methods=` calls it.
+        title: what tables call it.
+        paper: where it comes from.
+        description: one line.
+        kind: the registered class.
+        source: file of the class, if it is a built-in one.
+        fields: text by field.
+    """
+
+    name: str
+    title: str
+    paper: str
+    description: str
+    kind: str
+    source: Path | None
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+def card(name: str) -> Card:
+    """The card of a method.
+
+    Raises:
+        ConfigError: unknown name, or a file that is not a method's config.
+    """
+    config, stem, path = load("methods", name)
+    kind = config.get("method", {}).get("type", "")
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    source = _source(kind)
+    module = (ast.get_docstring(ast.parse(source.read_text())) or "") if source else ""
+    fields = {key: value for key in FIELDS if (value := _field(text, key) or _field(module, key))}
+    return Card(stem, config.get("title", stem), config.get("paper", ""), text.split("\n")[0], kind, source, fields)
+
+
+def _field(text: str, key: str) -> str:
+    found = re.search(rf"^{key}:\s+(.*?)(?=^(?:{'|'.join(FIELDS)}|Command):|^\s*$|\Z)", text, re.MULTILINE | re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
+
+
+def _source(kind: str) -> Path | None:
+    """File in `methods/` that defines a class."""
+    folder = Path(next(iter(find_spec("fsar_bench.methods").submodule_search_locations)))
+    for path in sorted(folder.glob("*.py")):
+        if any(isinstance(node, ast.ClassDef) and node.name == kind for node in ast.parse(path.read_text()).body):
+            return path
+    return None

@@ -1,0 +1,112 @@
+"""TRX: query-specific class prototypes over tuples of frames (Perrett et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from fsar_bench.errors import ConfigError
+from fsar_bench.matching.matcher import Matcher
+from fsar_bench.modules import SinusoidalPositions
+from fsar_bench.registry import MATCHERS
+
+CHUNK = 2**25  # floats of the largest intermediate array
+
+
+def tuple_distance(query_key: Tensor, query_value: Tensor, support_key: Tensor, support_value: Tensor) -> Tensor:
+    """Distance of queries to prototypes that each of their tuples composes from a class's tuples by attention.
+
+    a = softmax over all tuples of a class of k_q . k_s / sqrt(W); distance = sum over query tuples |v_q - a v_s|^2 / tuples.
+
+    Args:
+        query_key: `[E, Q, M, W]`, M tuples of a query.
+        query_value: `[E, Q, M, W]`.
+        support_key: `[E, N, L, W]`, L tuples of all shots of a class.
+        support_value: `[E, N, L, W]`.
+
+    Returns:
+        `[E, Q, N]`, not negative.
+    """
+    M, W = query_key.shape[-2:]
+    attention = (query_key[:, :, None] @ support_key[:, None].transpose(-1, -2) / W**0.5).softmax(-1)  # [E, Q, N, M, L]
+    prototype = attention @ support_value[:, None]  # [E, Q, N, M, W]
+    return (query_value[:, :, None] - prototype).square().sum((-1, -2)) / M
+
+
+class TupleTransformer(nn.Module):
+    """Keys and values of all ordered tuples of `cardinality` frames.
+
+    A linear layer over concatenated frames is a sum of one linear layer per place, so frames are projected once per place
+    and the tuples only add: exact, and cheaper than projecting every tuple.
+
+    Args:
+        width: C of the frames.
+        cardinality: frames of a tuple.
+        out: W.
+    """
+
+    def __init__(self, width: int, cardinality: int, out: int) -> None:
+        super().__init__()
+        self.cardinality = cardinality
+        self.key, self.value = nn.Linear(width * cardinality, out), nn.Linear(width * cardinality, out)
+        self.norm = nn.LayerNorm(out)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `[..., M, W]` of frames `[..., T, C]`."""
+        T = frames.shape[-2]
+        if T < self.cardinality:
+            raise ConfigError(f"TRX makes tuples of {self.cardinality} frames, but a video has {T}: raise frames=.")
+        tuples = torch.tensor(list(combinations(range(T), self.cardinality)), device=frames.device)
+        return self.norm(self._project(self.key, frames, tuples)), self._project(self.value, frames, tuples)
+
+    def _project(self, layer: nn.Linear, frames: Tensor, tuples: Tensor) -> Tensor:
+        places = layer.weight.chunk(self.cardinality, 1)
+        return sum((frames @ w.T)[..., tuples[:, i], :] for i, w in enumerate(places)) + layer.bias
+
+
+@MATCHERS.register_module()
+class TRX(Matcher):
+    """Temporal-relational cross-transformer: attention between tuples of frames, averaged over cardinalities.
+
+    Args:
+        width: C of the frames; filled by the method.
+        cardinalities: frames of a tuple.
+        out: width of keys and values; 1152 in the official code.
+        position_scale: factor of the sinusoidal positions added to the frames.
+        dropout: dropout of the frames after it, in training.
+    """
+
+    order_sensitive = True
+    learned = True
+
+    def __init__(
+        self,
+        width: int,
+        cardinalities: tuple[int, ...] = (2, 3),
+        out: int = 1152,
+        position_scale: float = 0.1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not cardinalities or min(cardinalities) < 1:
+            raise ConfigError(f"matcher.cardinalities={cardinalities!r} must be whole numbers above 0, such as (2, 3).")
+        self.positions = SinusoidalPositions(width, scale=position_scale, dropout=dropout)
+        self.transformers = nn.ModuleList(TupleTransformer(width, size, out) for size in cardinalities)
+
+    def forward(self, query: Tensor, support: Tensor) -> Tensor:
+        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        query, support = self.positions(query), self.positions(support)
+        return sum(self._distance(transformer, query, support) for transformer in self.transformers) / len(
+            self.transformers
+        )
+
+    @staticmethod
+    def _distance(transformer: TupleTransformer, query: Tensor, support: Tensor) -> Tensor:
+        keys, values = transformer(query)
+        support_keys, support_values = (x.flatten(2, 3) for x in transformer(support))
+        (_, Q, M, W), N = keys.shape, support_keys.shape[1]
+        step = max(1, CHUNK // (Q * N * M * max(W, support_keys.shape[2])))
+        parts = zip(*(x.split(step) for x in (keys, values, support_keys, support_values)), strict=True)
+        return torch.cat([tuple_distance(*part) for part in parts])

@@ -1,0 +1,318 @@
+"""MethodTester: the contract of a method, tested on tiny random input in seconds. Behind `fsar-bench check` and the test suite.
+
+Every property is a method named `test_...` that returns None, or raises `Broken` with what it saw. Work is done in float64, so that what
+must be equal can be told from what must differ; every trained parameter is moved away from its start first, so that adapters
+that begin at zero take part.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fsar_bench.features import VideoFeatures
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores
+
+E, N, K, Q = 3, 4, 3, 5  # episodes, ways, shots, queries of one episode
+CLASSES = 7  # training classes
+SAME = 1e-8  # what counts as equal, relative to the spread of the scores
+DIFFERENT = 1e-5  # what counts as different
+
+
+class Broken(Exception):
+    """A property does not hold; the message says what was seen."""
+
+
+class Skipped(Exception):
+    """A property cannot be tested here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one property.
+
+    Attributes:
+        name: of the property.
+        state: "holds", "broken" or "skipped".
+        reason: what was seen, where it does not hold.
+    """
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+class MethodTester:
+    """Tests one method.
+
+    Args:
+        build: gives the method afresh, on a small backbone; called once for each property.
+        frames: T.
+        crop: side of a frame in pixels.
+        text_width: C of class texts; 0 for a backbone without text encoder.
+    """
+
+    def __init__(self, build: Callable[[], FewShotMethod], *, frames: int, crop: int, text_width: int) -> None:
+        self.build, self.frames, self.crop, self.text_width = build, frames, crop, text_width
+
+    def run(self) -> list[Outcome]:
+        """All properties, in the order they are written."""
+        names = [name for name in vars(type(self)) if name.startswith("test_")]
+        return [self._outcome(name) for name in names]
+
+    def _outcome(self, name: str) -> Outcome:
+        said = name.removeprefix("test_").replace("_", " ")
+        try:
+            getattr(self, name)()
+        except Broken as error:
+            return Outcome(said, "broken", str(error))
+        except Skipped as error:
+            return Outcome(said, "skipped", str(error))
+        except Exception as error:
+            return Outcome(said, "broken", f"{type(error).__name__}: {error}".split("\n")[0][:300])
+        return Outcome(said, "holds")
+
+    # What the properties are made of.
+
+    def method(self, *, dtype: torch.dtype = torch.float64) -> FewShotMethod:
+        """The method in eval mode, prepared, its trained parameters moved away from their start."""
+        method = self.build()
+        generator = torch.Generator().manual_seed(0)
+        method.prepare(torch.randn(CLASSES, self.text_width, generator=generator).to(dtype))
+        with torch.no_grad():
+            for parameter in method.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        return method.to(dtype).eval()
+
+    def episodes(self, *, count: int = E, dtype: torch.dtype = torch.float64) -> EpisodeBatch:
+        """Random episodes: smooth colour patterns that change over time."""
+        generator = torch.Generator().manual_seed(1)
+        videos = count * (N * K + Q)
+        coarse = torch.rand(videos * self.frames, 3, 4, 4, generator=generator)
+        smooth = torch.nn.functional.interpolate(coarse, size=(self.crop, self.crop), mode="bilinear")
+        pixels = (255 * smooth).to(torch.uint8).unflatten(0, (videos, self.frames))
+        labels = torch.arange(Q) % N
+        classes = torch.stack([torch.randperm(CLASSES, generator=generator)[:N] for _ in range(count)])
+        return EpisodeBatch(
+            support=pixels[: count * N * K].unflatten(0, (count, N, K)),
+            query=pixels[count * N * K :].unflatten(0, (count, Q)),
+            labels=labels.expand(count, -1).contiguous(),
+            classes=classes,
+            class_text=torch.randn(count, N, self.text_width, generator=generator).to(dtype),
+        )
+
+    @staticmethod
+    @torch.no_grad()
+    def scores(method: FewShotMethod, episodes: EpisodeBatch) -> Scores:
+        """Scores through `episode_features`, the path of training."""
+        support, query = method.episode_features(episodes)
+        return method.score(support, query, episodes.class_text)
+
+    def total(self, method: FewShotMethod, **changes: Tensor) -> Tensor:
+        """Total scores `[E, Q, N]` of the random episodes with some tensors replaced."""
+        return self.scores(method, EpisodeBatch(**{**vars(self.episodes()), **changes})).total
+
+    @staticmethod
+    def distance(a: Tensor, b: Tensor) -> float:
+        """Largest difference over the spread of the scores of a query."""
+        spread = (a.amax(-1) - a.amin(-1)).mean().clamp_min(1e-12)
+        return float((a - b).abs().max() / spread)
+
+    def expect_same(self, a: Tensor, b: Tensor, what: str) -> None:
+        if (off := self.distance(a, b)) > SAME:
+            raise Broken(f"{what} (by {off:.2g} of the spread of the scores).")
+
+    def expect_different(self, a: Tensor, b: Tensor, what: str) -> None:
+        if (off := self.distance(a, b)) < DIFFERENT:
+            raise Broken(f"{what} (the scores moved by {off:.2g} of their spread).")
+
+    # The properties.
+
+    def test_scores_have_the_shape_and_are_finite(self) -> None:
+        scores = self.scores(self.method(), self.episodes())
+        for name, tensor in {"total": scores.total, **scores.parts}.items():
+            if tensor.shape != (E, Q, N):
+                raise Broken(f"{name} has the shape {tuple(tensor.shape)}, not [E, Q, N] = {(E, Q, N)}.")
+            if not torch.isfinite(tensor).all():
+                raise Broken(f"{name} holds numbers that are not finite.")
+        if float((scores.total.amax(-1) - scores.total.amin(-1)).max()) < 1e-9:
+            raise Broken("all classes get the same score.")
+
+    def test_evaluation_is_deterministic(self) -> None:
+        method = self.method()
+        self.expect_same(
+            self.total(method), self.total(method), "two evaluations of one method differ: is a dropout on?"
+        )
+
+    def test_permuting_the_labels_permutes_the_scores(self) -> None:
+        method, episodes, order = self.method(), self.episodes(), torch.tensor([2, 0, 3, 1])
+        permuted = self.total(
+            method,
+            support=episodes.support[:, order],
+            class_text=episodes.class_text[:, order],
+            classes=episodes.classes[:, order],
+        )
+        self.expect_same(
+            self.total(method)[..., order], permuted, "permuting the classes does not just permute the columns"
+        )
+
+    def test_order_of_shots_changes_nothing(self) -> None:
+        method, episodes = self.method(), self.episodes()
+        permuted = self.total(method, support=episodes.support[:, :, [2, 0, 1]])
+        self.expect_same(self.total(method), permuted, "the order of a class's shots changes the scores")
+
+    def test_duplicated_shots(self) -> None:
+        method, episodes = self.method(), self.episodes()
+        one = self.total(method, support=episodes.support[:, :, :1])
+        three = self.total(method, support=episodes.support[:, :, :1].expand(-1, -1, 3, -1, -1, -1, -1))
+        if method.shots_average:
+            self.expect_same(one, three, "copies of a shot change the scores, and shots_average is True")
+        else:
+            self.expect_different(one, three, "shots_average is False, but copies of a shot change nothing")
+
+    def test_queries_are_independent_unless_declared_transductive(self) -> None:
+        method, episodes = self.method(), self.episodes()
+        query = episodes.query.clone()
+        query[:, 0] = 255 - query[:, 0].flip(1)
+        before, after = self.total(method), self.total(method, query=query)
+        self.expect_different(
+            before[:, :1], after[:, :1], "another video in a query's place leaves its scores as they were"
+        )
+        if method.traits.transductive:
+            self.expect_different(before[:, 1:], after[:, 1:], "declared transductive, but no query depends on another")
+        else:
+            self.expect_same(
+                before[:, 1:], after[:, 1:], "a query changes the scores of another, and transductive is not declared"
+            )
+
+    def test_supports_matter(self) -> None:
+        """The text of a class alone may decide; then the supports may not be declared to (uses_class_names says so)."""
+        method, episodes = self.method(), self.episodes()
+        after = self.total(method, support=255 - episodes.support)
+        if not method.traits.uses_class_names:
+            self.expect_different(self.total(method), after, "neither supports nor class names reach the scores")
+
+    def test_batches_of_episodes_change_nothing(self) -> None:
+        method, episodes = self.method(), self.episodes()
+        alone = [
+            self.scores(method, EpisodeBatch(**{k: v[i : i + 1] for k, v in vars(episodes).items()})).total
+            for i in range(E)
+        ]
+        self.expect_same(self.total(method), torch.cat(alone), "an episode scores differently alone and among others")
+
+    @torch.no_grad()
+    def test_videos_encoded_one_by_one_score_the_same(self) -> None:
+        """The path of evaluation: every video once for each role, then `score`."""
+        method, episodes = self.method(), self.episodes()
+        text = episodes.class_text[:, :, None].expand(-1, -1, K, -1).reshape(E * N * K, -1)
+
+        def one(frames: Tensor, own: Tensor | None) -> VideoFeatures:
+            return method.encode(method.embed(frames, own), own)
+
+        videos = episodes.support.flatten(0, 2)
+        support = VideoFeatures.cat([one(videos[i : i + 1], text[i : i + 1]) for i in range(len(videos))])
+        query = VideoFeatures.cat([one(video[None], None) for video in episodes.query.flatten(0, 1)])
+        bank = method.score(support.view(E, N, K), query.view(E, Q), episodes.class_text).total
+        self.expect_same(
+            self.total(method), bank, "encoding videos one by one gives other scores than encoding an episode"
+        )
+
+    @torch.no_grad()
+    def test_role_free_if_declared(self) -> None:
+        method, episodes = self.method(), self.episodes()
+        if not method.role_free:
+            raise Skipped("role_free is not declared")
+        videos, text = episodes.support[0, :, 0], episodes.class_text[0]
+        roles = [method.encode(method.embed(videos, own), own) for own in (text, None)]
+        for (name, a), (_, b) in zip(*(role.items() for role in roles), strict=True):
+            if not torch.allclose(a, b, rtol=1e-9, atol=1e-9):
+                raise Broken(f"role_free is declared, but {name!r} differs between the support and the query role.")
+
+    def test_order_of_frames_matters_as_declared(self) -> None:
+        method, episodes = self.method(), self.episodes()
+        order = torch.tensor([2, 0, 3, 1] + list(range(4, self.frames)))
+        after = self.total(method, query=episodes.query[:, :, order])
+        if method.traits.order_sensitive:
+            self.expect_different(
+                self.total(method), after, "declared order-sensitive, but shuffled frames score the same"
+            )
+        else:
+            self.expect_same(
+                self.total(method), after, "shuffled frames change the scores, and order_sensitive is not declared"
+            )
+
+    def test_class_names_are_used_as_declared(self) -> None:
+        if not self.text_width:
+            raise Skipped("this backbone has no text encoder")
+        method, episodes = self.method(), self.episodes()
+        after = self.total(method, class_text=-episodes.class_text.flip(1))
+        if method.traits.uses_class_names:
+            self.expect_different(
+                self.total(method), after, "declared to use class names, but other names score the same"
+            )
+        else:
+            self.expect_same(
+                self.total(method), after, "class names change the scores, and uses_class_names is not declared"
+            )
+
+    def test_gradients_reach_what_is_trained_and_nothing_else(self) -> None:
+        method = self.method().train()
+        trained = {name for name, p in method.named_parameters() if p.requires_grad}
+        if method.traits.trainable != bool(trained):
+            raise Broken(
+                f"traits.trainable is {method.traits.trainable}, but {len(trained)} parameters take gradients."
+            )
+        if not trained:
+            raise Skipped("training-free")
+        frozen = {n: p.detach().clone() for n, p in method.named_parameters() if not p.requires_grad}
+        losses = method.loss(self.episodes(count=1))
+        total = sum(value for name, value in losses.items() if "loss" in name)
+        if not torch.isfinite(total):
+            raise Broken(f"the loss is {float(total)}.")
+        total.backward()
+        lacking = sorted(n for n, p in method.named_parameters() if n in trained and p.grad is None)
+        if lacking:
+            raise Broken(f"the loss does not reach {lacking[0]} ({len(lacking)} of {len(trained)} trained parameters).")
+        torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1).step()
+        moved = [n for n, p in method.named_parameters() if n in frozen and not torch.equal(frozen[n], p)]
+        if moved:
+            raise Broken(f"training moved {moved[0]}, which takes no gradient.")
+
+    def test_loss_falls_when_trained_on_one_episode(self) -> None:
+        method = self.method(dtype=torch.float32)
+        if not method.traits.trainable:
+            raise Skipped("training-free")
+        episodes = self.episodes(count=1, dtype=torch.float32)
+        optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+        values = []
+        for _ in range(8):
+            loss = sum(method.loss(episodes).values())
+            values.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if not min(values[1:]) < values[0]:
+            raise Broken(
+                f"eight steps on one episode took the loss from {values[0]:.4g} to no less than {min(values[1:]):.4g}."
+            )
+
+    def test_predictions_survive_float32(self) -> None:
+        double = self.total(self.method())
+        single = self.scores(self.method(dtype=torch.float32), self.episodes(dtype=torch.float32)).total
+        if self.distance(double, single.double()) > 0.05:
+            raise Broken("float32 gives other scores than float64: an unstable formula.")
+
+    def test_cpu_and_cuda_agree(self) -> None:
+        if not torch.cuda.is_available():
+            raise Skipped("no CUDA device on this machine")
+        method, episodes = self.method(), self.episodes()
+        on_cpu = self.scores(method, episodes).total
+        moved = EpisodeBatch(**{name: tensor.cuda() for name, tensor in vars(episodes).items()})
+        on_cuda = self.scores(copy.deepcopy(method).cuda(), moved).total.cpu()
+        if self.distance(on_cpu, on_cuda) > 1e-6:
+            raise Broken("CUDA gives other scores than the CPU.")

@@ -1,0 +1,187 @@
+"""MoLo (CVPR 2023, arXiv 2304.00946): long-short contrast with a class token, and motion from differences of feature maps.
+
+Followed: the official code (alibaba-mmai-research/MoLo): HyRSM's positions, one transformer layer a branch with a learned class
+token, motion as conv(map of t+1) - map of t, a decoder that rebuilds the differences of RGB frames, Bi-MHM with epsilon in the
+cosine, motion distance weighted 0.3, contrast terms 0.05 each, classification of the sum of both branches' means.
+Differs: AdamW instead of Adam; the decoder's three steps multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for
+patches of 12 pixels); evaluation on the suite's own episodes, selection on val.
+Unknown: nothing; class weight (0.1 to 0.8) and reconstruction weight (0.05 or 0.1) are per dataset there. The code divides all losses
+but the reconstruction by its batch of episodes, so `reconstruction_weight` is that much larger in effect than its number there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsar_bench.backbones import Backbone
+from fsar_bench.features import VideoFeatures
+from fsar_bench.matching import build_matcher, frame_distance
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
+from fsar_bench.modules import ModulationBlock, SinusoidalPositions
+from fsar_bench.registry import METHODS
+
+REDUCTION = 8  # channels of a map over those of its motion
+
+
+def three_factors(number: int) -> tuple[int, int, int]:
+    """The three whole numbers, in ascending order, that multiply to `number` and lie closest together."""
+    triples = [
+        (a, b, number // (a * b))
+        for a in range(1, number + 1)
+        for b in range(a, number + 1)
+        if number % (a * b) == 0 and number // (a * b) >= b
+    ]
+    return min(triples, key=lambda triple: triple[2] - triple[0])
+
+
+class Branch(nn.Module):
+    """A learned class token in front of a sequence, positions, one transformer layer, ReLU.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.positions = SinusoidalPositions(width, scale=1.0, dropout=0.1, frequency_power=2, pair_frequency=False)
+        self.factor = math.sqrt(width / 10.0)
+        self.block = ModulationBlock(width, ffn_width=2048)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[V, L, D]` to `[V, 1 + L, D]`."""
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return F.relu(self.block(self.positions(self.factor * x)))
+
+
+def decoder(width: int, stride: int) -> nn.Sequential:
+    """Three steps of upsampling and convolution from maps `[B, width, h, w]` to RGB `[B, 3, stride * h, stride * w]`."""
+    layers: list[nn.Module] = []
+    for factor, out in zip(three_factors(stride), (128, 32, 16), strict=True):
+        layers += [
+            nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=True),
+            nn.Conv2d(width, out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(inplace=True),
+        ]
+        width = out
+    return nn.Sequential(*layers, nn.Conv2d(width, 3, 1))
+
+
+@METHODS.register_module()
+class MoLo(FewShotMethod):
+    """Appearance and motion branches over feature maps, each with a class token that is contrasted with frames in training.
+
+    Args:
+        backbone: image encoder.
+        matcher: config of the matcher, one for each branch.
+        tune: "visual" or "none".
+        motion_weight: weight of the motion branch's distance.
+        class_weight: w_c, weight of the classification of training classes.
+        contrast_weight: weight of each of the four contrast terms.
+        reconstruction_weight: w_r, weight of the mean squared error of rebuilt frame differences.
+    """
+
+    role_free = True
+    reads = "maps"
+    score_only = ("motion_weight",)
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        matcher: dict,
+        tune: str = "visual",
+        motion_weight: float = 0.3,
+        class_weight: float = 0.15,
+        contrast_weight: float = 0.05,
+        reconstruction_weight: float = 0.05,
+    ) -> None:
+        super().__init__(backbone)
+        self.tune(tune)
+        D = backbone.map_width
+        small = max(1, D // REDUCTION)
+        self.matcher, self.motion_matcher = build_matcher(matcher, D), build_matcher(matcher, D)
+        self.motion_weight, self.class_weight = motion_weight, class_weight
+        self.contrast_weight, self.reconstruction_weight = contrast_weight, reconstruction_weight
+        self.appearance, self.motion = Branch(D), Branch(D)
+        self.reduce = nn.Conv3d(D, small, 3, padding=1)
+        self.conv = nn.Conv2d(small, small, 3, padding=1)
+        self.expand = nn.Conv2d(small, D, 1)
+        self.decoder = decoder(small, backbone.map_stride)
+        self.scale, self.motion_scale = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
+        self.classifier: nn.Linear | None = None
+        self.traits = Traits(False, True, False, order_sensitive=True)
+
+    def prepare(self, class_text: Tensor) -> None:
+        """Make the classifier of the training classes."""
+        self.classifier = nn.Linear(self.expand.out_channels, len(class_text))
+
+    def difference(self, maps: Tensor) -> Tensor:
+        """Motion maps `[V * (T - 1), D / 8, h, w]` of maps `[V, T, D, h, w]`."""
+        reduced = self.reduce(maps.transpose(1, 2)).transpose(1, 2)  # [V, T, D / 8, h, w]
+        after = self.conv(reduced.flatten(0, 1)).unflatten(0, reduced.shape[:2])
+        return (after[:, 1:] - reduced[:, :-1]).flatten(0, 1)
+
+    def branches(self, maps: Tensor, difference: Tensor) -> VideoFeatures:
+        """`frames` `[V, 1 + T, D]` and `motion` `[V, T, D]`, class token first, of maps and their motion maps."""
+        V, T = maps.shape[:2]
+        motion = F.relu(self.expand(difference)).mean((-1, -2)).view(V, T - 1, -1)
+        return VideoFeatures(frames=self.appearance(maps.mean((-1, -2))), motion=self.motion(motion))
+
+    def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
+        """See `branches`."""
+        return self.branches(features.maps, self.difference(features.maps))
+
+    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Total = -(appearance distance + motion_weight * motion distance); parts "frames" and "motion". Prototypes are mean shots."""
+        frames = -self.matcher(query.frames[:, :, 1:], support.frames[..., 1:, :].mean(2, keepdim=True))
+        motion = -self.motion_matcher(query.motion[:, :, 1:], support.motion[..., 1:, :].mean(2, keepdim=True))
+        return Scores(frames + self.motion_weight * motion, {"frames": frames, "motion": motion})
+
+    @staticmethod
+    def contrast(support: Tensor, query: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[E, Q, N]` of frames against class tokens, support to query and query to support.
+
+        Args:
+            support: a branch of prototypes `[E, N, 1 + L, D]`, class token first.
+            query: a branch of queries `[E, Q, 1 + L, D]`.
+            scale: learned factor.
+        """
+        s2q = frame_distance(query[:, :, :1], support[:, :, None, 1:], epsilon=0.01).sum((-1, -2, -3))
+        q2s = frame_distance(query[:, :, 1:], support[:, :, None, :1], epsilon=0.01).sum((-1, -2, -3))
+        return -scale * s2q, -scale * q2s
+
+    def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
+        """Cross-entropy of the scores, classification, four contrast terms and reconstruction of frame differences."""
+        E, N, K = episodes.support.shape[:3]
+        videos = torch.cat([episodes.support.flatten(0, 2), episodes.query.flatten(0, 1)])
+        maps = self.embed(videos, None).maps
+        difference = self.difference(maps)
+        features = self.branches(maps, difference)
+        support, query = features[: E * N * K].view(E, N, K), features[E * N * K :].view(E, -1)
+        labels = episodes.labels.flatten()
+        logits = [
+            *self.contrast(support.frames.mean(2), query.frames, self.scale),
+            *self.contrast(support.motion.mean(2), query.motion, self.motion_scale),
+        ]
+        total = self.score(support, query, episodes.class_text).total
+        class_logits = self.classifier(features.frames.mean(1) + features.motion.mean(1))
+        return {
+            "loss_metric": F.cross_entropy(total.flatten(0, 1), labels),
+            "loss_class": self.class_weight * F.cross_entropy(class_logits, episodes.video_classes()),
+            "loss_contrast": self.contrast_weight * sum(F.cross_entropy(x.flatten(0, 1), labels) for x in logits),
+            "loss_reconstruction": self.reconstruction_weight * self.reconstruction_error(videos, difference),
+        }
+
+    def reconstruction_error(self, videos: Tensor, difference: Tensor) -> Tensor:
+        """Mean squared error of the frame differences of `videos` `[V, T, 3, H, W]` as rebuilt from their motion maps."""
+        pixels = self.backbone.normalise(videos).unflatten(0, videos.shape[:2])
+        target = (pixels[:, 1:] - pixels[:, :-1]).flatten(0, 1)
+        rebuilt = self.decoder(difference)
+        if rebuilt.shape != target.shape:  # the crop is no multiple of the stride
+            rebuilt = F.interpolate(rebuilt, size=target.shape[-2:], mode="bilinear", align_corners=True)
+        return F.mse_loss(rebuilt, target)

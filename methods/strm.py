@@ -1,0 +1,179 @@
+"""STRM (CVPR 2022, arXiv 2112.05132): patch- and frame-level enrichment in front of TRX.
+
+Followed: the official code (Anirudh257/strm): 16 patches by maximum pooling, unscaled dot-product attention with a gate that starts
+at 0, three-layer bottleneck, token and channel layers over the frames, TRX with pairs, a second head on patch-enriched frames
+(nearest tuple of a class, weight 0.1 in loss and prediction), positions scaled by 0.1.
+Differs: `second_head="trained"` trains the second head's projection, as the paper describes. The official code keeps that projection
+outside the model: never trained, not saved, its dropout left on at test; `second_head="fixed"` is that random projection, saved
+and without dropout at test. AdamW instead of SGD.
+Unknown: nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsar_bench.backbones import Backbone
+from fsar_bench.errors import ConfigError
+from fsar_bench.features import VideoFeatures
+from fsar_bench.matching import build_matcher
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
+from fsar_bench.modules import SinusoidalPositions
+from fsar_bench.registry import METHODS
+
+GRID = 4  # patches a side
+CHUNK = 2**25  # floats of the largest intermediate array
+
+
+def nearest_tuple_distance(query: Tensor, support: Tensor) -> Tensor:
+    """Mean over a query's tuples of the Euclidean distance to the nearest tuple of a class.
+
+    Args:
+        query: `[E, Q, M, W]`.
+        support: `[E, N, L, W]`, L tuples of all shots of a class.
+
+    Returns:
+        `[E, Q, N]`.
+    """
+    E, Q, M, _ = query.shape
+    N, L = support.shape[1:3]
+    step = max(1, CHUNK // (Q * M * N * L))
+    parts = [
+        torch.cdist(q.flatten(1, 2), s.flatten(1, 2)).view(-1, Q, M, N, L).amin(-1).mean(2)
+        for q, s in zip(query.split(step), support.split(step), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+class PatchEnrichment(nn.Module):
+    """Attention among the patches of a frame, gated, then a residual bottleneck.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.positions = SinusoidalPositions(width, scale=0.1, dropout=0.1)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.gate = nn.Parameter(torch.zeros(1))
+        self.bottleneck = nn.Sequential(
+            nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, width // 2), nn.ReLU(),
+            nn.Linear(width // 2, width),
+        )  # fmt: skip
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches `[B, P, D]` to `[B, P, D]`."""
+        x = self.positions(patches)
+        attention = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
+        x = x + self.gate * (attention @ self.value(x))
+        return x + self.bottleneck(x)
+
+
+class FrameEnrichment(nn.Module):
+    """Two layers over the frames of a video, then two over its channels, each with a skip.
+
+    Args:
+        width: D.
+        frames: T.
+    """
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.positions = SinusoidalPositions(width, scale=0.1, dropout=0.1)
+        self.tokens = nn.Sequential(nn.Linear(frames, frames), nn.ReLU(), nn.Linear(frames, frames))
+        self.channels = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames `[V, T, D]` to `[V, T, D]`."""
+        x = self.positions(frames)
+        x = x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.channels(x)
+
+
+class TupleProjection(nn.Module):
+    """ReLU of a linear layer over pairs of frames, trained, or random and fixed (then a buffer, so that it is saved).
+
+    Args:
+        width: D.
+        trained: whether training changes it.
+    """
+
+    def __init__(self, width: int, *, trained: bool) -> None:
+        super().__init__()
+        layer = nn.Linear(2 * width, width // 2)
+        self.drop = nn.Dropout(0.1)
+        for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+            if trained:
+                self.register_parameter(name, tensor)
+            else:
+                self.register_buffer(name, tensor.detach().clone())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames `[..., T, D]` to pairs `[..., T (T - 1) / 2, D / 2]`."""
+        frames = self.drop(frames)
+        pairs = torch.tensor(list(combinations(range(frames.shape[-2]), 2)), device=frames.device)
+        first, second = (frames @ w.T for w in self.weight.chunk(2, 1))  # a layer over two places is a sum of two
+        return F.relu(first[..., pairs[:, 0], :] + second[..., pairs[:, 1], :] + self.bias)
+
+
+@METHODS.register_module()
+class STRM(FewShotMethod):
+    """Spatio-temporal enrichment of feature maps, TRX over pairs, and a second head.
+
+    Args:
+        backbone: image encoder.
+        matcher: config of the matcher.
+        tune: "visual" or "none".
+        second_head: "trained" or "fixed" (see above).
+        second_weight: weight of the second head in loss and prediction.
+        frames: T; the protocol's frames.
+    """
+
+    role_free = True
+    reads = "maps"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        matcher: dict,
+        tune: str = "visual",
+        second_head: str = "trained",
+        second_weight: float = 0.1,
+        frames: int = 8,
+    ) -> None:
+        super().__init__(backbone)
+        self.tune(tune)
+        if second_head not in ("trained", "fixed"):
+            raise ConfigError(f"method.second_head={second_head!r} is unknown. Choose from: trained, fixed.")
+        D = backbone.map_width
+        self.matcher, self.second_weight = build_matcher(matcher, D), second_weight
+        self.patches, self.frames = PatchEnrichment(D), FrameEnrichment(D, frames)
+        self.projection = TupleProjection(D, trained=second_head == "trained")
+        self.traits = Traits(False, True, False, order_sensitive=True)
+
+    def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
+        """Give `patch` `[V, T, D]`, patch-enriched frames, and `frame` `[V, T, D]`, enriched over time as well."""
+        V, T = features.maps.shape[:2]
+        pooled = F.adaptive_max_pool2d(features.maps.flatten(0, 1), GRID).flatten(2).transpose(1, 2)  # [V * T, 16, D]
+        patch = self.patches(pooled).mean(1).view(V, T, -1)
+        return VideoFeatures(patch=patch, frame=self.frames(patch))
+
+    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Total = -(matcher's distance) - second_weight * (second head's distance); parts "frame" and "patch"."""
+        frame = -self.matcher(query.frame, support.frame)
+        patch = -nearest_tuple_distance(self.projection(query.patch), self.projection(support.patch).flatten(2, 3))
+        return Scores(frame + self.second_weight * patch, {"frame": frame, "patch": patch})
+
+    def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
+        """Cross-entropy of the matcher's scores plus second_weight times that of the second head."""
+        parts = self.score(*self.episode_features(episodes), episodes.class_text).parts
+        labels = episodes.labels.flatten()
+        return {
+            "loss_frame": F.cross_entropy(parts["frame"].flatten(0, 1), labels),
+            "loss_patch": self.second_weight * F.cross_entropy(parts["patch"].flatten(0, 1), labels),
+        }

@@ -1,0 +1,134 @@
+"""The interface of backbones: frame features, feature maps, blocks for adapters, batch norm, weights from files."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fsar_bench.backbones import CLIPBackbone, ImageBackbone
+from fsar_bench.errors import ConfigError, WeightsError
+from fsar_bench.methods.ma_clip import MACLIP
+from fsar_bench.paths import cache_folder
+
+BUILDERS = {
+    "clip_vit": lambda **k: CLIPBackbone("synthact_clip", None, quick_gelu=False, resize=60, crop=60, **k),
+    "clip_rn50": lambda **k: CLIPBackbone("RN50", None, quick_gelu=True, resize=256, crop=224, **k),
+    "resnet": lambda **k: ImageBackbone("test_resnet", None, resize=64, crop=64, **k),
+    "vit": lambda **k: ImageBackbone("test_vit", None, resize=64, crop=64, **k),
+}
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def any_backbone(request):
+    torch.manual_seed(0)
+    return BUILDERS[request.param]().eval()
+
+
+def frames_for(backbone, V: int = 2, T: int = 2) -> torch.Tensor:
+    g = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (V, T, 3, backbone.crop, backbone.crop), dtype=torch.uint8, generator=g)
+
+
+@torch.no_grad()
+def test_shapes_are_those_declared(any_backbone):
+    frames = frames_for(any_backbone)
+    side = any_backbone.crop // any_backbone.map_stride
+    assert any_backbone.encode_frames(frames).shape == (2, 2, any_backbone.embedding_width)
+    assert any_backbone.encode_maps(frames).shape == (2, 2, any_backbone.map_width, side, side)
+    if any_backbone.has_text:
+        assert any_backbone.encode_text(["a", "b"]).shape == (2, any_backbone.embedding_width)
+    else:
+        with pytest.raises(ConfigError, match="has no text encoder: choose a CLIP backbone"):
+            any_backbone.encode_text(["a"])
+
+
+@torch.no_grad()
+def test_blocks_and_readout_are_the_encoder(any_backbone):
+    """Running the parts of every block as a block does gives the frame features."""
+    frames = frames_for(any_backbone)
+    if any_backbone.name in ("RN50", "test_resnet"):
+        with pytest.raises(ConfigError, match=f"{any_backbone.name} has no transformer blocks: choose a ViT"):
+            any_backbone.blocks()
+        return
+    x = any_backbone.embed_tokens(frames)
+    for block in any_backbone.blocks():
+        x = x + block.attend(block.norm1(x), x.shape[1])
+        x = x + block.mlp(block.norm2(x))
+    read = any_backbone.read_tokens(x).unflatten(0, (2, 2))
+    assert torch.allclose(read, any_backbone.encode_frames(frames), atol=1e-5)
+    tokens = any_backbone.blocks()[0].norm1(any_backbone.embed_tokens(frames))
+    some = any_backbone.blocks()[0].attend(tokens, 3)
+    assert torch.allclose(some, any_backbone.blocks()[0].attend(tokens, tokens.shape[1])[:, :3], atol=1e-5)
+    moved = any_backbone.embed_tokens(frames, torch.randn(2, 1, tokens.shape[-1]))
+    assert not torch.allclose(moved, any_backbone.embed_tokens(frames), atol=1e-3)
+
+
+def test_maps_leave_no_parameter_without_a_gradient(any_backbone):
+    any_backbone.requires_grad_(False)
+    any_backbone.tune_visual(maps=True)
+    any_backbone.encode_maps(frames_for(any_backbone)).square().sum().backward()
+    lacking = [n for n, p in any_backbone.named_parameters() if p.requires_grad and p.grad is None]
+    any_backbone.requires_grad_(False)
+    any_backbone.zero_grad(set_to_none=True)
+    assert lacking == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["clip_rn50", "resnet"])
+def test_batch_norm_stays_in_eval_mode_so_that_roles_can_be_encoded_apart(name):
+    torch.manual_seed(0)
+    backbone = BUILDERS[name]().train()
+    frames = frames_for(backbone, V=3)
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    apart = torch.cat([backbone.encode_frames(frames[:1]), backbone.encode_frames(frames[1:])])
+    assert torch.allclose(apart, backbone.encode_frames(frames), atol=1e-5)
+    assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
+    own = BUILDERS[name](train_batch_norm=True).train()
+    kinds = {m.training for m in own.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {True}
+    apart = torch.cat([own.encode_frames(frames[:1]), own.encode_frames(frames[1:])])
+    assert not torch.allclose(apart, own.encode_frames(frames), atol=1e-5)
+
+
+def test_a_convolutional_tower_can_be_tuned_but_not_adapted():
+    backbone = BUILDERS["clip_rn50"]()
+    with pytest.raises(ConfigError, match="RN50 has no transformer blocks"):
+        MACLIP(backbone, {"type": "OTAM"})
+    off = dict.fromkeys(("multimodal", "temporal", "joint"), False)
+    method = MACLIP(backbone, {"type": "OTAM"}, tune="visual", **off)
+    visual = sum(p.numel() for p in backbone.visual.parameters())
+    assert method.parameter_counts()["trainable"] == visual + sum(p.numel() for p in method.prototype.parameters())
+
+
+@torch.no_grad()
+def test_weights_from_files_and_from_the_weights_folder(tmp_path):
+    torch.manual_seed(1)
+    whole = timm.create_model("test_resnet", num_classes=10)
+    frames = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    torch.save(whole.state_dict(), tmp_path / "a.pth")
+    folder = cache_folder() / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(whole.state_dict(), folder / "test_resnet-mine.safetensors")
+    built = [ImageBackbone("test_resnet", p, resize=64, crop=64).eval() for p in (str(tmp_path / "a.pth"), "mine")]
+    assert torch.equal(built[0].encode_frames(frames), built[1].encode_frames(frames))
+    assert built[0].fingerprint() == built[1].fingerprint()
+    whole.reset_classifier(0)
+    expected = whole.eval()(built[0].normalise(frames)).unflatten(0, (1, 2))
+    assert torch.allclose(built[0].encode_frames(frames), expected, atol=1e-5)
+
+
+def test_missing_and_foreign_weights_are_named(tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        ImageBackbone("resnet50", "tv_in1k", resize=256, crop=224)
+    assert str(cache_folder() / "weights" / "resnet50-tv_in1k.safetensors") in str(caught.value)
+    assert "timm.create_model('resnet50.tv_in1k', pretrained=True)" in str(caught.value)
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"other\.safetensors cannot be loaded into test_resnet"):
+        ImageBackbone("test_resnet", str(tmp_path / "other.safetensors"), resize=64, crop=64)
+    with pytest.raises(ConfigError, match="timm has no model 'resnet5000'"):
+        ImageBackbone("resnet5000", None, resize=64, crop=64)
+    with pytest.raises(ConfigError, match="only ResNets and ViTs"):
+        ImageBackbone("test_convnext", None, resize=64, crop=64)

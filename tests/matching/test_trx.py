@@ -1,0 +1,148 @@
+"""TRX against golden arrays, a slow loop and its closed cases."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsar_bench.errors import ConfigError
+from fsar_bench.matching import TRX, build_matcher, tuple_distance
+
+
+def slow_trx(query, support, transformer, scale: float = 0.0) -> np.ndarray:
+    """Distances `[Q, N]` of queries `[Q, T, C]` to classes `[N, K, S, C]`, tuple by tuple, in float64."""
+    weight = {k: v.detach().double().numpy() for k, v in transformer.state_dict().items()}
+    w = transformer.cardinality
+
+    def positions(T, C):
+        out = np.zeros((T, C))
+        for t in range(T):
+            for c in range(C):
+                angle = t / 10_000 ** ((c - c % 2) / C)
+                out[t, c] = scale * (np.cos(angle) if c % 2 else np.sin(angle))
+        return out
+
+    def tuples(video):
+        video = video + positions(*video.shape)
+        rows = np.array([np.concatenate([video[i] for i in chosen]) for chosen in combinations(range(len(video)), w)])
+        key = rows @ weight["key.weight"].T + weight["key.bias"]
+        key = (key - key.mean(1, keepdims=True)) / np.sqrt(key.var(1, keepdims=True) + 1e-5)
+        return key * weight["norm.weight"] + weight["norm.bias"], rows @ weight["value.weight"].T + weight["value.bias"]
+
+    out = np.zeros((len(query), len(support)))
+    for q, video in enumerate(query):
+        keys, values = tuples(video)
+        for n, shots in enumerate(support):
+            pairs = [tuples(shot) for shot in shots]
+            k, v = np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+            for key, value in zip(keys, values, strict=True):
+                logits = k @ key / np.sqrt(len(key))
+                attention = np.exp(logits - logits.max())
+                out[q, n] += ((value - attention @ v / attention.sum()) ** 2).sum() / len(keys)
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    T=st.integers(2, 16), S=st.integers(2, 16), K=st.integers(1, 3), w=st.integers(1, 3), seed=st.integers(0, 10_000)
+)
+def test_agrees_with_the_slow_loop(T, S, K, w, seed):
+    if min(T, S) < w or max(T, S) > 8 and w == 3:
+        T, S = 5, 4
+    torch.manual_seed(seed)
+    matcher = TRX(6, cardinalities=(w,), out=5, position_scale=0.1).double().eval()
+    query, support = torch.randn(2, T, 6, dtype=torch.float64), torch.randn(3, K, S, 6, dtype=torch.float64)
+    ours = matcher(query[None], support[None])[0].detach().numpy()
+    assert np.allclose(ours, slow_trx(query.numpy(), support.numpy(), matcher.transformers[0], 0.1), rtol=1e-9)
+
+
+def from_golden(arrays: dict) -> TRX:
+    matcher = TRX(16, cardinalities=(2, 3), out=24).eval()
+    for transformer in matcher.transformers:
+        prefix = f"trx{transformer.cardinality}"
+        names = {"key": "k_linear", "value": "v_linear", "norm": "norm_k"}
+        transformer.load_state_dict(
+            {
+                f"{ours}.{kind}": torch.from_numpy(arrays[f"{prefix}.{theirs}.{kind}"])
+                for ours, theirs in names.items()
+                for kind in ("weight", "bias")
+            }
+        )
+    return matcher
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["5way1shot", "5way5shot"])
+@pytest.mark.parametrize("part", [(0,), (1,), (0, 1)])
+def test_golden(golden, kind, part):
+    arrays = golden[kind]
+    matcher = from_golden(arrays)
+    matcher.transformers = torch.nn.ModuleList(matcher.transformers[i] for i in part)
+    order = np.argsort(arrays["support_labels"], kind="stable")
+    support = torch.from_numpy(arrays["support"][order]).unflatten(0, (5, -1))
+    logits = -matcher(torch.from_numpy(arrays["query"])[None], support[None])[0]
+    expected = arrays["trx.logits" if len(part) == 2 else f"trx{part[0] + 2}.logits"]
+    assert np.allclose(logits, expected, rtol=1e-4, atol=0)
+
+
+def test_parameters():
+    matcher = TRX(2048, cardinalities=(2, 3))
+    for transformer in matcher.transformers:
+        w = transformer.cardinality
+        expected = (
+            2 * (2048 * w * 1152 + 1152) + 2 * 1152
+        )  # the official code has one more LayerNorm, which nothing reads
+        assert sum(p.numel() for p in transformer.parameters()) == expected
+
+
+@torch.no_grad()
+def test_constant_equal_videos_are_at_distance_zero_and_no_distance_is_negative():
+    torch.manual_seed(0)
+    matcher = TRX(8, out=12, position_scale=0.0).eval()
+    frame = torch.randn(8)
+    support = torch.randn(1, 3, 2, 6, 8)
+    support[0, 1] = frame
+    distance = matcher(frame.expand(1, 1, 6, 8), support)
+    assert distance[0, 0, 1].item() == pytest.approx(0, abs=1e-10)
+    assert (distance >= 0).all()
+
+
+@torch.no_grad()
+def test_order_of_shots_is_nothing_and_order_of_frames_is_something():
+    torch.manual_seed(0)
+    matcher = TRX(8, out=12).double().eval()
+    query, support = torch.randn(2, 3, 6, 8, dtype=torch.float64), torch.randn(2, 4, 3, 6, 8, dtype=torch.float64)
+    plain = matcher(query, support)
+    assert torch.allclose(matcher(query, support[:, :, [2, 0, 1]]), plain)
+    assert torch.allclose(matcher(query, support.repeat(1, 1, 2, 1, 1)), plain)
+    assert torch.allclose(matcher(query[:, 1:2], support), plain[:, 1:2])
+    assert not torch.allclose(matcher(query.flip(2), support), plain)
+
+
+@torch.no_grad()
+def test_chunks_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+    matcher = TRX(8, out=12).double().eval()
+    query, support = torch.randn(5, 3, 6, 8, dtype=torch.float64), torch.randn(5, 4, 3, 6, 8, dtype=torch.float64)
+    whole = matcher(query, support)
+    monkeypatch.setattr("fsar_bench.matching.trx.CHUNK", 1)
+    assert torch.allclose(matcher(query, support), whole, rtol=1e-12)
+
+
+def test_one_hot_attention_copies():
+    value = torch.randn(1, 1, 3, 4)
+    key = 100 * torch.eye(3)[None, None]
+    assert tuple_distance(key, value, key, value).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ConfigError, match="tuples of 3 frames, but a video has 2"):
+        TRX(8)(torch.randn(1, 1, 2, 8), torch.randn(1, 2, 1, 2, 8))
+    with pytest.raises(ConfigError, match="cardinalities"):
+        TRX(8, cardinalities=())
+    assert build_matcher({"type": "TRX", "cardinalities": [2]}, 8).transformers[0].cardinality == 2
