@@ -1,7 +1,7 @@
 """Method cards: what a method follows, where it differs, what its papers leave open; read from docstrings, importing nothing.
 
-A card is the docstring of a method's config and that of the module that defines its class: the first line describes it, paragraphs
-that begin with "Followed:", "Differs:" and "Unknown:" are its fields.
+A card is the docstring of a method's config and that of the module that defines its class: the first line describes it,
+paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields.
 """
 
 from __future__ import annotations

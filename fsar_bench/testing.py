@@ -1,8 +1,8 @@
 """MethodTester: the contract of a method, tested on tiny random input in seconds. Behind `fsar-bench check` and the test suite.
 
-Every property is a method named `test_...` that returns None, or raises `Broken` with what it saw. Work is done in float64, so that what
-must be equal can be told from what must differ; every trained parameter is moved away from its start first, so that adapters
-that begin at zero take part.
+Every property is a method named `test_...` that returns None, or raises `BrokenError` with what it saw. Work is done in
+float64, so that what must be equal can be told from what must differ; every trained parameter is moved away from its start
+first, so that adapters that begin at zero take part.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SAME = 1e-8  # what counts as equal, relative to the spread of the scores
 DIFFERENT = 1e-5  # what counts as different
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """A property does not hold; the message says what was seen."""
 
 
-class Skipped(Exception):
+class NotTestedError(Exception):
     """A property cannot be tested here; the message says why."""
 
 
@@ -68,9 +68,9 @@ class MethodTester:
         said = name.removeprefix("test_").replace("_", " ")
         try:
             getattr(self, name)()
-        except Broken as error:
+        except BrokenError as error:
             return Outcome(said, "broken", str(error))
-        except Skipped as error:
+        except NotTestedError as error:
             return Outcome(said, "skipped", str(error))
         except Exception as error:
             return Outcome(said, "broken", f"{type(error).__name__}: {error}".split("\n")[0][:300])
@@ -125,11 +125,11 @@ class MethodTester:
 
     def expect_same(self, a: Tensor, b: Tensor, what: str) -> None:
         if (off := self.distance(a, b)) > SAME:
-            raise Broken(f"{what} (by {off:.2g} of the spread of the scores).")
+            raise BrokenError(f"{what} (by {off:.2g} of the spread of the scores).")
 
     def expect_different(self, a: Tensor, b: Tensor, what: str) -> None:
         if (off := self.distance(a, b)) < DIFFERENT:
-            raise Broken(f"{what} (the scores moved by {off:.2g} of their spread).")
+            raise BrokenError(f"{what} (the scores moved by {off:.2g} of their spread).")
 
     # The properties.
 
@@ -137,11 +137,11 @@ class MethodTester:
         scores = self.scores(self.method(), self.episodes())
         for name, tensor in {"total": scores.total, **scores.parts}.items():
             if tensor.shape != (E, Q, N):
-                raise Broken(f"{name} has the shape {tuple(tensor.shape)}, not [E, Q, N] = {(E, Q, N)}.")
+                raise BrokenError(f"{name} has the shape {tuple(tensor.shape)}, not [E, Q, N] = {(E, Q, N)}.")
             if not torch.isfinite(tensor).all():
-                raise Broken(f"{name} holds numbers that are not finite.")
+                raise BrokenError(f"{name} holds numbers that are not finite.")
         if float((scores.total.amax(-1) - scores.total.amin(-1)).max()) < 1e-9:
-            raise Broken("all classes get the same score.")
+            raise BrokenError("all classes get the same score.")
 
     def test_evaluation_is_deterministic(self) -> None:
         method = self.method()
@@ -226,16 +226,18 @@ class MethodTester:
     def test_role_free_if_declared(self) -> None:
         method, episodes = self.method(), self.episodes()
         if not method.role_free:
-            raise Skipped("role_free is not declared")
+            raise NotTestedError("role_free is not declared")
         videos, text = episodes.support[0, :, 0], episodes.class_text[0]
         roles = [method.encode(method.embed(videos, own), own) for own in (text, None)]
         for (name, a), (_, b) in zip(*(role.items() for role in roles), strict=True):
             if not torch.allclose(a, b, rtol=1e-9, atol=1e-9):
-                raise Broken(f"role_free is declared, but {name!r} differs between the support and the query role.")
+                raise BrokenError(
+                    f"role_free is declared, but {name!r} differs between the support and the query role."
+                )
 
     def test_order_of_frames_matters_as_declared(self) -> None:
         method, episodes = self.method(), self.episodes()
-        order = torch.tensor([2, 0, 3, 1] + list(range(4, self.frames)))
+        order = torch.tensor([2, 0, 3, 1, *range(4, self.frames)])
         after = self.total(method, query=episodes.query[:, :, order])
         if method.traits.order_sensitive:
             self.expect_different(
@@ -248,7 +250,7 @@ class MethodTester:
 
     def test_class_names_are_used_as_declared(self) -> None:
         if not self.text_width:
-            raise Skipped("this backbone has no text encoder")
+            raise NotTestedError("this backbone has no text encoder")
         method, episodes = self.method(), self.episodes()
         after = self.total(method, class_text=-episodes.class_text.flip(1))
         if method.traits.uses_class_names:
@@ -264,29 +266,31 @@ class MethodTester:
         method = self.method().train()
         trained = {name for name, p in method.named_parameters() if p.requires_grad}
         if method.traits.trainable != bool(trained):
-            raise Broken(
+            raise BrokenError(
                 f"traits.trainable is {method.traits.trainable}, but {len(trained)} parameters take gradients."
             )
         if not trained:
-            raise Skipped("training-free")
+            raise NotTestedError("training-free")
         frozen = {n: p.detach().clone() for n, p in method.named_parameters() if not p.requires_grad}
         losses = method.loss(self.episodes(count=1))
         total = sum(value for name, value in losses.items() if "loss" in name)
         if not torch.isfinite(total):
-            raise Broken(f"the loss is {float(total)}.")
+            raise BrokenError(f"the loss is {float(total)}.")
         total.backward()
         lacking = sorted(n for n, p in method.named_parameters() if n in trained and p.grad is None)
         if lacking:
-            raise Broken(f"the loss does not reach {lacking[0]} ({len(lacking)} of {len(trained)} trained parameters).")
+            raise BrokenError(
+                f"the loss does not reach {lacking[0]} ({len(lacking)} of {len(trained)} trained parameters)."
+            )
         torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1).step()
         moved = [n for n, p in method.named_parameters() if n in frozen and not torch.equal(frozen[n], p)]
         if moved:
-            raise Broken(f"training moved {moved[0]}, which takes no gradient.")
+            raise BrokenError(f"training moved {moved[0]}, which takes no gradient.")
 
     def test_loss_falls_when_trained_on_one_episode(self) -> None:
         method = self.method(dtype=torch.float32)
         if not method.traits.trainable:
-            raise Skipped("training-free")
+            raise NotTestedError("training-free")
         episodes = self.episodes(count=1, dtype=torch.float32)
         optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
         values = []
@@ -297,7 +301,7 @@ class MethodTester:
             loss.backward()
             optimizer.step()
         if not min(values[1:]) < values[0]:
-            raise Broken(
+            raise BrokenError(
                 f"eight steps on one episode took the loss from {values[0]:.4g} to no less than {min(values[1:]):.4g}."
             )
 
@@ -305,14 +309,14 @@ class MethodTester:
         double = self.total(self.method())
         single = self.scores(self.method(dtype=torch.float32), self.episodes(dtype=torch.float32)).total
         if self.distance(double, single.double()) > 0.05:
-            raise Broken("float32 gives other scores than float64: an unstable formula.")
+            raise BrokenError("float32 gives other scores than float64: an unstable formula.")
 
     def test_cpu_and_cuda_agree(self) -> None:
         if not torch.cuda.is_available():
-            raise Skipped("no CUDA device on this machine")
+            raise NotTestedError("no CUDA device on this machine")
         method, episodes = self.method(), self.episodes()
         on_cpu = self.scores(method, episodes).total
         moved = EpisodeBatch(**{name: tensor.cuda() for name, tensor in vars(episodes).items()})
         on_cuda = self.scores(copy.deepcopy(method).cuda(), moved).total.cpu()
         if self.distance(on_cpu, on_cuda) > 1e-6:
-            raise Broken("CUDA gives other scores than the CPU.")
+            raise BrokenError("CUDA gives other scores than the CPU.")

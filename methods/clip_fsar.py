@@ -1,7 +1,7 @@
 """CLIP-FSAR (IJCV 2023, arXiv 2303.02982): video-text contrast over training classes and text-modulated prototypes.
 
-Followed: the official code (alibaba-mmai-research/CLIP-FSAR) for the modulation block, the epsilon in the metric's cosine, the learned
-scale that starts at 1, the three test modes (visual, text, ensemble) and shots merged after or before the block.
+Followed: the official code (alibaba-mmai-research/CLIP-FSAR) for the modulation block, the epsilon in the metric's cosine,
+the learned scale that starts at 1, the three test modes (visual, text, ensemble) and shots merged after or before the block.
 Differs: evaluation on the suite's own episodes and checkpoint selection on val (the official code looks at test); weight decay is
 decoupled and what the config says. Paper and code disagree on OTAM's lambda (0.1 against 0.5): the config follows the code,
 `method.matcher.smoothing=0.1` the paper.

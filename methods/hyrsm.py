@@ -5,7 +5,8 @@ as is usual), attention with one LayerNorm before it within a video, attention w
 one query, Bi-MHM as sums over normalised frames, frame-level classification of training classes. The code's 1-shot and 5-shot
 classes are one here: their computation is the same once a class is the mean of its shots.
 Differs: AdamW instead of Adam; evaluation on the suite's own episodes, selection on val.
-Unknown: nothing; the class weight is per dataset (0.6 SSv2-Full, 0.4 Kinetics, 0.15 others), as are A and B (Kinetics 2048, 0.01).
+Unknown: nothing; the class weight is per dataset (0.6 SSv2-Full, 0.4 Kinetics, 0.15 others), as are A and B (Kinetics
+2048, 0.01).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class TaskAttention(nn.Module):
 
 @METHODS.register_module()
 class HyRSM(FewShotMethod):
-    """Hybrid relation module over frame features, and a matcher. Every query gets prototypes of its own; queries stay independent.
+    """Hybrid relation module over frame features, and a matcher; every query gets prototypes of its own.
 
     Args:
         backbone: image encoder.

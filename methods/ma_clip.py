@@ -112,7 +112,8 @@ class MACLIP(FewShotMethod):
         temporal_skip: the temporal adapter adds its input.
         multimodal_skip: the multimodal adapter adds its input.
         joint_skip: the joint adapter adds its input.
-        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does), where there is an adaptation.
+        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does), where there is an
+            adaptation.
         num_temporal_adapters: temporal adapters of a block.
         frames: T of the temporal embedding; the protocol's frames.
         ffn_width: width of the FFN in the prototype module.

@@ -5,8 +5,9 @@ token, motion as conv(map of t+1) - map of t, a decoder that rebuilds the differ
 cosine, motion distance weighted 0.3, contrast terms 0.05 each, classification of the sum of both branches' means.
 Differs: AdamW instead of Adam; the decoder's three steps multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for
 patches of 12 pixels); evaluation on the suite's own episodes, selection on val.
-Unknown: nothing; class weight (0.1 to 0.8) and reconstruction weight (0.05 or 0.1) are per dataset there. The code divides all losses
-but the reconstruction by its batch of episodes, so `reconstruction_weight` is that much larger in effect than its number there.
+Unknown: nothing; class weight (0.1 to 0.8) and reconstruction weight (0.05 or 0.1) are per dataset there. The code divides
+all losses but the reconstruction by its batch of episodes, so `reconstruction_weight` is that much larger in effect than
+its number there.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class MoLo(FewShotMethod):
         return self.branches(features.maps, self.difference(features.maps))
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
-        """Total = -(appearance distance + motion_weight * motion distance); parts "frames" and "motion". Prototypes are mean shots."""
+        """Total = -(appearance + motion_weight * motion distance) to mean shots; parts "frames" and "motion"."""
         frames = -self.matcher(query.frames[:, :, 1:], support.frames[..., 1:, :].mean(2, keepdim=True))
         motion = -self.motion_matcher(query.motion[:, :, 1:], support.motion[..., 1:, :].mean(2, keepdim=True))
         return Scores(frames + self.motion_weight * motion, {"frames": frames, "motion": motion})

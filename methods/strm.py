@@ -1,11 +1,11 @@
 """STRM (CVPR 2022, arXiv 2112.05132): patch- and frame-level enrichment in front of TRX.
 
-Followed: the official code (Anirudh257/strm): 16 patches by maximum pooling, unscaled dot-product attention with a gate that starts
-at 0, three-layer bottleneck, token and channel layers over the frames, TRX with pairs, a second head on patch-enriched frames
-(nearest tuple of a class, weight 0.1 in loss and prediction), positions scaled by 0.1.
-Differs: `second_head="trained"` trains the second head's projection, as the paper describes. The official code keeps that projection
-outside the model: never trained, not saved, its dropout left on at test; `second_head="fixed"` is that random projection, saved
-and without dropout at test. AdamW instead of SGD.
+Followed: the official code (Anirudh257/strm): 16 patches by maximum pooling, unscaled dot-product attention with a gate
+that starts at 0, three-layer bottleneck, token and channel layers over the frames, TRX with pairs, a second head on
+patch-enriched frames (nearest tuple of a class, weight 0.1 in loss and prediction), positions scaled by 0.1.
+Differs: `second_head="trained"` trains the second head's projection, as the paper describes. The official code keeps that
+projection outside the model: never trained, not saved, its dropout left on at test; `second_head="fixed"` is that random
+projection, saved and without dropout at test. AdamW instead of SGD.
 Unknown: nothing.
 """
 
@@ -39,7 +39,7 @@ def nearest_tuple_distance(query: Tensor, support: Tensor) -> Tensor:
     Returns:
         `[E, Q, N]`.
     """
-    E, Q, M, _ = query.shape
+    Q, M = query.shape[1:3]
     N, L = support.shape[1:3]
     step = max(1, CHUNK // (Q * M * N * L))
     parts = [

@@ -31,12 +31,14 @@ TABLE_4 = [  # of arXiv 2308.01532: label, tunable M, all M
 ]
 INTRO = """# Methods
 
-One file a method, importing only `fsar_bench`; a method that is a backbone and a matcher is a config alone (class `MetricMethod`). This page is made from
-the code and its docstrings by `python -m tools.methods_table`. `fsar-bench check NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its card.
+One file a method, importing only `fsar_bench`; a method that is a backbone and a matcher is a config alone (class
+`MetricMethod`). This page is made from the code and its docstrings by `python -m tools.methods_table`. `fsar-bench check
+NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its card.
 """
-EXPLAINED = """The two rows without adapters and the whole model agree to the printed digits (90,999,040 is printed as 90.99). The steps between them do not: the
-paper's are 4.79, 7.10 and 3.50 M, ours 8.28, 3.55 and 3.55 M; both sum to 15.39 M. 7.10 M are two adapters in every block, so the paper may count the multimodal
-adapter with the temporal row, and with the multimodal row the text layers alone (4.73 M). That would leave 0.06 M of its first step and -0.05 M of its last
+EXPLAINED = """The two rows without adapters and the whole model agree to the printed digits (90,999,040 is printed as
+90.99). The steps between them do not: the paper's are 4.79, 7.10 and 3.50 M, ours 8.28, 3.55 and 3.55 M; both sum to
+15.39 M. 7.10 M are two adapters in every block, so the paper may count the multimodal adapter with the temporal row, and with
+the multimodal row the text layers alone (4.73 M). That would leave 0.06 M of its first step and -0.05 M of its last
 without a reading of ours; the two cancel, and we leave them open."""
 
 
@@ -93,7 +95,8 @@ def page() -> str:
         )  # fmt: skip
     parts = [
         INTRO,
-        f"## Parameters\n\nTrainable / all, in millions, the text encoder included; with {CLASSES} training classes where a head has a row a class. "
+        "## Parameters\n\nTrainable / all, in millions, the text encoder included; "
+        f"with {CLASSES} training classes where a head has a row a class. "
         "– cannot be used there (no text encoder, or adapters without a ViT).\n",
         pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True),
         "\n## MA-CLIP, table 4 of its paper (ViT-B/32)\n",

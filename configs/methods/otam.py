@@ -2,8 +2,10 @@
 
 Command: fsar-bench run methods=otam
 
-Followed: the recurrence, both directions and the epsilon of the TRX authors' code base, lambda 0.1; class distance is the mean over shots.
-Differs: computed in the log domain, finite where that code overflows. Published numbers are of ImageNet ResNet-50 unless said otherwise.
+Followed: the recurrence, both directions and the epsilon of the TRX authors' code base, lambda 0.1; class distance is the
+mean over shots.
+Differs: computed in the log domain, finite where that code overflows. Published numbers are of ImageNet ResNet-50 unless
+said otherwise.
 Unknown: learning rate per backbone.
 """
 

@@ -15,7 +15,7 @@ FRAMES = 4
 SIGNS = {"holds": "[green]✓[/]", "broken": "[red]✗[/]", "skipped": "[dim]–[/]"}
 
 
-def tester(name: str, pairs: list[str] | None = None):
+def tester(name: str, pairs: list[str]):
     """A MethodTester of a method by name or path, with settings.
 
     Raises:
@@ -24,7 +24,7 @@ def tester(name: str, pairs: list[str] | None = None):
     from fsar_bench.cell import build_method
     from fsar_bench.testing import MethodTester
 
-    settings = [f"methods={name}", "controls=false", *(pairs or [])]
+    settings = [f"methods={name}", "controls=false", *pairs]
     if not any(pair.startswith("backbone=") for pair in settings):
         settings.append("backbone=tiny_clip")
     if not any(pair.startswith("frames=") for pair in settings):

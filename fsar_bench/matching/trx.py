@@ -56,7 +56,7 @@ class TupleTransformer(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `[..., M, W]` of frames `[..., T, C]`."""
         T = frames.shape[-2]
-        if T < self.cardinality:
+        if self.cardinality > T:
             raise ConfigError(f"TRX makes tuples of {self.cardinality} frames, but a video has {T}: raise frames=.")
         tuples = torch.tensor(list(combinations(range(T), self.cardinality)), device=frames.device)
         return self.norm(self._project(self.key, frames, tuples)), self._project(self.value, frames, tuples)

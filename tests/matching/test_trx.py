@@ -52,7 +52,7 @@ def slow_trx(query, support, transformer, scale: float = 0.0) -> np.ndarray:
     T=st.integers(2, 16), S=st.integers(2, 16), K=st.integers(1, 3), w=st.integers(1, 3), seed=st.integers(0, 10_000)
 )
 def test_agrees_with_the_slow_loop(T, S, K, w, seed):
-    if min(T, S) < w or max(T, S) > 8 and w == 3:
+    if min(T, S) < w or (max(T, S) > 8 and w == 3):
         T, S = 5, 4
     torch.manual_seed(seed)
     matcher = TRX(6, cardinalities=(w,), out=5, position_scale=0.1).double().eval()

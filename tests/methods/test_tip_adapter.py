@@ -81,7 +81,7 @@ def test_fit_leaves_the_best_of_the_grid():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ConfigError, match="method.weights='test'"):
+    with pytest.raises(ConfigError, match=r"method\.weights='test'"):
         make(weights="test")
-    with pytest.raises(ConfigError, match="method.beta=-1"):
+    with pytest.raises(ConfigError, match=r"method\.beta=-1"):
         make(beta=-1.0)
