@@ -12,6 +12,7 @@ lint:  ## style, types and stale tables
 	.venv/bin/mypy
 	.venv/bin/fsar-bench leaderboard --check
 	$(PY) -m tools.readme_table --check
+	$(PY) -m tools.methods_table --check
 
 test:  ## the test suite
 	$(PY) -m pytest
@@ -19,8 +20,9 @@ test:  ## the test suite
 benchmark:  ## ratios measured in one run
 	$(PY) -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc
 
-leaderboard:  ## rebuild the tables from the result files
+leaderboard:  ## rebuild the tables from the result files, and the cards of methods
 	.venv/bin/fsar-bench leaderboard
 	$(PY) -m tools.readme_table
+	$(PY) -m tools.methods_table
 
 pr: lint test  ## what CI runs

@@ -135,7 +135,9 @@ def resolve(pairs: list[str]) -> Run:
 
 
 def _rows(name: str) -> list[tuple[str, dict[str, str]]]:
-    """Methods and settings that a name stands for: itself, or the rows of an ablation (`ablations/NAME` or a file with rows)."""
+    """Methods and settings that a name stands for: itself, all methods, or the rows of an ablation."""
+    if name == "all":
+        return [(each, {}) for each in names("methods")]
     if name.startswith("ablations/"):
         config, _, path = load("ablations", name.removeprefix("ablations/"))
     elif name.endswith(".py"):

@@ -5,7 +5,8 @@ Re-implementation from the paper: no official code is public.
 Followed: figures 2 to 4 (adapters in every block of the frozen image tower, text-guided prototype construction) and tables 3 to 8
 (which parts there are, parameter counts).
 Differs: nothing known.
-Unknown: alpha, temperature, the target of the KL terms (`label_sharpness`), the prompt (protocol `template`), joint_scale,
+Unknown: alpha, temperature, the target of the KL terms (`label_sharpness`), the classes of the support-to-text term,
+whether the text terms read features before or after the prototype module, the prompt (protocol `template`), joint_scale,
 temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda. Each is a config key.
 """
 
@@ -27,6 +28,8 @@ from fsar_bench.registry import METHODS
 
 PROTOTYPES = ("none", "transformer", "multimodal_transformer", "text_guided")
 SUPPORT_BRANCHES = ("multimodal", "spatiotemporal")
+TEXT_FEATURES = ("before", "after")
+S2T_CLASSES = ("episode", "train")
 ALPHA_GRID = tuple(i / 20 for i in range(21))
 
 
@@ -107,6 +110,8 @@ class MACLIP(FewShotMethod):
         predict_alpha: alpha of the prediction alone; None means `alpha`, "val" chooses it on val after training.
         temperature: factor of cosines in the text terms; None takes the backbone's learned scale (CLIP: 100).
         label_sharpness: None for one-hot targets (the KL terms are cross-entropies then); a number s for softmax(s * one-hot).
+        text_features: the text terms read the mean frame "before" or "after" the prototype module.
+        s2t_classes: a support is compared in the loss with the texts of its "episode", or of all "train" classes.
         adapter_ratio: bottleneck ratio.
         joint_scale: s of the joint adapter.
         temporal_skip: the temporal adapter adds its input.
@@ -136,6 +141,8 @@ class MACLIP(FewShotMethod):
         predict_alpha: float | str | None = None,
         temperature: float | None = None,
         label_sharpness: float | None = None,
+        text_features: str = "before",
+        s2t_classes: str = "episode",
         adapter_ratio: float = 0.25,
         joint_scale: float = 0.5,
         temporal_skip: bool = False,
@@ -151,6 +158,8 @@ class MACLIP(FewShotMethod):
         for name, value, known in (
             ("prototype", prototype, PROTOTYPES),
             ("support_branch", support_branch, SUPPORT_BRANCHES),
+            ("text_features", text_features, TEXT_FEATURES),
+            ("s2t_classes", s2t_classes, S2T_CLASSES),
         ):
             if value not in known:
                 raise ConfigError(f"method.{name}={value!r} is unknown. Choose from: {', '.join(known)}.")
@@ -163,7 +172,8 @@ class MACLIP(FewShotMethod):
         self.matcher, self.alpha = build_matcher(matcher, C), alpha
         self.temperature = backbone.logit_scale if temperature is None else temperature
         self.predict_alpha = alpha if predict_alpha is None or self.fits else predict_alpha
-        self.label_sharpness = label_sharpness
+        self.label_sharpness, self.text_features, self.s2t_classes = label_sharpness, text_features, s2t_classes
+        self.train_text: Tensor | None = None
         self.adapted, self.temporal_embedding = nn.ModuleList(), None
         if multimodal or temporal or joint:
             self.adapted.extend(
@@ -191,6 +201,10 @@ class MACLIP(FewShotMethod):
             order_sensitive=self.temporal_embedding is not None or self.matcher.order_sensitive,
         )
 
+    def prepare(self, class_text: Tensor) -> None:
+        """Keep the text features `[classes, C]` of all training classes."""
+        self.train_text = class_text
+
     @property
     def role_blind_embedding(self) -> bool:
         return not len(self.adapted)
@@ -217,8 +231,11 @@ class MACLIP(FewShotMethod):
         return self.prototype(torch.cat([frames, text], 1))[:, :-1]
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
-        """Give `matched` `[V, T, C]` after the prototype module, and `video` `[V, C]`, the mean frame before it."""
-        return VideoFeatures(matched=self.construct(features.frames, class_text), video=features.frames.mean(1))
+        """Give `matched` `[V, T, C]`, after the prototype module, and `video` `[V, C]`, the mean frame of the text terms."""
+        matched = self.construct(features.frames, class_text)
+        return VideoFeatures(
+            matched=matched, video=(features.frames if self.text_features == "before" else matched).mean(1)
+        )
 
     def text_logits(self, video: Tensor, class_text: Tensor) -> Tensor:
         """temperature * cosine of videos `[E, V, C]` and texts `[E, N, C]`: `[E, V, N]`."""
@@ -259,8 +276,13 @@ class MACLIP(FewShotMethod):
         support, query = self.episode_features(episodes)
         parts = self.score(support, query, episodes.class_text).parts
         E, N, K = episodes.support.shape[:3]
-        own = torch.arange(N, device=parts["text"].device).repeat_interleave(K).expand(E, -1)
-        s2t = self.text_logits(support.video.flatten(1, 2), episodes.class_text)
+        if self.s2t_classes == "train":
+            own = episodes.classes.repeat_interleave(K, 1)
+            texts = self.train_text.expand(E, -1, -1)
+        else:
+            own = torch.arange(N, device=parts["text"].device).repeat_interleave(K).expand(E, -1)
+            texts = episodes.class_text
+        s2t = self.text_logits(support.video.flatten(1, 2), texts)
         visual = F.cross_entropy(parts["visual"].flatten(0, 1), episodes.labels.flatten())
         return {
             "loss_s2t": self.alpha / 2 * self.text_loss(s2t, own),

@@ -52,8 +52,51 @@ def test_several_values_of_a_dotted_key_make_cells():
 def test_every_builtin_config_resolves():
     for name in names("methods"):
         for dataset in names("datasets"):
-            for backbone in names("backbones"):
-                assert resolve([f"methods={name}", f"dataset={dataset}", f"backbone={backbone}"]).cells
+            assert resolve([f"methods={name}", f"dataset={dataset}"]).cells
+    for backbone in names("backbones"):
+        assert resolve(["methods=otam", f"backbone={backbone}"]).cells
+
+
+def test_an_ablation_is_what_its_rows_would_be_if_typed():
+    typed = {
+        "table3": ["methods=ma_clip", "methods=ma_clip method.prototype=none"],
+        "table4": ["methods=ma_clip method.joint=false", "methods=ma_clip_full"],
+        "table5": ["methods=ma_clip method.support_branch=spatiotemporal"],
+        "table6": ["methods=ma_clip method.prototype=transformer"],
+        "table7": ["methods=ma_clip matcher=TRX", "methods=bi_mhm"],
+    }
+    for name, rows in typed.items():
+        for dataset in ("synthact", "synthact_order"):
+            whole = hashes(f"methods=ablations/{name}", f"dataset={dataset}")
+            for row in rows:
+                assert hashes(*row.split(), f"dataset={dataset}")[0] in whole, row
+    assert [len(hashes(f"methods=ablations/table{n}")) for n in (3, 4, 5, 6, 7)] == [4, 5, 2, 3, 6]
+    imagenet = resolve(["methods=ablations/table7_imagenet", "controls=false"]).cells
+    assert {cell["backbone"]["name"] for cell in imagenet} == {"vit_b_32_imagenet"}
+    assert len(hashes("methods=ablations/table3,ablations/table4")) == 7  # rows they share are one cell
+
+
+def test_ablations_take_further_keys_but_not_their_own(tmp_path):
+    assert len(hashes("methods=ablations/table5", "shot=1,5", "train.episodes=50,60")) == 8
+    with pytest.raises(ConfigError, match=r"sets method.joint=false for ma_clip itself: leave method.joint= out"):
+        resolve(["methods=ablations/table4", "method.joint=true"])
+    with pytest.raises(ConfigError, match="Did you mean 'table4'"):
+        resolve(["methods=ablations/tabel4"])
+    mine = tmp_path / "mine.py"
+    mine.write_text('rows = ["otam method.matcher.smoothing=0.5", "zero_shot"]\n')
+    assert [c["name"] for c in resolve([f"methods={mine}", "controls=false"]).cells] == ["otam", "zero_shot"]
+    mine.write_text("rows = [1]\n")
+    with pytest.raises(ConfigError, match="needs rows="):
+        resolve([f"methods={mine}"])
+
+
+def test_all_stands_for_every_method():
+    assert {c["name"] for c in resolve(["methods=all"]).cells} == set(names("methods"))
+
+
+def test_lists_in_brackets_are_one_value():
+    run = resolve(["methods=trx", "controls=false", "method.matcher.cardinalities=[2],[2,3,4]"])
+    assert [cell["method"]["matcher"]["cardinalities"] for cell in run.cells] == [[2], [2, 3, 4]]
 
 
 def test_dataset_defaults_lie_under_the_command_line():

@@ -239,6 +239,59 @@ def test_nan_loss_keeps_the_last_checkpoint(command, tiny, tmp_path):
     assert (folder / "curve.csv").read_text().splitlines()[-1].startswith("4,")
 
 
+def results_of(command, method: str) -> list[dict]:
+    files = sorted((command.folder / "leaderboards").rglob(f"{method}-*/result.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_methods_with_heads_of_their_own_train_and_score(command, tiny):
+    done = run_tiny(command, tiny, "methods=hyrsm,molo,strm,trx", "episodes=300")
+    assert done.returncode == 0, done.stderr
+    for name in ("hyrsm", "molo", "strm", "trx"):
+        (result,) = results_of(command, name)
+        assert result["metrics"]["accuracy"] > 20
+        assert result["parameters"]["trainable"] > 2_700_000
+        assert result["protocol"]["selection_split"] == "val"
+    again = run_tiny(command, tiny, "methods=molo", "episodes=300", "method.motion_weight=0")
+    assert again.returncode == 0, again.stderr
+    assert (
+        len(list((command.folder / "work_dirs").rglob("molo-training-*/best.safetensors"))) == 1
+    )  # one training for both
+
+
+def test_weights_of_the_score_are_chosen_on_val_alone(command, tiny):
+    done = run_tiny(command, tiny, "methods=tip_adapter", "method.weights=fixed,val", "episodes=300")
+    assert done.returncode == 0, done.stderr
+    by_weights = {r["method"]["config"]["weights"]: r for r in results_of(command, "tip_adapter")}
+    assert by_weights["fixed"]["method"]["fitted"] is None
+    assert by_weights["fixed"]["protocol"]["selection_split"] is None
+    assert set(by_weights["val"]["method"]["fitted"]) == {"alpha", "beta"}
+    assert by_weights["val"]["protocol"]["selection_split"] == "val"
+    done = run_tiny(command, tiny, "methods=ma_clip", "method.predict_alpha=val", "episodes=300")
+    assert done.returncode == 0, done.stderr
+    (result,) = results_of(command, "ma_clip")
+    assert 0 <= result["method"]["fitted"]["predict_alpha"] <= 1
+
+
+def test_backbone_without_text(command, tiny):
+    tiny.write_text(tiny.read_text().replace("controls = []", 'controls = ["zero_shot", "prototype_frozen"]'))
+    done = command(
+        "run", f"dataset={tiny}", "methods=otam_frozen", "backbone=tiny_resnet", "episodes=200", "checkpoint_seconds=0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "left out, a control that does not apply here" in done.stdout
+    assert [r["backbone"]["model"] for r in results_of(command, "otam_frozen")] == ["test_resnet"]
+    first = command.outputs()
+    done = command("run", f"dataset={tiny}", "methods=zero_shot", "backbone=tiny_resnet", "episodes=200")
+    assert done.returncode == 1
+    assert "zero_shot uses class names, and the backbone tiny_resnet has no text encoder" in done.stderr
+    done = command(
+        "run", f"dataset={tiny}", "methods=otam_frozen", "backbone=tiny_resnet", "episodes=200", "overwrite=true"
+    )
+    assert done.returncode == 0, done.stderr
+    assert command.outputs() == first  # random weights are seeded
+
+
 def test_foreign_modules_that_break_are_named(command, tiny, tmp_path):
     (tmp_path / "lost.py").write_text('custom_imports = dict(imports=["nowhere_at_all"])\nmethod = dict(type="X")\n')
     done = run_tiny(command, tiny, f"methods={tmp_path / 'lost.py'}")

@@ -14,10 +14,13 @@ method = dict(
     joint=True,
     support_branch="multimodal",
     prototype="text_guided",
+    # The prompt is the protocol's template, the same for all methods: not in the paper; CLIP-FSAR's "a photo of {}".
     alpha=0.5,  # per dataset in the paper, values not given
     predict_alpha=None,  # the paper predicts with alpha; "val" chooses on val
     temperature=None,  # tau: not in the paper; None takes the learned scale of the backbone (CLIP: 100)
     label_sharpness=None,  # target of the KL terms: not in the paper; the same group's ActionCLIP uses 10
+    text_features="before",  # figure 2 draws the pooling beside the encoder; CLIP-FSAR's code does the same
+    s2t_classes="episode",  # not in the paper; CLIP-FSAR's code compares with all training classes ("train")
     adapter_ratio=0.25,  # from the parameter counts of table 4
     joint_scale=0.5,  # s: not in the paper; AIM's
     temporal_skip=False,  # figure 3 draws the skip outside the adapter

@@ -15,7 +15,7 @@ FRAMES = 4
 SIGNS = {"holds": "[green]✓[/]", "broken": "[red]✗[/]", "skipped": "[dim]–[/]"}
 
 
-def tester(name: str, pairs: list[str]):
+def build_tester(name: str, pairs: list[str]):
     """A MethodTester of a method by name or path, with settings.
 
     Raises:
@@ -49,7 +49,7 @@ def check_command(methods: list[str], pairs: list[str]) -> int:
     failed = 0
     for name in [known for given in methods for known in (names("methods") if given == "all" else [given])]:
         try:
-            outcomes = tester(name, pairs).run()
+            outcomes = build_tester(name, pairs).run()
         except FsarBenchError as error:
             failed += 1
             console.print(f"{SIGNS['broken']} [bold]{escape(name)}[/] cannot be built: {escape(str(error))}")

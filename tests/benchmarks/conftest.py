@@ -31,5 +31,5 @@ def class_text() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def bank() -> FeatureBank:
     frames = torch.randn(CLASSES * CLIPS, T, C, generator=torch.Generator().manual_seed(0))
-    features = VideoFeatures(frames=frames, modulated=frames, matched=frames, video=frames.mean(1))
+    features = VideoFeatures(frames=frames, modulated=frames, matched=frames, merged=frames, video=frames.mean(1))
     return FeatureBank(np.arange(len(frames)), features, features, 0.0)

@@ -9,33 +9,31 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from helpers import GivenFeatures
 
 from fsar_bench.method import MetricMethod
 from fsar_bench.methods.clip_fsar import CLIPFSAR
+from fsar_bench.methods.hyrsm import HyRSM
 from fsar_bench.methods.ma_clip import MACLIP
 from fsar_bench.scoring import score_plan
 
 
-class Given(nn.Module):
-    """A stand-in for a backbone: features are given, the tower is the smallest that MA-CLIP can adapt."""
-
-    embedding_width, name, logit_scale = 512, "given", 100.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.visual = nn.Module()
-        self.visual.conv1, self.visual.transformer = nn.Conv2d(3, 8, 1), nn.Module()
-        self.visual.transformer.resblocks = nn.ModuleList()
-
-    def tune_visual(self) -> None:
-        """Nothing to tune."""
+def metric(kind: str, **settings) -> MetricMethod:
+    tune = "visual" if kind == "TRX" else "none"
+    return MetricMethod(GivenFeatures(512), {"type": kind, **settings}, tune=tune)
 
 
 METHODS = {
-    "otam": lambda: MetricMethod(Given(), {"type": "OTAM"}),
-    "clip_fsar": lambda: CLIPFSAR(Given(), {"type": "OTAM", "smoothing": 0.5}, mode="ensemble"),
-    "ma_clip": lambda: MACLIP(Given(), {"type": "OTAM"}),
+    "prototype": lambda: metric("CosinePrototype"),
+    "matching_net": lambda: metric("MatchingNetwork"),
+    "otam": lambda: metric("OTAM"),
+    "bi_mhm": lambda: metric("BiMHM"),
+    "trx, pairs": lambda: metric("TRX", cardinalities=(2,)),
+    "hyrsm": lambda: HyRSM(GivenFeatures(512), {"type": "BiMHM"}),
+    "clip_fsar": lambda: CLIPFSAR(GivenFeatures(512), {"type": "OTAM", "smoothing": 0.5}, mode="ensemble"),
+    "ma_clip": lambda: MACLIP(
+        GivenFeatures(512), {"type": "OTAM"}, multimodal=False, temporal=False, joint=False, temperature=100.0
+    ),
 }
 
 
@@ -47,7 +45,7 @@ def first(plan, count: int):
 @pytest.mark.parametrize(("how", "batch", "episodes"), [("batched", 250, 10_000), ("one by one", 1, 500)])
 @pytest.mark.parametrize("name", METHODS)
 def test_scoring(benchmark, bank, plan, class_text, name, how, batch, episodes):
-    method = METHODS[name]()
+    method = METHODS[name]().eval()
     part = first(plan, episodes)
     benchmark.extra_info["episodes"] = episodes
     scores = benchmark.pedantic(

@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+from fsar_bench.cards import card
+from fsar_bench.cli.check import build_tester
+from fsar_bench.config import names
+
 HEAVY = "{'torch', 'open_clip', 'mmaction', 'decord', 'torchvision', 'timm'}"
 
 
@@ -16,7 +20,10 @@ def python(code: str, cwd) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["leaderboard"], ["list"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["leaderboard"], ["list"], ["list", "methods", "--verbose"], ["--version"]],
+)
 def test_light_verbs_import_nothing_heavy(tmp_path, arguments):
     (tmp_path / "leaderboards" / "results").mkdir(parents=True)
     code = (
@@ -43,6 +50,90 @@ def test_list_describes_everything(command):
     assert "(synthetic" in command("list", "datasets").stdout
 
 
+def test_cards_say_what_is_followed_and_what_is_not():
+    for name in names("methods"):
+        one = card(name)
+        assert one.title
+        assert one.paper
+        assert one.fields.get("Followed"), f"the card of {name} does not say what it follows"
+    clip_fsar = card("clip_fsar")
+    assert clip_fsar.source.name == "clip_fsar.py"
+    assert "official code looks at test" in clip_fsar.fields["Differs"]
+    assert "Unknown" not in clip_fsar.fields["Differs"]
+    assert card("otam").source is None
+
+
+def test_verbose_list_shows_cards_and_headers(command):
+    methods = command("list", "methods", "--verbose", COLUMNS="200").stdout
+    assert "Followed: the official code (tobyperrett/trx)" in methods
+    assert "class STRM in methods/strm.py" in methods
+    assert "methods=ablations/table4" in command("list", "ablations", "--verbose", COLUMNS="200").stdout
+
+
+SOUND = """
+from fsar_bench.method import MetricMethod
+from fsar_bench.registry import METHODS
+
+@METHODS.register_module()
+class Mine(MetricMethod):
+    pass
+"""
+UNSOUND = SOUND.replace(
+    "    pass",
+    "    def score(self, support, query, class_text):\n        return super().score(support[:, :, :1], query, class_text)",
+)
+
+
+@pytest.mark.parametrize(("code", "returncode"), [(SOUND, 0), (UNSOUND, 1)])
+def test_check_tests_a_method_of_ones_own(command, code, returncode):
+    (command.folder / "mine_code.py").write_text(code)
+    (command.folder / "mine.py").write_text(
+        'custom_imports = ["mine_code"]\nmethod = dict(type="Mine", matcher=dict(type="OTAM"), tune="none", scale=1.0)\n'
+    )
+    done = command("check", "./mine.py", "method.scale=2", COLUMNS="200")
+    assert done.returncode == returncode, done.stdout + done.stderr
+    assert ("✗ order of shots changes nothing: " in done.stdout) == bool(returncode)
+    assert "✓ evaluation is deterministic" in done.stdout
+
+
+@pytest.mark.parametrize("name", names("methods"))
+def test_builtin_methods_keep_the_contract(name):
+    outcomes = build_tester(name, []).run()
+    assert [(o.name, o.reason) for o in outcomes if o.state == "broken"] == []
+    assert len(outcomes) == 16
+
+
+@pytest.mark.parametrize(
+    "matcher", ["OTAM", "BiMHM", "TRX", "CosinePrototype", "MeanCosine", "EuclideanPrototype", "MatchingNetwork"]
+)
+@pytest.mark.parametrize("name", ["ma_clip", "clip_fsar"])
+def test_every_matcher_serves_inside_the_clip_methods(name, matcher):
+    outcomes = build_tester(name, [f"matcher={matcher}"]).run()
+    assert [(o.name, o.reason) for o in outcomes if o.state == "broken"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("clip_fsar", "method.mode=ensemble"),
+        ("clip_fsar", "method.mode=text"),
+        ("clip_fsar", "method.merge_before=true"),
+        ("ma_clip", "method.prototype=multimodal_transformer"),
+        ("ma_clip", "method.temporal=false"),
+        ("ma_clip", "method.support_branch=spatiotemporal"),
+        ("molo", "matcher=OTAM"),
+        ("strm", "method.second_head=fixed"),
+        ("protonet", "matcher=MeanCosine"),
+        ("otam", "backbone=tiny_resnet"),
+        ("hyrsm", "backbone=tiny_resnet"),
+        ("strm", "backbone=tiny_resnet"),
+    ],
+)
+def test_variants_keep_the_contract(name, setting):
+    outcomes = build_tester(name, [setting]).run()
+    assert [(o.name, o.reason) for o in outcomes if o.state == "broken"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,6 +155,7 @@ def test_list_describes_everything(command):
         (["run", "methods=ma_clip", "methods=otam"], "given twice"),
         (["run", "methods=otam", "out=file/below"], "cannot be written"),
         (["list", "metods"], "Did you mean 'methods'"),
+        (["check"], "Which methods?"),
         (["leaderboard", "out=nowhere"], "has no results/ folder"),
         (["leaderboard", "dataset=x"], "Unknown key 'dataset'"),
     ],

@@ -318,3 +318,24 @@ def test_alpha_of_the_prediction_is_chosen_by_the_scores(backbone):
     assert method.fits
     assert method.fit(lambda: -abs(method.predict_alpha - 0.4)) == {"predict_alpha": 0.4}
     assert method.predict_alpha == 0.4
+
+
+def test_text_terms_can_read_other_features_and_other_classes(backbone):
+    episodes, g = batch(), torch.Generator().manual_seed(7)
+    train_text = torch.randn(6, 128, generator=g)
+    train_text[:N] = episodes.class_text[0]
+    losses = {}
+    for text_features in ("before", "after"):
+        for s2t_classes in ("episode", "train"):
+            method = stir(make(backbone, text_features=text_features, s2t_classes=s2t_classes))
+            method.prepare(train_text)
+            losses[text_features, s2t_classes] = {k: v.item() for k, v in method.loss(episodes).items()}
+    method = stir(make(backbone))
+    support, _ = method.episode_features(episodes)
+    logits = method.text_logits(support.video.flatten(1, 2), train_text[None])[0]
+    expected = 0.25 * F.cross_entropy(logits, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
+    assert losses["before", "train"]["loss_s2t"] == pytest.approx(expected.item(), rel=1e-5)
+    assert losses["before", "train"]["loss_s2t"] > losses["before", "episode"]["loss_s2t"]
+    assert losses["before", "train"]["loss_q2t"] == losses["before", "episode"]["loss_q2t"]
+    assert losses["after", "episode"]["loss_q2t"] != losses["before", "episode"]["loss_q2t"]
+    assert losses["after", "episode"]["loss_q2s"] == losses["before", "episode"]["loss_q2s"]
