@@ -13,4 +13,7 @@ methods = dict(
     ma_clip=dict(method=dict(ffn_width=512, alpha=0.1), train=dict(optimizer=dict(lr=1e-3))),
     ma_clip_full=dict(method=dict(ffn_width=512, alpha=0.1)),
     clip_fsar=dict(method=dict(ffn_width=512)),
+    strm=dict(
+        train=dict(optimizer=dict(lr=3e-4))
+    ),  # of 1e-4 and 3e-4 the better one on val; for HyRSM and TRX it was 1e-4
 )
