@@ -119,7 +119,7 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
     protocol, plan = cell["protocol"], source.plan
     geometry = [plan.resize, plan.crop, plan.frames, source.reader_version]
     code = {name: sha for name, sha in cell["inputs"].items() if name.startswith("module")}
-    weights, libraries = method.backbone.fingerprint(), [version(name) for name in ("torch", "open_clip_torch")]
+    weights, libraries = method.backbone.fingerprint(), [version(name) for name in method.backbone.libraries]
     embedding = digest([cell["engine"], cell["backbone"], geometry, protocol["sampling"], code, libraries, device.type])
     if not method.traits.trainable:
         return _Keys(None, embedding, weights)
@@ -253,9 +253,9 @@ def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, tex
             _write_json(finished, {"train": runner.training_seconds})
         seconds = json.loads(finished.read_text())
     if any(argument in cell["method"] for argument in method.score_only):
-        method = build_method(cell).to(device)
+        method = build_method(cell)
         method.prepare(text)
-        runner.model = method
+        runner.model = method = method.to(device)
     load_best(best, method)
     sha = hashlib.sha256(best.read_bytes()).hexdigest()
     return _Training(runner, method, seconds, sha, (folder / "bank", f"{keys.embedding}|{sha}"))

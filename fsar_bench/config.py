@@ -212,11 +212,16 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
     if "matcher" in chosen:
         if "matcher" not in config["method"]:
             raise ConfigError(f"{name} has no matcher, so matcher={chosen['matcher']} does not apply to it.")
-        config["method"]["matcher"] = {"type": chosen["matcher"]}
+        if config["method"]["matcher"]["type"] != chosen["matcher"]:
+            config["method"]["matcher"] = {"type": chosen["matcher"]}
         changed["matcher"] = chosen["matcher"]
     changed |= {key: Path(chosen[key]).name for key in ("pretrained",) if key in chosen}
     for key, value in chosen.items():
-        if key.startswith(("method.", "train.")):
+        part, _, argument = key.rpartition(".")
+        if part == "method.matcher" and "matcher" in chosen:  # its arguments are known when it is built
+            matcher = config["method"]["matcher"]
+            matcher[argument] = coerce(key, value, matcher.get(argument))
+        elif key.startswith(("method.", "train.")):
             override(config, key, value, name)
     protocol_config, protocol_name, _ = load("protocols", chosen.get("protocol", dataset.get("protocol", "standard")))
     protocol = merge(Protocol().as_dict(), protocol_config.get("protocol", {}), f"the protocol {protocol_name}")

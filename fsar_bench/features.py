@@ -50,10 +50,6 @@ class VideoFeatures:
         """Split the first dimension into `leading` dimensions."""
         return self._map(lambda tensor: tensor.reshape(*leading, *tensor.shape[1:]))
 
-    def with_(self, **tensors: Tensor) -> VideoFeatures:
-        """These features with some tensors added or replaced."""
-        return VideoFeatures(**{**self._tensors, **tensors})
-
     @staticmethod
     def cat(parts: list[VideoFeatures]) -> VideoFeatures:
         return VideoFeatures(**{name: torch.cat([p._tensors[name] for p in parts]) for name, _ in parts[0].items()})

@@ -2,9 +2,10 @@
 
 Followed: the official code (alibaba-mmai-research/CLIP-FSAR) for the modulation block, the epsilon in the metric's cosine,
 the learned scale that starts at 1, the three test modes (visual, text, ensemble) and shots merged after or before the block.
-Differs: evaluation on the suite's own episodes and checkpoint selection on val (the official code looks at test); weight decay is
-decoupled and what the config says. Paper and code disagree on OTAM's lambda (0.1 against 0.5): the config follows the code,
-`method.matcher.smoothing=0.1` the paper.
+Differs: the cosine of the video-text loss has no epsilon (the code adds 0.01 to the norms, about 1e-4 of a logit);
+evaluation on the suite's own episodes and checkpoint selection on val (the official code looks at test); weight decay is
+decoupled and what the config says. Paper and code disagree on OTAM's lambda (0.1 against 0.5): the config follows the
+code, `method.matcher.smoothing=0.1` the paper.
 Unknown: settings of the ViT rows and of the ensemble rows (no published config has them).
 """
 

@@ -7,7 +7,9 @@ Followed: figures 2 to 4 (adapters in every block of the frozen image tower, tex
 Differs: nothing known.
 Unknown: alpha, temperature, the target of the KL terms (`label_sharpness`), the classes of the support-to-text term,
 whether the text terms read features before or after the prototype module, the prompt (protocol `template`), joint_scale,
-temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda. Each is a config key.
+temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda, width and dropout of the prototype
+module, and the optimiser with its learning rate, weight decay and accumulation. Each is a config key. Heads (8) and FFN
+dropout (0.05) of the prototype module are CLIP-FSAR's, fixed.
 """
 
 from __future__ import annotations
@@ -192,13 +194,15 @@ class MACLIP(FewShotMethod):
             if temporal_embedding:
                 self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, backbone.map_width))
         self.text_in_prototype = prototype in ("multimodal_transformer", "text_guided")
+        text_in_encoder = multimodal and support_branch == "multimodal"
+        text_decides, matcher_decides = self.fits or self.predict_alpha > 0, self.fits or self.predict_alpha < 1
         self.guides = prototype == "text_guided"
         self.prototype = None if prototype == "none" else ModulationBlock(C, ffn_width=ffn_width, dropout=dropout)
         self.traits = Traits(
-            uses_class_names=True,
+            uses_class_names=text_decides or self.text_in_prototype or text_in_encoder,
             trainable=any(p.requires_grad for p in self.parameters()),
             transductive=False,
-            order_sensitive=self.temporal_embedding is not None or self.matcher.order_sensitive,
+            order_sensitive=self.temporal_embedding is not None or (matcher_decides and self.matcher.order_sensitive),
         )
 
     def prepare(self, class_text: Tensor) -> None:

@@ -3,11 +3,11 @@
 Followed: the official code (alibaba-mmai-research/MoLo): HyRSM's positions, one transformer layer a branch with a learned class
 token, motion as conv(map of t+1) - map of t, a decoder that rebuilds the differences of RGB frames, Bi-MHM with epsilon in the
 cosine, motion distance weighted 0.3, contrast terms 0.05 each, classification of the sum of both branches' means.
-Differs: AdamW instead of Adam; the decoder's three steps multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for
-patches of 12 pixels); evaluation on the suite's own episodes, selection on val.
-Unknown: nothing; class weight (0.1 to 0.8) and reconstruction weight (0.05 or 0.1) are per dataset there. The code divides
-all losses but the reconstruction by its batch of episodes, so `reconstruction_weight` is that much larger in effect than
-its number there.
+Differs: every loss is divided by the episodes of an update, the reconstruction too, which the code does not divide: its
+weight w_r is `reconstruction_weight` = w_r times these episodes here. AdamW instead of Adam; the decoder's three steps
+multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for patches of 12 pixels); evaluation on the suite's
+own episodes, selection on val.
+Unknown: nothing; class weight (0.1 to 0.8) and reconstruction weight (0.05 or 0.1) are per dataset there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsar_bench.backbones import Backbone
+from fsar_bench.errors import ConfigError
 from fsar_bench.features import VideoFeatures
 from fsar_bench.matching import build_matcher, frame_distance
 from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
@@ -130,6 +131,8 @@ class MoLo(FewShotMethod):
     def branches(self, maps: Tensor, difference: Tensor) -> VideoFeatures:
         """`frames` `[V, 1 + T, D]` and `motion` `[V, T, D]`, class token first, of maps and their motion maps."""
         V, T = maps.shape[:2]
+        if T < 2:
+            raise ConfigError("MoLo needs at least 2 frames of a video, for differences: raise frames=.")
         motion = F.relu(self.expand(difference)).mean((-1, -2)).view(V, T - 1, -1)
         return VideoFeatures(frames=self.appearance(maps.mean((-1, -2))), motion=self.motion(motion))
 

@@ -115,6 +115,8 @@ class TupleProjection(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames `[..., T, D]` to pairs `[..., T (T - 1) / 2, D / 2]`."""
+        if frames.shape[-2] < 2:
+            raise ConfigError("STRM needs at least 2 frames of a video, for pairs: raise frames=.")
         frames = self.drop(frames)
         pairs = torch.tensor(list(combinations(range(frames.shape[-2]), 2)), device=frames.device)
         first, second = (frames @ w.T for w in self.weight.chunk(2, 1))  # a layer over two places is a sum of two

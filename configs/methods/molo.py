@@ -12,7 +12,7 @@ method = dict(
     motion_weight=0.3,
     class_weight=0.15,  # official: 0.8 SSv2-Full, 0.15 SSv2-Small, 0.1 Kinetics, 0.4 HMDB51, 0.6 UCF101
     contrast_weight=0.05,
-    reconstruction_weight=0.05,  # official: 0.1 SSv2-Full and Kinetics, 0.05 others, not divided by the batch of episodes
+    reconstruction_weight=0.05,  # official: 0.1 SSv2-Full and Kinetics, 0.05 others, not divided by the batch
 )
 train = dict(
     episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4, weight_decay=1e-3), val_interval=1000

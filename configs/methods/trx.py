@@ -5,7 +5,7 @@ Command: fsar-bench run methods=trx
 Followed: the official code (tobyperrett/trx): positions scaled by 0.1, dropout 0.1, pairs and triples, width 1152,
 LayerNorm on keys alone, mean over cardinalities. Loss averaged over queries, as in the authors' later code base (the
 official one sums them).
-Differs: AdamW instead of SGD 1e-3.
+Differs: AdamW instead of SGD 1e-3; pairs and triples share one dropout of the frames.
 Unknown: learning rate per backbone.
 """
 

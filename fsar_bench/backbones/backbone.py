@@ -41,19 +41,21 @@ class Backbone(nn.Module):
         mean: RGB mean of the normalisation, of values in 0..1.
         std: RGB standard deviation.
         train_batch_norm: let batch norm use the statistics of the batch while training. Off by default: an episode is too small
-            and too alike for them, and supports and queries could not be encoded apart.
+            and too alike for them, and supports and queries could not be encoded apart. A frozen one never does.
 
     Attributes:
         embedding_width: C, width of frame features.
         map_width: channels D of feature maps.
         map_stride: pixels of a frame to one position of its map.
         has_text: whether there is a text encoder in the same space.
+        libraries: packages whose version can change its features.
     """
 
     embedding_width: int
     map_width: int
     map_stride: int
     has_text: bool = False
+    libraries: tuple[str, ...] = ("torch",)
 
     def __init__(
         self,
@@ -140,10 +142,9 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
-        if not self.train_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train(mode and self.train_batch_norm and module.weight.requires_grad)
         return self
 
     def fingerprint(self) -> str:

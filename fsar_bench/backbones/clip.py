@@ -38,6 +38,7 @@ class CLIPBackbone(Backbone):
     """
 
     has_text = True
+    libraries = ("torch", "open_clip_torch")
 
     def __init__(
         self,

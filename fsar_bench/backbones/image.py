@@ -35,6 +35,8 @@ class ImageBackbone(Backbone):
         WeightsError: weights that are missing, damaged or of another architecture.
     """
 
+    libraries = ("torch", "timm")
+
     def __init__(
         self,
         model: str,
@@ -46,18 +48,20 @@ class ImageBackbone(Backbone):
     ) -> None:
         if not timm.is_model(model):
             raise ConfigError(f"timm has no model {model!r}.{suggest(model, timm.list_models())}")
-        size = {"img_size": crop} if "vit" in model else {}
-        network = self._load(model, pretrained, size)
+        network = self._load(model, pretrained, crop)
         if not isinstance(network, (ResNet, VisionTransformer)):
             raise ConfigError(f"{model} is a {type(network).__name__}: only ResNets and ViTs of timm are known here.")
+        # Weights of a tag were made for the tag's normalisation, wherever they were found.
+        known = timm.get_pretrained_cfg(f"{model}.{pretrained}") if pretrained in _tags(model) else None
+        made_for = known or timm.get_pretrained_cfg(model)
         super().__init__(
             model,
             resize=resize,
             crop=crop,
             pretraining=pretraining,
             activation="ReLU" if isinstance(network, ResNet) else "GELU",
-            mean=network.pretrained_cfg["mean"],
-            std=network.pretrained_cfg["std"],
+            mean=made_for.mean,
+            std=made_for.std,
             train_batch_norm=train_batch_norm,
         )
         self.network = network
@@ -68,18 +72,22 @@ class ImageBackbone(Backbone):
             self.map_stride = network.feature_info[-1]["reduction"]
 
     @staticmethod
-    def _load(model: str, pretrained: str | None, size: dict) -> nn.Module:
+    def _load(model: str, pretrained: str | None, crop: int) -> nn.Module:
         source = resolve(model, pretrained) if pretrained else None
         logging.getLogger().info("loading %s from %s", model, source)
-        if source is None:
-            return timm.create_model(model, num_classes=0, **size)
-        if not Path(source).is_file():
+        if source is not None and not Path(source).is_file():
             try:
-                return timm.create_model(f"{model}.{source}", pretrained=True, num_classes=0, **size)
+                return _build(f"{model}.{source}", crop, pretrained=True)
             except Exception as error:
                 fetch = f"import timm; timm.create_model('{model}.{source}', pretrained=True)"
                 raise missing(model, source, f"{type(error).__name__}: {error}".splitlines()[0][:200], fetch) from error
-        network = timm.create_model(model, num_classes=0, **size)
+        try:
+            network = _build(model, crop)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise ConfigError(f"timm cannot build {model} for images of crop={crop} pixels ({reason}).") from error
+        if source is None:
+            return network
         try:
             file = Path(source)
             state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
@@ -131,6 +139,16 @@ class ImageBackbone(Backbone):
 
     def read_tokens(self, tokens: Tensor) -> Tensor:
         return self.network.forward_head(self.network.norm(tokens), pre_logits=True)
+
+
+def _build(name: str, crop: int, *, pretrained: bool = False) -> nn.Module:
+    """A timm model without its classifier; ViTs are sized to the crop."""
+    size = {"img_size": crop} if timm.model_entrypoint(name).__module__ == VisionTransformer.__module__ else {}
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
+
+
+def _tags(model: str) -> set[str]:
+    return {name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")}
 
 
 def _attend(block: nn.Module, tokens: Tensor, rows: int) -> Tensor:

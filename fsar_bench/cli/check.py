@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,25 +13,35 @@ from rich.markup import escape
 from fsar_bench.config import names, resolve
 from fsar_bench.errors import ConfigError, FsarBenchError, suggest
 
+if TYPE_CHECKING:
+    from fsar_bench.testing import MethodTester
+
 FRAMES = 4
 SIGNS = {"holds": "[green]✓[/]", "broken": "[red]✗[/]", "skipped": "[dim]–[/]"}
 
 
-def build_tester(name: str, pairs: list[str]):
-    """A MethodTester of a method by name or path, with settings.
+def cells(name: str, pairs: list[str]) -> list[dict]:
+    """Resolved cells of a method (or of the rows of an ablation) with settings, on a tiny backbone unless they name one.
 
     Raises:
-        ConfigError: unknown method or settings, or a backbone that the method cannot use.
+        ConfigError: unknown method or settings.
+    """
+    settings = [f"methods={name}", "controls=false", *pairs]
+    for key, default in (("backbone", "tiny_clip"), ("frames", FRAMES)):
+        if not any(pair.startswith(f"{key}=") for pair in pairs):
+            settings.append(f"{key}={default}")
+    return resolve(settings).cells
+
+
+def build_tester(cell: dict) -> MethodTester:
+    """The tester of a cell's method.
+
+    Raises:
+        ConfigError: a method or backbone that cannot be built.
     """
     from fsar_bench.cell import build_method
     from fsar_bench.testing import MethodTester
 
-    settings = [f"methods={name}", "controls=false", *pairs]
-    if not any(pair.startswith("backbone=") for pair in settings):
-        settings.append("backbone=tiny_clip")
-    if not any(pair.startswith("frames=") for pair in settings):
-        settings.append(f"frames={FRAMES}")
-    (cell,) = resolve(settings).cells
     backbone = build_method(cell).backbone
     return MethodTester(
         lambda: build_method(cell),
@@ -43,25 +55,28 @@ def check_command(methods: list[str], pairs: list[str]) -> int:
     """Check methods and print what holds; returns the exit code (1 if something is broken)."""
     if not methods:
         raise ConfigError(f"Which methods? Say fsar-bench check NAME…, or all.{suggest('', names('methods'))}")
+    found = [cell for name in methods for cell in cells(name, pairs)]
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
     warnings.simplefilter("ignore")
     console = Console()
-    failed = 0
-    for name in [known for given in methods for known in (names("methods") if given == "all" else [given])]:
-        try:
-            outcomes = build_tester(name, pairs).run()
-        except FsarBenchError as error:
-            failed += 1
-            console.print(f"{SIGNS['broken']} [bold]{escape(name)}[/] cannot be built: {escape(str(error))}")
-            continue
-        broken = [outcome for outcome in outcomes if outcome.state == "broken"]
-        skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
-        failed += bool(broken)
-        held = len(outcomes) - len(broken) - len(skipped)
-        counts = f"{held} hold, {len(broken)} broken, {len(skipped)} do not apply"
-        console.print(f"{SIGNS['broken' if broken else 'holds']} [bold]{escape(name)}[/]: {counts}")
-        shown = outcomes if len(methods) == 1 and methods != ["all"] else broken
-        for outcome in shown:
+    return 1 if sum(_check(cell, console, whole=len(found) == 1) for cell in found) else 0
+
+
+def _check(cell: dict, console: Console, *, whole: bool) -> bool:
+    """Check one cell and print it, `whole` or what is broken alone; returns whether something is."""
+    title = f"[bold]{escape(cell['name'])}[/]"
+    if settings := cell["title"].removesuffix(")").partition(" (")[2]:
+        title += f" [dim]{escape(settings)}[/]"
+    try:
+        outcomes = build_tester(cell).run()
+    except FsarBenchError as error:
+        console.print(f"{SIGNS['broken']} {title} cannot be built: {escape(str(error))}", soft_wrap=True)
+        return True
+    count = Counter(outcome.state for outcome in outcomes)
+    summary = f"{count['holds']} hold, {count['broken']} broken, {count['skipped']} do not apply"
+    console.print(f"{SIGNS['broken' if count['broken'] else 'holds']} {title}: {summary}", soft_wrap=True)
+    for outcome in outcomes:
+        if whole or outcome.state == "broken":
             reason = f": {escape(outcome.reason)}" if outcome.reason else ""
             console.print(f"  {SIGNS[outcome.state]} {outcome.name}{reason}", soft_wrap=True)
-    return 1 if failed else 0
+    return count["broken"] > 0

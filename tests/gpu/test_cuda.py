@@ -6,9 +6,8 @@ import copy
 
 import pytest
 import torch
-from helpers import Command
 
-from fsar_bench.cli.check import build_tester
+from fsar_bench.cli.check import build_tester, cells
 from fsar_bench.config import names
 from fsar_bench.method import EpisodeBatch
 
@@ -18,24 +17,36 @@ pytestmark = [
 ]
 
 
-def predictions(command: Command, device: str, tiny, method: str):
-    import numpy as np
-
-    done = command("run", f"methods={method}", f"dataset={tiny}", "episodes=2000", f"device={device}", "overwrite=true")
-    assert done.returncode == 0, done.stderr
-    path = next((command.folder / "leaderboards").rglob(f"{method}-*/predictions.npz"))
-    return np.load(path)["prediction"]
+def kit_of(method: str):
+    (cell,) = cells(method, [])
+    return build_tester(cell)
 
 
 @pytest.mark.parametrize("method", names("methods"))
-def test_same_predictions_on_cpu_and_cuda(command, tiny, method):
-    """A trained method is trained on CUDA; the second run takes up its checkpoint and scores it on the CPU."""
-    assert (predictions(command, "cuda", tiny, method) == predictions(command, "cpu", tiny, method)).mean() > 0.999
+def test_same_predictions_in_float32(method):
+    """One method, its weights on both devices, 2,000 queries of random episodes."""
+    kit = kit_of(method)
+    on_cpu = kit.method(dtype=torch.float32)
+    on_cuda = copy.deepcopy(on_cpu).cuda()
+    episodes = kit.episodes(count=400, dtype=torch.float32)
+    same = []
+    for start in range(0, 400, 20):
+        part = {name: tensor[start : start + 20] for name, tensor in vars(episodes).items()}
+        ours = kit.scores(on_cpu, EpisodeBatch(**part)).total.argmax(-1)
+        moved = EpisodeBatch(**{name: tensor.cuda() for name, tensor in part.items()})
+        same.append(ours == kit.scores(on_cuda, moved).total.argmax(-1).cpu())
+    assert torch.cat(same).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("method", ["ma_clip", "molo", "tip_adapter"])
+def test_the_whole_command_runs_on_cuda(command, tiny, method):
+    done = command("run", f"methods={method}", f"dataset={tiny}", "episodes=2000", "device=cuda")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("method", names("methods"))
 def test_forward_and_backward_in_bfloat16(method):
-    kit = build_tester(method, [])
+    kit = kit_of(method)
     model = copy.deepcopy(kit.method(dtype=torch.float32)).cuda().train()
     episodes = kit.episodes(count=1, dtype=torch.float32)
     model.prepare(torch.randn(7, kit.text_width).cuda())
@@ -45,7 +56,7 @@ def test_forward_and_backward_in_bfloat16(method):
         if not model.traits.trainable:
             assert torch.isfinite(kit.scores(model, batch).total).all()
             return
-        loss = sum(model.loss(batch).values())
+        loss = kit._loss(model, batch)
     assert torch.isfinite(loss)
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
@@ -53,5 +64,5 @@ def test_forward_and_backward_in_bfloat16(method):
 
 @pytest.mark.parametrize("method", names("methods"))
 def test_scores_in_float64_agree(method):
-    kit = build_tester(method, [])
+    kit = kit_of(method)
     kit.test_cpu_and_cuda_agree()
