@@ -241,8 +241,8 @@ class MethodTester:
         method, episodes = self.method(), self.episodes()
         if self.frames < 2:
             raise NotTestedError("one frame has no order")
-        order = torch.arange(self.frames).roll(1)
-        order[: self.frames // 2] = order[: self.frames // 2].flip(0)
+        order = torch.arange(self.frames).roll(1)  # every frame moves, and neighbours part
+        order[self.frames // 2 :] = order[self.frames // 2 :].flip(0)
         after = self.total(method, query=episodes.query[:, :, order])
         if method.traits.order_sensitive:
             self.expect_different(

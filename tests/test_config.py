@@ -94,6 +94,14 @@ def test_all_stands_for_every_method():
     assert {c["name"] for c in resolve(["methods=all"]).cells} == set(names("methods"))
 
 
+def test_arguments_of_a_chosen_matcher():
+    (cell,) = resolve(["methods=ma_clip", "controls=false", "matcher=TRX", "method.matcher.cardinalities=[2]"]).cells
+    assert cell["method"]["matcher"] == {"type": "TRX", "cardinalities": [2]}
+    (cell,) = resolve(["methods=strm", "controls=false", "matcher=TRX"]).cells  # its own already: nothing changes
+    assert list(cell["method"]["matcher"]["cardinalities"]) == [2]
+    assert hashes("methods=strm", "matcher=TRX") == hashes("methods=strm")
+
+
 def test_lists_in_brackets_are_one_value():
     run = resolve(["methods=trx", "controls=false", "method.matcher.cardinalities=[2],[2,3,4]"])
     assert [cell["method"]["matcher"]["cardinalities"] for cell in run.cells] == [[2], [2, 3, 4]]

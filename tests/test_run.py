@@ -33,10 +33,10 @@ def die():
     MARK.write_text("killed")
     os.kill(os.getpid(), signal.SIGKILL)
 
-def wrap(module, name, call, half=None):
+def wrap(module, name, call, half=None, stored=False):
     original, count = getattr(module, name), [0]
     def patched(*args, **kwargs):
-        count[0] += 1
+        count[0] += not stored or args[0] is not None  # of `_save(path, ...)`: calls that store something
         if count[0] == call:
             if half:
                 half(*args)
@@ -51,8 +51,9 @@ if POINT and not MARK.exists():
     if POINT == "training": wrap(loops.EpisodicTrainLoop, "run_iter", 6)
     if POINT == "checkpoint": wrap(checkpoint.torch, "save", 3, half_written)
     if POINT == "best": wrap(checkpoint, "save_file", 1, half_written)
-    if POINT == "encoding": wrap(feature_bank, "_save", 2)
-    if POINT == "scoring": wrap(scoring, "_save", 2)
+    if POINT == "choosing": wrap(scoring, "score_plan", 5)
+    if POINT == "encoding": wrap(feature_bank, "_save", 6, stored=True)
+    if POINT == "scoring": wrap(scoring, "_save", 2, stored=True)
     if POINT == "storing": wrap(results, "write_atomically", 2)
 '''
 
@@ -64,6 +65,7 @@ def world(tmp_path_factory, cache):
     dataset = write_dataset(folder / "tiny.py", annotation_rows())
     (folder / "killer.py").write_text(KILLER)
     config = names("methods")["ma_clip"].read_text().replace("ffn_width=2048", "ffn_width=64")
+    config = config.replace("predict_alpha=None", 'predict_alpha="val"')
     (folder / "killable.py").write_text(config + '\ncustom_imports = dict(imports=["killer"])\n')
     arguments = ("run", f"methods={folder / 'killable.py'}", f"dataset={dataset}", *TINY)
     plain = Command(tmp_path_factory.mktemp("plain"))
@@ -81,10 +83,11 @@ def test_undisturbed_run_shows_a_table_and_stores_everything(world):
     result = json.loads(next(data for name, data in outputs.items() if name.endswith("result.json")))
     assert result["protocol"]["selection_split"] == "val"
     assert result["metrics"]["pair_queries"] > 0
+    assert 0 <= result["method"]["fitted"]["predict_alpha"] <= 1
     assert len(result["training_key"]) == 64
 
 
-@pytest.mark.parametrize("point", ["training", "checkpoint", "best", "encoding", "scoring", "storing"])
+@pytest.mark.parametrize("point", ["training", "checkpoint", "best", "choosing", "encoding", "scoring", "storing"])
 def test_killed_cell_goes_on_to_the_same_result(world, command, point):
     arguments, expected, _ = world
     mark = command.folder / "mark"
@@ -267,10 +270,6 @@ def test_weights_of_the_score_are_chosen_on_val_alone(command, tiny):
     assert by_weights["fixed"]["protocol"]["selection_split"] is None
     assert set(by_weights["val"]["method"]["fitted"]) == {"alpha", "beta"}
     assert by_weights["val"]["protocol"]["selection_split"] == "val"
-    done = run_tiny(command, tiny, "methods=ma_clip", "method.predict_alpha=val", "episodes=300")
-    assert done.returncode == 0, done.stderr
-    (result,) = results_of(command, "ma_clip")
-    assert 0 <= result["method"]["fitted"]["predict_alpha"] <= 1
 
 
 def test_backbone_without_text(command, tiny):

@@ -129,6 +129,31 @@ class HasAnIdleParameter(Good):
         self.idle = nn.Parameter(torch.zeros(3))
 
 
+class HasAParameterWithoutEffect(HasAnIdleParameter):
+    def loss(self, episodes):
+        return {"loss": super().loss(episodes)["loss"] + 0 * self.idle.sum()}
+
+
+class MovesBuffersOfTheBackbone(Good):
+    def __init__(self, backbone):
+        super().__init__(backbone)
+        self.backbone.register_buffer("statistic", torch.zeros(()))
+
+    def loss(self, episodes):
+        self.backbone.statistic += 1
+        return super().loss(episodes)
+
+
+class ReportsMoreThanLosses(Good):
+    def loss(self, episodes):
+        return {**super().loss(episodes), "accuracy": torch.rand(())}
+
+
+class ScoresInSinglePrecision(Good):
+    def score(self, support, query, class_text):
+        return Scores(query.video.float() @ support.video.mean(2).transpose(1, 2).float())
+
+
 class SaysItIsTrainingFree(Good):
     traits = Traits(uses_class_names=False, trainable=False, transductive=False, order_sensitive=False)
 
@@ -170,7 +195,8 @@ BROKEN = {
     "order of frames matters as declared": [FirstFrameOnly, SaysItSeesOrder],
     "class names are used as declared": [ReadsNames, SaysItReadsNames],
     "gradients reach what is trained and nothing else": [
-        HasAnIdleParameter, SaysItIsTrainingFree, LossIsNotANumber, TrainsWhatIsFrozen,
+        HasAnIdleParameter, HasAParameterWithoutEffect, MovesBuffersOfTheBackbone, SaysItIsTrainingFree,
+        LossIsNotANumber, TrainsWhatIsFrozen,
     ],
     "loss falls when trained on one episode": [LearnsNothing],
     "predictions survive float32": [CancelsDigits],
@@ -186,8 +212,9 @@ def outcomes(kind: type) -> dict[str, str]:
     return {o.name: o.state for o in MethodTester(build, frames=4, crop=32, text_width=24).run()}
 
 
-def test_a_sound_method_passes_everything():
-    states = outcomes(Good)
+@pytest.mark.parametrize("kind", [Good, ReportsMoreThanLosses, ScoresInSinglePrecision])
+def test_a_sound_method_passes_everything(kind):
+    states = outcomes(kind)
     assert set(BROKEN) | {"cpu and cuda agree"} == set(states)
     assert "broken" not in states.values()
     assert [name for name, state in states.items() if state == "skipped"] in ([], ["cpu and cuda agree"])
@@ -196,3 +223,26 @@ def test_a_sound_method_passes_everything():
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, kinds in BROKEN.items() for k in kinds])
 def test_each_property_catches_what_breaks_it(name, kind):
     assert outcomes(kind)[name] == "broken"
+
+
+def test_a_tester_of_ones_own_adds_properties():
+    class Stricter(MethodTester):
+        def test_it_is_called_good(self):
+            assert type(self.build()).__name__ == "Good"
+
+    kit = Stricter(lambda: Good(CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32)),
+                   frames=4, crop=32, text_width=24)  # fmt: skip
+    names = [outcome.name for outcome in kit.run()]
+    assert names[-1] == "it is called good"
+    assert len(names) == 17
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_property_catches_what_breaks_it():
+    class OtherOnCuda(Good):
+        def score(self, support, query, class_text):
+            total = super().score(support, query, class_text).total
+            return Scores(total * (1.01 if total.is_cuda else 1.0))
+
+    assert outcomes(OtherOnCuda)["cpu and cuda agree"] == "broken"

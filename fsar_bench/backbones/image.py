@@ -142,9 +142,11 @@ class ImageBackbone(Backbone):
 
 
 def _build(name: str, crop: int, *, pretrained: bool = False) -> nn.Module:
-    """A timm model without its classifier; ViTs are sized to the crop."""
-    size = {"img_size": crop} if timm.model_entrypoint(name).__module__ == VisionTransformer.__module__ else {}
-    return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
+    """A timm model without its classifier; ViTs are sized to the crop, ResNets take any."""
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=crop)
+    except TypeError:  # not an argument of this architecture
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
 
 
 def _tags(model: str) -> set[str]:

@@ -132,3 +132,39 @@ def test_missing_and_foreign_weights_are_named(tmp_path):
         ImageBackbone("resnet5000", None, resize=64, crop=64)
     with pytest.raises(ConfigError, match="only ResNets and ViTs"):
         ImageBackbone("test_convnext", None, resize=64, crop=64)
+
+
+@torch.no_grad()
+def test_a_frozen_batch_norm_never_learns():
+    torch.manual_seed(0)
+    backbone = BUILDERS["resnet"](train_batch_norm=True)
+    before = backbone.fingerprint()
+    backbone.requires_grad_(False).train()
+    backbone.encode_frames(frames_for(backbone))
+    assert backbone.fingerprint() == before
+    backbone.requires_grad_(True).train()
+    backbone.encode_frames(frames_for(backbone))
+    assert backbone.fingerprint() != before
+
+
+def test_normalisation_follows_the_tag_wherever_its_weights_lie():
+    folder = cache_folder() / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)
+    for tag, mean in (("augreg_in21k", 0.5), ("mine", 0.5)):
+        save_file(model.state_dict(), folder / f"vit_tiny_patch16_224-{tag}.safetensors")
+        backbone = ImageBackbone("vit_tiny_patch16_224", tag, resize=32, crop=32)
+        assert backbone.mean.flatten().tolist() == [mean] * 3
+    small = timm.create_model("vit_small_patch16_224", num_classes=0, img_size=32)
+    save_file(small.state_dict(), folder / "vit_small_patch16_224-dino.safetensors")
+    dino = ImageBackbone("vit_small_patch16_224", "dino", resize=32, crop=32)
+    assert dino.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+@torch.no_grad()
+def test_vits_are_sized_to_the_crop():
+    for model in ("deit_tiny_patch16_224", "vit_tiny_patch16_224"):
+        backbone = ImageBackbone(model, None, resize=64, crop=64)
+        assert backbone.encode_maps(frames_for(backbone)).shape == (2, 2, 192, 4, 4)
+    with pytest.raises(ConfigError, match=r"timm cannot build vit_tiny_r_s16_p8_224 for images of crop=20 pixels"):
+        ImageBackbone("vit_tiny_r_s16_p8_224", None, resize=20, crop=20)

@@ -33,6 +33,23 @@ def test_bi_mhm_bounds_hard_otam_from_below():
     assert bi_mhm(torch.ones(8, 8)).item() == 16
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), T=st.integers(1, 10), S=st.integers(1, 10))
+def test_bi_mhm_properties(seed, T, S):
+    rng = np.random.RandomState(seed)
+    distance = torch.from_numpy(rng.rand(T, S))
+    assert bi_mhm(distance) >= 0
+    assert torch.isclose(bi_mhm(distance), bi_mhm(distance.T))
+    shuffled = distance[rng.permutation(T)][:, rng.permutation(S)]
+    assert torch.isclose(bi_mhm(shuffled), bi_mhm(distance))
+
+
+def test_bi_mhm_of_identical_orthonormal_sequences_is_zero():
+    frames = torch.eye(8)[None, None]
+    assert torch.allclose(BiMHM()(frames, frames[:, :, None]), torch.zeros(1, 1, 1))
+    assert torch.allclose(BiMHM(epsilon=0.01)(frames, frames[:, :, None]), torch.full((1, 1, 1), 16 * (1 - 1 / 1.01)))
+
+
 @pytest.mark.parametrize("matcher", [CosinePrototype(), EuclideanPrototype(), MeanCosine(), BiMHM()])
 def test_blind_to_the_order_of_frames(matcher):
     torch.manual_seed(1)
