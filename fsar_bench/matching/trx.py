@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from fsar_bench.matching.matcher import Matcher
 from fsar_bench.modules import SinusoidalPositions
 from fsar_bench.registry import MATCHERS
 
-CHUNK = 2**25  # floats of the largest intermediate array
+CHUNK = {
+    "cpu": 2**23,
+    "cuda": 2**27,
+}  # floats of the largest intermediate array: what caches, or a GPU's memory, take well
 
 
 def tuple_distance(query_key: Tensor, query_value: Tensor, support_key: Tensor, support_value: Tensor) -> Tensor:
@@ -104,9 +108,12 @@ class TRX(Matcher):
 
     @staticmethod
     def _distance(transformer: TupleTransformer, query: Tensor, support: Tensor) -> Tensor:
-        keys, values = transformer(query)
-        support_keys, support_values = (x.flatten(2, 3) for x in transformer(support))
-        (_, Q, M, W), N = keys.shape, support_keys.shape[1]
-        step = max(1, CHUNK // (Q * N * M * max(W, support_keys.shape[2])))
-        parts = zip(*(x.split(step) for x in (keys, values, support_keys, support_values)), strict=True)
-        return torch.cat([tuple_distance(*part) for part in parts])
+        (Q, T), (N, K, S), w = query.shape[1:3], support.shape[1:4], transformer.cardinality
+        largest = Q * N * comb(T, w) * max(transformer.key.out_features, K * comb(S, w))
+        step = max(1, CHUNK[query.device.type] // max(1, largest))
+        parts = []
+        for some_queries, some_supports in zip(query.split(step), support.split(step), strict=True):
+            keys, values = transformer(some_queries)
+            support_keys, support_values = (x.flatten(2, 3) for x in transformer(some_supports))
+            parts.append(tuple_distance(keys, values, support_keys, support_values))
+        return torch.cat(parts)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fsar_bench.errors import ConfigError
 from fsar_bench.matching import TRX, build_matcher, tuple_distance
+from fsar_bench.matching.trx import CHUNK
 
 
 def slow_trx(query, support, transformer, scale: float = 0.0) -> np.ndarray:
@@ -130,7 +131,7 @@ def test_chunks_change_nothing(monkeypatch):
     matcher = TRX(8, out=12).double().eval()
     query, support = torch.randn(5, 3, 6, 8, dtype=torch.float64), torch.randn(5, 4, 3, 6, 8, dtype=torch.float64)
     whole = matcher(query, support)
-    monkeypatch.setattr("fsar_bench.matching.trx.CHUNK", 1)
+    monkeypatch.setitem(CHUNK, "cpu", 1)
     assert torch.allclose(matcher(query, support), whole, rtol=1e-12)
 
 
