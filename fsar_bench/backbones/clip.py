@@ -12,7 +12,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
-from fsar_bench.backbones.weights import BUILTIN, fingerprint, missing, resolve
+from fsar_bench.backbones.weights import BUILTIN, fingerprint, missing, read_weights, resolve
 from fsar_bench.errors import ConfigError, WeightsError, suggest
 from fsar_bench.registry import BACKBONES
 
@@ -82,23 +82,36 @@ class CLIPBackbone(Backbone):
     def _load(model: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
         source = resolve(model, pretrained) if pretrained else None
         logging.getLogger().info("loading %s from %s", model, source)
-        try:
-            return open_clip.create_model(
-                model, pretrained=source, force_quick_gelu=quick_gelu, load_weights=bool(source)
-            )
-        except Exception as error:
-            if source is None:
-                raise
-            if not Path(source).is_file():
+        if source is None or not Path(source).is_file():
+            try:
+                return open_clip.create_model(
+                    model, pretrained=source, force_quick_gelu=quick_gelu, load_weights=bool(source)
+                )
+            except Exception as error:
+                if source is None:
+                    raise
                 fetch = f"import open_clip; open_clip.create_model('{model}', pretrained='{pretrained}')"
                 raise missing(
                     model, str(pretrained), f"{type(error).__name__}: {error}".splitlines()[0][:200], fetch
                 ) from error
+        network = open_clip.create_model(model, force_quick_gelu=quick_gelu, load_weights=False)
+        try:
+            weights = read_weights(Path(source))
+            masks = {name for name, _ in network.named_buffers()} - set(network.state_dict())  # traced, not trained
+            network.load_state_dict({name: t for name, t in weights.tensors.items() if name not in masks})
+        except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             raise WeightsError(
                 f"The weights file {source} cannot be loaded into {model} ({reason}). It is damaged or of another model: "
                 "replace the file, or choose the backbone= that it belongs to."
             ) from error
+        if weights.quick_gelu is not None and weights.quick_gelu != quick_gelu:
+            made, said = ("QuickGELU", "GELU") if weights.quick_gelu else ("GELU", "QuickGELU")
+            raise WeightsError(
+                f"The weights file {source} is {weights.origin} made for {made}, but the backbone's config says {said}. "
+                f"Use a config with quick_gelu={weights.quick_gelu}."
+            )
+        return network
 
     @property
     def _is_vit(self) -> bool:

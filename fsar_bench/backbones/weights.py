@@ -1,17 +1,22 @@
-"""Where weights are looked for, and the fingerprint of tensors."""
+"""Where weights are looked for, how files of them are read, and the fingerprint of tensors."""
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fsar_bench.errors import WeightsError
 from fsar_bench.paths import is_weight_file, weight_files
 
 BUILTIN = Path(__file__).with_name("builtin")
+OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's archives
 
 
 def resolve(model: str, pretrained: str) -> str:
@@ -32,6 +37,63 @@ def resolve(model: str, pretrained: str) -> str:
         if path.is_file():
             return str(path)
     return pretrained
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights.
+
+    Attributes:
+        tensors: by name, float32 where they were half precision.
+        quick_gelu: whether they were made for QuickGELU; None where the file does not tell.
+        origin: what the file is, in words.
+    """
+
+    tensors: dict[str, Tensor]
+    quick_gelu: bool | None
+    origin: str
+
+
+def read_weights(path: Path) -> Weights:
+    """Read safetensors, a state dict (bare or below `state_dict`), or an OpenAI-style TorchScript archive.
+
+    Raises:
+        ValueError: it holds no tensors by name.
+        Exception: whatever reading a damaged file raises.
+    """
+    if path.suffix == ".safetensors":
+        return Weights(_plain(load_file(path)), None, "safetensors")
+    if _is_torchscript(path):
+        archive = torch.jit.load(path, map_location="cpu")
+        code = "".join(_code(path))  # x * sigmoid(1.702 x), or gelu(x)
+        quick = True if "torch.sigmoid(" in code else False if "torch.gelu(" in code else None
+        return Weights(_plain(archive.state_dict()), quick, "a TorchScript archive")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("it holds no tensors by name")
+    if all(name.startswith("module.") for name in state):  # written by DataParallel
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    from_openai = all(name in state for name in OPENAI_ENTRIES)
+    return Weights(
+        _plain(state), True if from_openai else None, "OpenAI's state dict" if from_openai else "a state dict"
+    )
+
+
+def _plain(state: Mapping[str, object]) -> dict[str, Tensor]:
+    tensors = {n: t for n, t in state.items() if isinstance(t, Tensor) and n not in OPENAI_ENTRIES}
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
+
+
+def _is_torchscript(path: Path) -> bool:
+    return zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())
+
+
+def _code(path: Path) -> list[str]:
+    """Source texts inside a TorchScript archive."""
+    with zipfile.ZipFile(path) as archive:
+        return [archive.read(n).decode() for n in archive.namelist() if "/code/" in n and n.endswith(".py")]
 
 
 def missing(model: str, tag: str, reason: object, fetch: str) -> WeightsError:

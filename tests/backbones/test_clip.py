@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import open_clip
 import pytest
 import torch
@@ -78,3 +80,69 @@ def test_fingerprint_is_of_values():
     assert fingerprint(a) == fingerprint(dict(reversed(a.items())))
     assert fingerprint(a) != fingerprint({**a, "y": torch.zeros(2)})
     assert open_clip.get_model_config("synthact_clip")["vision_cfg"]["image_size"] == 60
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A random tiny CLIP with QuickGELU, and a TorchScript archive of it with OpenAI's extra entries."""
+    torch.manual_seed(3)
+    source = CLIPBackbone("tiny_clip", None, quick_gelu=True, resize=32, crop=32).eval()
+    for name, value in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
+        vars(source.clip).pop(name, None)
+        source.clip.register_buffer(name, torch.tensor(value))
+    path = tmp_path_factory.mktemp("archive") / "ViT-tiny.pt"
+    example = (torch.randn(2, 3, 32, 32), torch.zeros(2, 77, dtype=torch.long))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(source.clip, example, check_trace=False).save(str(path))
+    return source, path
+
+
+@torch.no_grad()
+def test_openai_style_archive_loads_with_its_activation(archive, tmp_path):
+    source, path = archive
+    frames = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
+    state = torch.jit.load(path).state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "below.pt")
+    for file in (path, tmp_path / "state.pt", tmp_path / "below.pt"):
+        loaded = CLIPBackbone("tiny_clip", str(file), quick_gelu=True, resize=32, crop=32).eval()
+        assert torch.allclose(loaded.encode_frames(frames), source.encode_frames(frames), atol=1e-5)
+        assert torch.allclose(loaded.encode_text(["a red ball"]), source.encode_text(["a red ball"]), atol=1e-5)
+        assert (
+            loaded.fingerprint()
+            == CLIPBackbone("tiny_clip", str(path), quick_gelu=True, resize=32, crop=32).fingerprint()
+        )
+
+
+@pytest.mark.parametrize("kind", ["archive", "state dict"])
+def test_openai_weights_under_a_gelu_config_are_refused(archive, tmp_path, kind):
+    _, path = archive
+    if kind == "state dict":
+        torch.save(torch.jit.load(path).state_dict(), tmp_path / "state.pt")
+        path = tmp_path / "state.pt"
+    with pytest.raises(WeightsError, match=r"made for QuickGELU, but the backbone's config says GELU.*quick_gelu=True"):
+        CLIPBackbone("tiny_clip", str(path), quick_gelu=False, resize=32, crop=32)
+
+
+def test_archive_of_a_gelu_model_is_told_apart(tmp_path):
+    torch.manual_seed(3)
+    plain = CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32).eval()
+    example = (torch.randn(2, 3, 32, 32), torch.zeros(2, 77, dtype=torch.long))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(plain.clip, example, check_trace=False).save(str(tmp_path / "gelu.pt"))
+    CLIPBackbone("tiny_clip", str(tmp_path / "gelu.pt"), quick_gelu=False, resize=32, crop=32)
+    with pytest.raises(WeightsError, match=r"made for GELU, but the backbone's config says QuickGELU"):
+        CLIPBackbone("tiny_clip", str(tmp_path / "gelu.pt"), quick_gelu=True, resize=32, crop=32)
+
+
+def test_truncated_archives_and_files_without_tensors_are_named(archive, tmp_path):
+    whole = archive[1].read_bytes()
+    for name, content in (("half.pt", whole[: len(whole) // 2]), ("text.pt", b"no weights"), ("empty.pt", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"{name[:-3]}\.pt cannot be loaded into tiny_clip"):
+            CLIPBackbone("tiny_clip", str(tmp_path / name), quick_gelu=True, resize=32, crop=32)
+    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
+    with pytest.raises(WeightsError, match="it holds no tensors by name"):
+        CLIPBackbone("tiny_clip", str(tmp_path / "epoch.pt"), quick_gelu=True, resize=32, crop=32)
