@@ -121,7 +121,7 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
     code = {name: sha for name, sha in cell["inputs"].items() if name.startswith("module")}
     weights, libraries = method.backbone.fingerprint(), [version(name) for name in method.backbone.libraries]
     embedding = digest([cell["engine"], cell["backbone"], geometry, protocol["sampling"], code, libraries, device.type])
-    if not method.traits.trainable:
+    if not method.traits.trainable or cell["checkpoint"]:
         return _Keys(None, embedding, weights)
     trained = {
         "engine": cell["engine"],
@@ -162,9 +162,10 @@ def run(cell: dict, options: dict, report) -> Path:
         raise ResultError(f"Another run is working in {folder}. Wait for it, or choose another work_dir=.") from None
     dataset = Dataset(**cell["dataset"])
     method = build_method(cell, for_training=True)
-    if not method.traits.trainable:
+    trains = method.traits.trainable and not cell["checkpoint"]
+    if not trains:
         method = build_method(cell)  # nothing is trained, so every argument holds from the start
-    selects = method.traits.trainable or method.fits
+    selects = trains or method.fits
     if selects and protocol["split"] in ("train", "val"):
         raise ConfigError(
             f"The protocol tests on {protocol['split']!r}, which {cell['name']} trains or is selected on."
@@ -181,7 +182,7 @@ def run(cell: dict, options: dict, report) -> Path:
         return backbone.encode_text([protocol["template"].format(text) for text in split.texts])
 
     with FrameSource(read, workers=options["workers"], seconds=options["decode_timeout"]) as source:
-        splits = [dataset.split(name) for name in ("train", "val")] if method.traits.trainable else []
+        splits = [dataset.split(name) for name in ("train", "val")] if trains else []
         keys = _keys(cell, method, splits, source, device)
         evaluation = partial(
             Evaluation,
@@ -196,7 +197,8 @@ def run(cell: dict, options: dict, report) -> Path:
         runner_of = partial(
             EpisodicRunner, device=device, work_dir=folder, test=test, seed=protocol["seed"], report=report
         )
-        if method.traits.trainable:
+        bank_store, seconds, sha = None, {}, ""
+        if trains:
             text = encode_text(splits[0])
             method.prepare(text)
             training = _train(cell, options, method, keys, runner_of, evaluation, splits[0], text, source)
@@ -204,7 +206,10 @@ def run(cell: dict, options: dict, report) -> Path:
             test.bank_store = test.bank_store or bank_store
             seconds, sha = training.seconds, training.sha
         else:
-            runner, bank_store, seconds, sha = runner_of(method), None, {}, ""
+            if cell["checkpoint"]:
+                sha = _load_checkpoint(cell, method, encode_text(dataset.split("train")))
+                test.bank_store = test.bank_store or (folder / "bank", f"{keys.embedding}|{sha}")
+            runner = runner_of(method)
         fitted = None
         if method.fits:
             with dataset.training():  # test stays closed
@@ -259,6 +264,15 @@ def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, tex
     load_best(best, method)
     sha = hashlib.sha256(best.read_bytes()).hexdigest()
     return _Training(runner, method, seconds, sha, (folder / "bank", f"{keys.embedding}|{sha}"))
+
+
+def _load_checkpoint(cell: dict, method, text) -> str:
+    """Load the checkpoint that the cell names; returns its SHA-256."""
+    from fsar_bench.checkpoint import load_best
+
+    method.prepare(text)
+    load_best(Path(cell["checkpoint"]), method)
+    return cell["inputs"]["checkpoint"]
 
 
 def _fit(method, evaluation, drawn: dict, bank_store, report) -> dict:
@@ -319,7 +333,7 @@ def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fi
             title=cell["title"],
             paper=cell["paper"],
             config=cell["method"],
-            train=cell.get("train") if method.traits.trainable else None,
+            train=cell.get("train") if keys.training else None,
             fitted=fitted,
         ),
         dataset=results.DatasetRecord(
@@ -344,7 +358,7 @@ def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fi
             resize=backbone.resize,
             crop=backbone.crop,
             class_names=hashlib.sha256(class_names.encode()).hexdigest(),
-            selection_split="val" if method.traits.trainable or fitted else None,
+            selection_split="val" if keys.training or fitted else None,
             reader=test.source.reader_version,
         ),
         backbone=results.BackboneRecord(

@@ -33,7 +33,7 @@ RUN_KEYS: dict[str, Any] = {
     "controls": True,
 }
 CONTROL_KEYS = (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol")  # what applies to controls as well
-NAMED_KEYS = ("methods", "dataset", "backbone", "pretrained", "matcher", "protocol")
+NAMED_KEYS = ("methods", "dataset", "backbone", "pretrained", "matcher", "protocol", "checkpoint")
 TRAIN_DEFAULTS: dict[str, Any] = {
     "episodes": 1000,
     "shot": None,
@@ -192,10 +192,13 @@ def _cells(method_name: str, dataset: dict, given: dict[str, str]) -> list[dict]
     if "method" not in method or "type" not in method["method"]:
         raise ConfigError(f"The config {path} lacks method=dict(type=...).")
     axes: list[list[tuple[str, str]]] = []
-    for key in (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol", "matcher"):
+    for key in (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol", "matcher", "checkpoint"):
         if key in given:
             axes.append(
-                [(key, v) for v in ([given[key]] if key in ("template", "pretrained") else _several(given[key]))]
+                [
+                    (key, v)
+                    for v in ([given[key]] if key in ("template", "pretrained", "checkpoint") else _several(given[key]))
+                ]
             )
     axes += [[(k, v) for v in _several(given[k])] for k in given if k.startswith(("method.", "train."))]
     return [_cell(method, name, path, dataset, dict(choice)) for choice in itertools.product(*axes)]
@@ -215,7 +218,7 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         if config["method"]["matcher"]["type"] != chosen["matcher"]:
             config["method"]["matcher"] = {"type": chosen["matcher"]}
         changed["matcher"] = chosen["matcher"]
-    changed |= {key: Path(chosen[key]).name for key in ("pretrained",) if key in chosen}
+    changed |= {key: Path(chosen[key]).name for key in ("pretrained", "checkpoint") if key in chosen}
     for key, value in chosen.items():
         part, _, argument = key.rpartition(".")
         if part == "method.matcher" and "matcher" in chosen:  # its arguments are known when it is built
@@ -253,6 +256,8 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         "reader": chosen.get("reader", CELL_KEYS["reader"]),
         "inputs": _inputs(dataset["dataset"], backbone, modules, folder),
     }
+    if "checkpoint" in chosen:
+        cell["inputs"]["checkpoint"] = _checkpoint(chosen["checkpoint"], method, name)
     # What follows does not change results, so it is not part of the hash.
     return cell | {
         "hash": digest(cell),
@@ -266,7 +271,18 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         "dataset_title": dataset.get("title", dataset["dataset"]["name"]),
         "synthetic": dataset.get("synthetic", False),
         "whole_up_to": dataset.get("whole_clips_up_to", 0),
+        "checkpoint": str(Path(chosen["checkpoint"]).expanduser().resolve()) if "checkpoint" in chosen else None,
     }
+
+
+def _checkpoint(path: str, method: dict, name: str) -> str:
+    """SHA-256 of a checkpoint file."""
+    file = Path(path).expanduser()
+    if "train" not in method:
+        raise ConfigError(f"{name} is training-free, so checkpoint={path} does not apply to it.")
+    if not file.is_file():
+        raise ConfigError(f"The checkpoint {path} does not exist (looked for {file.resolve()}).")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _check_train(train: dict) -> None:

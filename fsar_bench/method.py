@@ -161,6 +161,15 @@ class FewShotMethod(BaseModel):
         """
         raise NotImplementedError
 
+    @classmethod
+    def from_official(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Trained state (see `checkpoint.trainable_state`) of the tensors of an official checkpoint, by their names there.
+
+        Raises:
+            ConfigError: there is no official code, or the tensors are not what it writes.
+        """
+        raise ConfigError(f"{cls.__name__} has no official checkpoints to convert.")
+
     def fit(self, accuracy: Callable[[], float]) -> dict[str, float | str]:
         """Choose weights of the score on val; called after training, once, if `fits`.
 

@@ -11,6 +11,8 @@ Unknown: settings of the ViT rows and of the ensemble rows (no published config 
 
 from __future__ import annotations
 
+import re
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,10 @@ from fsar_bench.modules import ModulationBlock
 from fsar_bench.registry import METHODS
 
 MODES = ("visual", "text", "ensemble")
+OFFICIAL_BLOCK = {  # parts of the block in the official code, and here
+    "0.0.norm": "norm", "0.0.fn.to_q": "to_q", "0.0.fn.to_k": "to_k", "0.0.fn.to_v": "to_v", "0.0.fn.to_out.0": "out",
+    "0.1.net.0": "ffn.0", "0.1.net.3": "ffn.3",
+}  # fmt: skip
 
 
 @METHODS.register_module()
@@ -69,6 +75,30 @@ class CLIPFSAR(FewShotMethod):
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.train_text: Tensor | None = None
         self.traits = Traits(True, True, False, mode != "text" and self.matcher.order_sensitive)
+
+    @classmethod
+    def from_official(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The image tower, the modulation block and the scale of a checkpoint of alibaba-mmai-research/CLIP-FSAR.
+
+        Its text features and anything else are left out: texts are encoded anew from the class names of the protocol.
+        """
+        head = {re.sub(r"^(module\.)?(head\.)?", "", name): tensor for name, tensor in state.items()}
+        out = {
+            f"backbone.clip.visual.{name.removeprefix('backbone.')}": tensor
+            for name, tensor in head.items()
+            if name.startswith("backbone.")
+        }
+        for name, tensor in head.items():
+            for theirs, ours in OFFICIAL_BLOCK.items():
+                if name.startswith(f"context2.layers.{theirs}."):
+                    out[f"modulation.{ours}.{name.rpartition('.')[2]}"] = tensor
+        deeper = [name for name in head if name.startswith("context2.layers.1.")]
+        if "scale" not in head or len(out) < 2 or deeper:
+            why = "its transformer has more than one layer" if deeper else "it lacks backbone., context2. or scale"
+            raise ConfigError(f"This is not a checkpoint of CLIP-FSAR that can be converted: {why}.")
+        return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in out.items()} | {
+            "scale": head["scale"].float().reshape(())
+        }
 
     def prepare(self, class_text: Tensor) -> None:
         """Keep the text features `[classes, C]` of all training classes for the video-text loss."""

@@ -272,6 +272,59 @@ def test_weights_of_the_score_are_chosen_on_val_alone(command, tiny):
     assert by_weights["val"]["protocol"]["selection_split"] == "val"
 
 
+def test_official_checkpoint_is_converted_and_evaluated_without_training(command, tiny):
+    import torch
+
+    from fsar_bench.backbones import CLIPBackbone
+    from fsar_bench.methods.clip_fsar import CLIPFSAR, OFFICIAL_BLOCK
+
+    torch.manual_seed(5)
+    clip = CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32)
+    source = CLIPFSAR(clip, {"type": "OTAM", "smoothing": 0.5}, ffn_width=64)
+    state = {f"head.backbone.{k}": v for k, v in clip.visual.state_dict().items()}
+    for theirs, ours in OFFICIAL_BLOCK.items():
+        layer = source.modulation.get_submodule(ours)
+        state |= {f"head.context2.layers.{theirs}.{k}": v for k, v in layer.state_dict().items()}
+    state["head.scale"] = torch.tensor([2.5])
+    official = command.folder / "checkpoint_epoch_00014.pyth"
+    torch.save({"epoch": 14, "model_state": state, "optimizer_state": {}, "cfg": "TRAIN: ..."}, official)
+    common = (f"dataset={tiny}", "backbone=tiny_clip")
+    done = command("convert", "clip_fsar", official.name, *common, "out=ours.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert f"fsar-bench run methods=clip_fsar checkpoint=ours.safetensors {' '.join(common)}" in done.stdout
+    from safetensors.torch import load_file
+
+    ours = load_file(command.folder / "ours.safetensors")
+    assert torch.equal(ours["backbone.clip.visual.proj"], clip.visual.proj)
+    assert torch.equal(ours["modulation.ffn.3.bias"], source.modulation.ffn[3].bias)
+    assert ours["scale"] == 2.5
+    run = (
+        "run",
+        "methods=clip_fsar",
+        "checkpoint=ours.safetensors",
+        *common,
+        "method.mode=visual,text",
+        "episodes=300",
+    )
+    done = command(*run)
+    assert done.returncode == 0, done.stderr
+    results = results_of(command, "clip_fsar")
+    assert len(results) == 2
+    assert {r["training_key"] for r in results} == {r["protocol"]["selection_split"] for r in results} == {None}
+    assert not list((command.folder / "work_dirs").rglob("last.pt"))
+    again = command("convert", "clip_fsar", official.name, *common, "out=ours.safetensors")
+    assert again.returncode == 1
+    assert "ours.safetensors exists" in again.stderr
+    official.write_bytes(official.read_bytes()[:5000])
+    cut = command("convert", "clip_fsar", official.name, *common, "out=cut.safetensors")
+    assert cut.returncode == 1
+    assert "is damaged or not one of tensors" in cut.stderr
+    wrong = command("run", "methods=otam", "checkpoint=ours.safetensors", *common)
+    assert "does not fit this method" in wrong.stderr
+    free = command("run", "methods=otam_frozen", "checkpoint=ours.safetensors", *common)
+    assert "otam_frozen is training-free" in free.stderr
+
+
 def test_backbone_without_text(command, tiny):
     tiny.write_text(tiny.read_text().replace("controls = []", 'controls = ["zero_shot", "prototype_frozen"]'))
     done = command(

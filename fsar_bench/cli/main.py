@@ -35,8 +35,9 @@ def run(pairs: Pairs = None) -> None:
     \b
     Keys: methods, dataset (synthact), backbone, pretrained, matcher, protocol, way (5), shot (1), query (1),
     episodes (10000), seed (0), frames (8), template, reader (decord), device (auto), out (./leaderboards),
-    work_dir (./work_dirs), workers (2), decode_timeout (60), score_batch (250), checkpoint_seconds (30),
-    overwrite (false; true scores again, delete work_dirs to train again), controls (true), method.* and train.*
+    work_dir (./work_dirs), checkpoint (evaluate this file instead of training), workers (2), decode_timeout (60),
+    score_batch (250), checkpoint_seconds (30), overwrite (false; true scores again, delete work_dirs to train again),
+    controls (true), method.* and train.*
     """
     from fsar_bench.cli.run import run_command
 
@@ -95,6 +96,22 @@ def check(
 
     given = methods or []
     raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g]))
+
+
+@app.command()
+def convert(
+    method: Annotated[str, typer.Argument(help="Name of the method.")],
+    checkpoint: Annotated[str, typer.Argument(help="The official checkpoint.")],
+    pairs: Pairs = None,
+) -> None:
+    """Turn an official checkpoint into one that `run … checkpoint=FILE` evaluates.
+
+    \b
+    fsar-bench convert clip_fsar checkpoint_epoch_00014.pyth backbone=vit_b_16 out=clip_fsar.safetensors
+    """
+    from fsar_bench.cli.convert import convert_command
+
+    raise typer.Exit(convert_command(method, checkpoint, pairs or []))
 
 
 @app.callback(invoke_without_command=True)

@@ -7,25 +7,24 @@ import pytest
 import torch
 from helpers import GivenFeatures, score_features
 
+from fsar_bench.errors import ConfigError
 from fsar_bench.method import EpisodeBatch
 from fsar_bench.methods.clip_fsar import CLIPFSAR
 from fsar_bench.modules import ModulationBlock
 
 
+def official(arrays: dict) -> dict[str, torch.Tensor]:
+    """Golden weights under the names that the official code gives them, with an image tower of one tensor."""
+    block = {k.removeprefix("clipfsar."): torch.from_numpy(v) for k, v in arrays.items() if ".context2." in k}
+    scale = torch.tensor([float(arrays["clipfsar.scale"])])
+    return {f"head.{k}": v for k, v in {**block, "scale": scale, "backbone.proj": torch.zeros(3, 2)}.items()}
+
+
 def from_golden(arrays: dict, **changes) -> CLIPFSAR:
     method = CLIPFSAR(GivenFeatures(16), {"type": "OTAM", "smoothing": 0.5}, **changes).eval()
-    names = {
-        "norm": "0.0.norm", "to_q": "0.0.fn.to_q", "to_k": "0.0.fn.to_k", "to_v": "0.0.fn.to_v",
-        "out": "0.0.fn.to_out.0", "ffn.0": "0.1.net.0", "ffn.3": "0.1.net.3",
-    }  # fmt: skip
-    state = {}
-    for ours, theirs in names.items():
-        for kind in ("weight", "bias"):
-            key = f"clipfsar.context2.layers.{theirs}.{kind}"
-            if key in arrays:
-                state[f"{ours}.{kind}"] = torch.from_numpy(arrays[key])
-    method.modulation.load_state_dict(state)
-    method.scale.data = torch.tensor(float(arrays["clipfsar.scale"]))
+    state = CLIPFSAR.from_official(official(arrays))
+    assert state.pop("backbone.clip.visual.proj").shape == (3, 2)
+    method.load_state_dict(state)
     return method
 
 
@@ -148,3 +147,15 @@ def test_loss_trains_encoder_block_and_scale(backbone):
     finally:
         backbone.requires_grad_(False)
         backbone.zero_grad(set_to_none=True)
+
+
+def test_foreign_checkpoints_are_refused():
+    with pytest.raises(ConfigError, match="it lacks backbone"):
+        CLIPFSAR.from_official({"head.scale": torch.ones(1)})
+    deep = {
+        "head.scale": torch.ones(1),
+        "head.backbone.x": torch.ones(1),
+        "head.context2.layers.1.0.norm.weight": torch.ones(1),
+    }
+    with pytest.raises(ConfigError, match="more than one layer"):
+        CLIPFSAR.from_official(deep)
