@@ -172,7 +172,7 @@ def run(cell: dict, options: dict, report) -> Path:
         )
     backbone = method.backbone.to(device)
     read = ReadPlan(
-        cell["reader"], backbone.resize, backbone.crop, protocol["frames"], cell["whole_up_to"],
+        "images" if dataset.frames else cell["reader"], backbone.resize, backbone.crop, protocol["frames"], cell["whole_up_to"],
         tuple(cell["custom_imports"]), cell["folder"],
     )  # fmt: skip
 
@@ -344,7 +344,7 @@ def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fi
             fingerprint=split.fingerprint,
             classes=len(split.list.classes),
             clips=len(split.clips),
-            coverage=1.0,
+            coverage=split.coverage,
             controls=cell["controls"],
         ),
         protocol=results.ProtocolRecord(

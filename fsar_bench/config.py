@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.paths import is_weight_file, weight_files
+from fsar_bench.paths import annotation_file, is_weight_file, weight_files
 from fsar_bench.protocol import Protocol
 from fsar_bench.settings import coerce, digest, merge, override, parse_pairs
 
@@ -44,7 +44,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "clip_grad": 1.0,
     "warmup": 0.05,
     "val_episodes": 1000,
-    "val_interval": 200,
+    "val_interval": 208,
     "amp": "auto",
 }
 
@@ -312,13 +312,7 @@ def _modules(method: dict, path: Path) -> tuple[list[str], str | None]:
 
 def _inputs(dataset: dict, backbone: dict, modules: list[str], folder: str | None) -> dict[str, str]:
     """SHA-256 of the files that a cell depends on, where they are files: a changed file is another cell."""
-    from fsar_bench.data.dataset import BUILTIN as DATA
-
-    annotation = dataset["annotation"]
-    if annotation.startswith("builtin:"):
-        files = {"annotation": DATA / annotation.removeprefix("builtin:") / "annotation.json"}
-    else:
-        files = {"annotation": Path(annotation).expanduser()}
+    files = {"annotation": annotation_file(dataset["annotation"])}
     pretrained = backbone.get("pretrained")
     if pretrained == "builtin":
         folder_of_weights = find_spec("fsar_bench").submodule_search_locations[0]

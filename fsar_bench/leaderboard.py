@@ -35,6 +35,11 @@ class Board:
         return (
             f"{p.episodes} episodes, {p.query} query a class, {d.classes} {p.split} classes, {d.clips} clips, {p.frames} frames; "
             f"plan {p.plan[:12]}, seed {p.seed}, class texts {p.template!r}, reader {p.reader}."
+            + (
+                f" Coverage {100 * d.coverage:.2f} %: missing clips are replaced within their episodes."
+                if d.coverage < 1
+                else ""
+            )
         )
 
     def _ranked(self) -> list[tuple[Result, dict]]:

@@ -44,6 +44,7 @@ class TrainEpisodes:
             episodes=train["episodes"],
             seed=seed,
             purpose="train",
+            missing=split.missing,
         )
         self.dataset = split  # MMEngine's hooks look for a loader's dataset
         self._ahead: dict[int, tuple[list[Request], list]] = {}
@@ -103,7 +104,7 @@ class Evaluation:
 
     @cached_property
     def plan(self) -> EpisodePlan:
-        return EpisodePlan.sample(self.split.list, purpose=self.name, **self.episodes)
+        return EpisodePlan.sample(self.split.list, purpose=self.name, missing=self.split.missing, **self.episodes)
 
     @cached_property
     def class_text(self) -> Tensor:

@@ -3,11 +3,11 @@
 Followed: the official code (alibaba-mmai-research/MoLo): HyRSM's positions, one transformer layer a branch with a learned class
 token, motion as conv(map of t+1) - map of t, a decoder that rebuilds the differences of RGB frames, Bi-MHM with epsilon in the
 cosine, motion distance weighted 0.3, contrast terms 0.05 each, classification of the sum of both branches' means.
-Differs: every loss is divided by the episodes of an update, the reconstruction too, which the code does not divide: its
-weight w_r is `reconstruction_weight` = w_r times these episodes here. AdamW instead of Adam; the decoder's three steps
-multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for patches of 12 pixels); evaluation on the suite's
-own episodes, selection on val.
-Unknown: nothing; class weight (0.1 to 0.8) and reconstruction weight (0.05 or 0.1) are per dataset there.
+Differs: all losses are divided alike; the code divides all but the reconstruction by 4 (one episode on each of four GPUs), so
+its weight w_r of 0.05 or 0.1 is `reconstruction_weight` 0.2 or 0.4 here. AdamW instead of Adam; the decoder's three steps
+multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for patches of 12 pixels); evaluation on the suite's own
+episodes, selection on val.
+Unknown: nothing; class weight (0.1 to 0.8), w_r and the scales A and B of the positions (Kinetics 2048, 0.02) are per dataset.
 """
 
 from __future__ import annotations
@@ -45,13 +45,17 @@ class Branch(nn.Module):
 
     Args:
         width: D.
+        input_scale: A; the sequence is multiplied by sqrt(D / A).
+        position_scale: B, factor of the positions.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, input_scale: float, position_scale: float) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.randn(1, 1, width))
-        self.positions = SinusoidalPositions(width, scale=1.0, dropout=0.1, frequency_power=2, pair_frequency=False)
-        self.factor = math.sqrt(width / 10.0)
+        self.positions = SinusoidalPositions(
+            width, scale=position_scale, dropout=0.1, frequency_power=2, pair_frequency=False
+        )
+        self.factor = math.sqrt(width / input_scale)
         self.block = ModulationBlock(width, ffn_width=2048)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +89,9 @@ class MoLo(FewShotMethod):
         motion_weight: weight of the motion branch's distance.
         class_weight: w_c, weight of the classification of training classes.
         contrast_weight: weight of each of the four contrast terms.
-        reconstruction_weight: w_r, weight of the mean squared error of rebuilt frame differences.
+        reconstruction_weight: weight of the mean squared error of rebuilt frame differences (4 w_r, see above).
+        input_scale: A, for both branches.
+        position_scale: B, for both branches.
     """
 
     role_free = True
@@ -100,7 +106,9 @@ class MoLo(FewShotMethod):
         motion_weight: float = 0.3,
         class_weight: float = 0.15,
         contrast_weight: float = 0.05,
-        reconstruction_weight: float = 0.05,
+        reconstruction_weight: float = 0.2,
+        input_scale: float = 10.0,
+        position_scale: float = 1.0,
     ) -> None:
         super().__init__(backbone)
         self.tune(tune)
@@ -109,7 +117,9 @@ class MoLo(FewShotMethod):
         self.matcher, self.motion_matcher = build_matcher(matcher, D), build_matcher(matcher, D)
         self.motion_weight, self.class_weight = motion_weight, class_weight
         self.contrast_weight, self.reconstruction_weight = contrast_weight, reconstruction_weight
-        self.appearance, self.motion = Branch(D), Branch(D)
+        self.appearance, self.motion = (
+            Branch(D, input_scale=input_scale, position_scale=position_scale) for _ in range(2)
+        )
         self.reduce = nn.Conv3d(D, small, 3, padding=1)
         self.conv = nn.Conv2d(small, small, 3, padding=1)
         self.expand = nn.Conv2d(small, D, 1)

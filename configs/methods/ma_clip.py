@@ -33,4 +33,4 @@ method = dict(
     dropout=0.2,  # not in the paper; CLIP-FSAR's code
 )
 # Optimiser, learning rate, accumulation: not in the paper; AIM's AdamW, 16 tasks an update as in the first author's SloshNet.
-train = dict(episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4), val_interval=1000)
+train = dict(episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4), val_interval=1008)

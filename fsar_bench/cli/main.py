@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -96,6 +97,45 @@ def check(
 
     given = methods or []
     raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g]))
+
+
+data = typer.Typer(no_args_is_help=True, help="Real datasets: import published lists, find clips on a disk.")
+app.add_typer(data, name="data")
+
+
+@data.command(name="import")
+def import_(
+    dataset: Annotated[
+        str, typer.Argument(help="hmdb51, ucf101, kinetics100, ssv2_small, ssv2_full or epic_kitchens.")
+    ],
+    lists: Annotated[Path, typer.Option("--lists", help="Folder of the published list files, or one file.")],
+    accept: Annotated[bool, typer.Option("--accept", help="Keep lists that are none of the known ones.")] = False,
+) -> None:
+    """Read published split lists of any repository, and say which list it is.
+
+    \b
+    fsar-bench data import kinetics100 --lists ~/CMN/kinetics-100
+    """
+    from fsar_bench.cli.data import import_command
+
+    raise typer.Exit(import_command(dataset, lists.expanduser(), accept=accept))
+
+
+@data.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset, or custom.")],
+    root: Annotated[Path, typer.Option("--root", help="Folder of the clips (custom: or a CSV).")],
+) -> None:
+    """Find the clips of a dataset on this disk, whatever the layout, and write its annotation.
+
+    \b
+    fsar-bench data prepare hmdb51 --root /data/hmdb51
+    fsar-bench data prepare custom --root /data/mine        (train/CLASS/CLIP, val/…, test/…)
+    fsar-bench data prepare custom --root /data/mine.csv    (columns path, class, split, text)
+    """
+    from fsar_bench.cli.data import prepare_command
+
+    raise typer.Exit(prepare_command(dataset, root.expanduser()))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,28 +12,31 @@ from pathlib import Path
 
 from fsar_bench.episodes import ClipList
 from fsar_bench.errors import ConfigError, DataError, ProtocolError
+from fsar_bench.paths import annotation_file
 
 BUILTIN = Path(__file__).with_name("builtin")
+GONE = Path("missing")  # stands for the path of a clip that is not on this disk
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: its id, class, file, and the SHA-256 of the file where the annotation records it."""
+    """One clip: its id, class, file, the SHA-256 where the annotation records it, and whether the whole file identifies it."""
 
     id: str
     class_name: str
     path: Path
     sha256: str | None = None
+    whole: bool = True
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of the file.
+        """SHA-256 of the file; of a sample of it (see `_sample`) where the annotation records none, as for prepared datasets.
 
         Raises:
             DataError: the file is missing, empty, or not the one that the annotation describes.
         """
         try:
-            data = self.path.read_bytes()
+            data = self.path.read_bytes() if self.whole else _sample(self.path)
         except OSError as error:
             raise DataError(
                 f"Clip {self.id!r} cannot be read: {self.path} ({error.strerror}). Restore the file."
@@ -48,23 +52,43 @@ class Clip:
         return digest
 
 
+def _sample(path: Path) -> bytes:
+    """What tells a clip apart without reading all of it: size, first and last 64 KiB; of a folder its images' names and sizes."""
+    if path.is_dir():
+        inside = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
+        return repr(inside).encode() if inside else b""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(1 << 16)
+        file.seek(max(0, size - (1 << 16)))
+        return f"{size}|".encode() + first + file.read() if size else b""
+
+
 @dataclass(frozen=True)
 class Split:
-    """The clips of one split, in the order of their `ClipList`."""
+    """The clips of one split, in the order of their `ClipList`; `missing` holds the ids of those that are not on this disk."""
 
     name: str
     list: ClipList
     clips: tuple[Clip, ...]
     texts: tuple[str, ...]
     reverse: tuple[int, ...]  # number of the time-reversed class, or -1
+    missing: frozenset[str] = frozenset()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and contents of all clips. Reads every file once."""
+        """SHA-256 over ids and contents of all clips that are here. Reads every file once (prepared datasets: a sample of it)."""
         sha = hashlib.sha256()
         for clip in self.clips:
+            if clip.id in self.missing:
+                continue
             sha.update(f"{clip.class_name}\t{clip.id}\t{clip.content}\n".encode())
         return sha.hexdigest()
+
+    @property
+    def coverage(self) -> float:
+        """Share of the list that is on this disk."""
+        return 1 - len(self.missing) / len(self.clips)
 
     @property
     def class_of(self) -> list[int]:
@@ -76,12 +100,16 @@ class Dataset:
     """A dataset read from an annotation file.
 
     The annotation is JSON: `classes` (name, text, split, group, optionally reverse_of) and `clips` (id, class, path relative
-    to the annotation, optionally sha256). A variant keeps some groups.
+    to the annotation or None for a missing clip, optionally sha256); `kind` is "frames" where clips are folders of images. A
+    variant keeps some groups.
 
     Args:
         name: name of the dataset or variant.
-        annotation: path of the annotation, or "builtin:NAME".
+        annotation: path of the annotation, "builtin:NAME", or "prepared:NAME" for what `fsar-bench data prepare` stored.
         groups: groups of classes to keep; None keeps all.
+
+    Attributes:
+        frames: clips are folders of images.
 
     Raises:
         DataError: the annotation is missing or damaged.
@@ -90,13 +118,21 @@ class Dataset:
 
     def __init__(self, name: str, annotation: str, groups: list[str] | None = None) -> None:
         self.name = name
-        path = Path(annotation).expanduser()
-        if annotation.startswith("builtin:"):
-            path = BUILTIN / annotation.removeprefix("builtin:") / "annotation.json"
+        path = annotation_file(annotation)
+        if annotation.startswith("prepared:") and not path.exists():
+            known = annotation.removeprefix("prepared:")
+            raise DataError(
+                f"The dataset {known} is not prepared on this machine (looked for {path}). Run fsar-bench data prepare {known} "
+                "--root DIR with the folder of your clips."
+            )
         try:
             table = json.loads(path.read_text())
+            self.frames = table.get("kind") == "frames"
             classes = {row["name"]: row for row in table["classes"]}
-            rows = [(row["class"], row["id"], path.parent / row["path"], row.get("sha256")) for row in table["clips"]]
+            rows = [
+                (row["class"], row["id"], GONE if row["path"] is None else path.parent / row["path"], row.get("sha256"))
+                for row in table["clips"]
+            ]
             lacking = [n for n, row in classes.items() if not {"text", "split"} <= set(row)]
             strangers = sorted({row[0] for row in rows} - set(classes))
         except OSError as error:
@@ -114,6 +150,7 @@ class Dataset:
             raise ConfigError(f"Dataset {name!r} has no group {sorted(set(groups) - known)}; it has {sorted(known)}.")
         self._classes = {n: row for n, row in classes.items() if not groups or row.get("group") in groups}
         self._rows = [row for row in rows if row[0] in self._classes]
+        self._whole = not annotation.startswith("prepared:")
         self._closed: str | None = None
         self._splits: dict[str, Split] = {}
 
@@ -146,11 +183,12 @@ class Dataset:
             raise ProtocolError(f"Dataset {self.name!r} has no clips in its {name!r} split.")
         clip_list = ClipList.of(list(rows))
         clips = tuple(
-            Clip(clip, class_name, *rows[class_name, clip])
+            Clip(clip, class_name, *rows[class_name, clip], whole=self._whole)
             for class_name, ids in zip(clip_list.classes, clip_list.clips, strict=True)
             for clip in ids
         )
         number = {class_name: i for i, class_name in enumerate(clip_list.classes)}
         meta = [self._classes[class_name] for class_name in clip_list.classes]
         reverse = tuple(number.get(row.get("reverse_of"), -1) for row in meta)
-        return Split(name, clip_list, clips, tuple(row["text"] for row in meta), reverse)
+        missing = frozenset(clip.id for clip in clips if clip.path == GONE)
+        return Split(name, clip_list, clips, tuple(row["text"] for row in meta), reverse, missing)

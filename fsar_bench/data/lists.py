@@ -150,7 +150,7 @@ def _parse(path: Path, split: str, known: ClassTable):
         if not slash and known.find(line):
             raise DataError(
                 f"{path} lists classes, not videos ({line!r}). The classes of {known.title} ship with fsar-bench: where every "
-                f"clip of a class belongs to it, no list is needed. Go on with fsar-bench data prepare {known.dataset} --root DIR."
+                f"clip of a class belongs to it, no list is needed. Next: fsar-bench data prepare {known.dataset} --root DIR."
             )
         if not slash or not name or not video:
             raise DataError(f"{path}, line {number} is in none of the known syntaxes: {line[:80]!r}.")

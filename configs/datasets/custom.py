@@ -1,0 +1,9 @@
+"""A dataset of one's own: a folder split/class/clip, or a CSV with the columns path, class, split and perhaps text.
+
+Prepare: fsar-bench data prepare custom --root DIR
+"""
+
+title = "Custom"
+dataset = dict(name="custom", annotation="prepared:custom")
+backbone = "vit_b_16"
+controls = ["zero_shot", "prototype_frozen"]

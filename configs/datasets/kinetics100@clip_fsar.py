@@ -1,0 +1,21 @@
+"""Kinetics-100 (64 / 12 / 24 classes of 100 clips), the lists of the CLIP-FSAR lineage; the other lineage is another dataset.
+
+Prepare: fsar-bench data import kinetics100 --lists DIR, then fsar-bench data prepare kinetics100@clip_fsar --root DIR
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+"""
+
+title = "Kinetics-100, CLIP-FSAR lineage"
+dataset = dict(name="kinetics100@clip_fsar", annotation="prepared:kinetics100@clip_fsar")
+backbone = "vit_b_16"
+controls = ["zero_shot", "prototype_frozen"]
+methods = dict(
+    clip_fsar=dict(method=dict(class_weight=1.5), train=dict(optimizer=dict(lr=1e-5))),
+    hyrsm=dict(
+        method=dict(class_weight=0.4, input_scale=2048.0, position_scale=0.01), train=dict(optimizer=dict(lr=2.2e-5))
+    ),
+    molo=dict(
+        method=dict(class_weight=0.1, reconstruction_weight=0.4, input_scale=2048.0, position_scale=0.02),
+        train=dict(optimizer=dict(lr=2e-5)),
+    ),
+    ma_clip=dict(train=dict(episodes=1008, val_interval=112)),  # table 9 of the paper: 1,000 tasks
+)

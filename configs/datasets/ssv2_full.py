@@ -1,0 +1,15 @@
+"""Something-Something V2, Full (64 / 12 / 24 classes, all clips; Cao et al., CVPR 2020).
+
+Prepare: fsar-bench data import ssv2_full --lists DIR, then fsar-bench data prepare ssv2_full --root DIR
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+"""
+
+title = "SSv2-Full"
+dataset = dict(name="ssv2_full", annotation="prepared:ssv2_full")
+backbone = "vit_b_16"
+controls = ["zero_shot", "prototype_frozen"]
+methods = dict(
+    clip_fsar=dict(method=dict(class_weight=3.0), train=dict(optimizer=dict(lr=5e-5))),
+    hyrsm=dict(method=dict(class_weight=0.6), train=dict(optimizer=dict(lr=1e-4))),
+    molo=dict(method=dict(class_weight=0.8, reconstruction_weight=0.4), train=dict(optimizer=dict(lr=1e-4))),
+)

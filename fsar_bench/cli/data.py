@@ -1,0 +1,105 @@
+"""`fsar-bench data`: published lists in, clips on a disk found, annotations out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from fsar_bench.data import prepare as preparing
+from fsar_bench.data.classes import SPLITS, table
+from fsar_bench.data.lists import PublishedList, read_lists, recognise
+from fsar_bench.errors import ConfigError, DataError
+
+SHOWN = 10  # names of one kind of fault
+
+
+def import_command(dataset: str, lists: Path, *, accept: bool) -> int:
+    """Read published lists, say which lineage they are and what is wrong with them, and keep them; returns the exit code."""
+    console = Console(soft_wrap=True, highlight=False)
+    read = read_lists(dataset, lists)
+    for split in SPLITS:
+        rows = read.rows.get(split)
+        if rows:
+            console.print(f"{split}: {len({name for name, _ in rows})} classes, {len(rows)} videos")
+    _faults(console, read)
+    lineage, differences = recognise(read)
+    console.print(lineage.title if lineage else "\n".join(differences))
+    base, _, wanted = dataset.partition("@")
+    if lineage is None and not accept:
+        raise DataError(
+            f"These are not the lists of {table(dataset).title} that others use. Results on them compare with nothing published: "
+            "say --accept to use them all the same."
+        )
+    if lineage and wanted and lineage.name != wanted:
+        raise DataError(f"These are the lists of {base}@{lineage.name}, not of {dataset}.")
+    name = dataset
+    if f"{base}@{lineage.name}" in preparing.known_names() if lineage else False:
+        name = f"{base}@{lineage.name}"
+    if name not in preparing.known_names():
+        raise ConfigError(
+            f"{base} has several lists: name one of {', '.join(n for n in preparing.known_names() if n.startswith(base))}."
+        )
+    path = preparing.store_list(name, read, lineage.name if lineage else "")
+    console.print(f"kept as {path}. Next: fsar-bench data prepare {name} --root DIR")
+    return 0
+
+
+def _faults(console: Console, read: PublishedList) -> None:
+    kinds = {
+        "stands twice": [f"{split}: {name}/{video}" for split, name, video in read.duplicates],
+        "stands in several splits": [f"{video} ({', '.join(splits)})" for video, splits in read.in_two_splits.items()],
+        "has several spellings": [f"{name} ({', '.join(found)})" for name, found in read.spellings.items()],
+        "is in another split": read.misplaced,
+    }
+    for what, rows in kinds.items():
+        for row in rows[:SHOWN]:
+            console.print(f"[yellow]{what}[/]: {escape(row)}")
+        if len(rows) > SHOWN:
+            console.print(f"[yellow]{what}[/]: {len(rows) - SHOWN} more")
+
+
+def prepare_command(dataset: str, root: Path) -> int:
+    """Find the clips of a dataset, say what is missing, and write its annotation; returns the exit code."""
+    preparing.check_name(dataset)
+    console = Console(soft_wrap=True, highlight=False)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as bar:
+        task = bar.add_task("looking for clips")
+
+        def progress(count: int) -> None:
+            bar.update(task, description=f"looking for clips: {count}")
+
+        if dataset == "custom":
+            found = preparing.prepare_custom(dataset, root, progress)
+        else:
+            found = preparing.prepare(dataset, root, progress)
+    path = preparing.store(found)
+    report = Table("split", "classes", "clips found", "of", "coverage %", box=None, pad_edge=False)
+    for split, classes in found.coverage().items():
+        here, listed = (sum(pair[i] for pair in classes.values()) for i in (0, 1))
+        report.add_row(split, str(len(classes)), str(here), str(listed), f"{100 * here / listed:.2f}")
+    console.print(report)
+    gaps = [
+        (split, name, *pair)
+        for split, classes in found.coverage().items()
+        for name, pair in classes.items()
+        if pair[0] < pair[1]
+    ]
+    for split, name, here, listed in sorted(gaps, key=lambda gap: gap[2] / gap[3])[:SHOWN]:
+        console.print(f"{split}, {escape(name)}: {here} of {listed}")
+    if len(gaps) > SHOWN:
+        console.print(f"{len(gaps) - SHOWN} more classes lack clips")
+    for clip, taken in sorted(found.ambiguous.items())[:SHOWN]:
+        console.print(f"[yellow]several files[/] have {escape(clip)}; taken: {escape(taken)}")
+    if len(found.ambiguous) > SHOWN:
+        console.print(f"[yellow]several files[/] have {len(found.ambiguous) - SHOWN} more clips")
+    if found.missing:
+        console.print(f"{len(found.missing)} clips are missing; their ids: {path.with_name('missing.txt')}")
+        console.print(
+            "The episodes stay those of the full list: a missing clip is replaced within its episode, and the row says so."
+        )
+    console.print(f"annotation: {path}\nNext: fsar-bench run methods=otam_frozen dataset={dataset}")
+    return 0

@@ -1,0 +1,213 @@
+"""From a disk to a leaderboard row: small trees of real clips in every layout, lists written by hand, missing clips."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import pytest
+
+from fsar_bench.data import prepare as preparing
+from fsar_bench.data.classes import table
+from fsar_bench.data.dataset import BUILTIN, Dataset
+from fsar_bench.errors import DataError
+
+WAYS, CLIPS = 5, 3
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch) -> Path:
+    """A private folder of prepared datasets."""
+    monkeypatch.setenv("FSAR_BENCH_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def videos() -> list[Path]:
+    folder = BUILTIN / "synthact"
+    rows = [r for r in json.loads((folder / "annotation.json").read_text())["clips"] if r["class"]]
+    return [folder / row["path"] for row in rows[:: len(rows) // (WAYS * CLIPS + 1)]]
+
+
+def classes(dataset: str, split: str = "test") -> list:
+    return [c for c in table(dataset).classes if c.split == split][:WAYS]
+
+
+def frames_of(video: Path, folder: Path, count: int = 8) -> None:
+    """The first frames of a video as images, as the TRX family extracts them."""
+    folder.mkdir(parents=True)
+    with av.open(str(video)) as container:
+        for number, frame in enumerate(container.decode(video=0), 1):
+            frame.to_image().save(folder / f"{number:08d}.jpg", quality=90)
+            if number == count:
+                return
+
+
+LAYOUTS = {  # dataset -> (path of clip number i of a class below the root, list line or None where classes suffice)
+    "hmdb51": (lambda c, i: f"videos/{c.name}/Movie{i}_{c.name}_f_cm_np1_ri_med_{i}.avi", None),
+    "ucf101": (lambda c, i: f"UCF-101/{c.name}/v_{c.name}_g0{i + 1}_c01.avi", None),
+    "kinetics100@cmn": (
+        lambda c, i: f"any/where/{c.number:02d}aaaaaaaa{i}_000010_000020.mkv",
+        lambda c, i: f"{c.name}/{c.number:02d}aaaaaaaa{i}_000010_000020",
+    ),
+    "kinetics100@clip_fsar": (
+        lambda c, i: f"val_256/{c.name.replace(' ', '_')}/{c.number:02d}aaaaaaaa{i}.mp4",
+        lambda c, i: f"test{c.number}//val_256/{c.name.replace(' ', '_')}/{c.number:02d}aaaaaaaa{i}_000010_000020.mp4",
+    ),
+    "ssv2_small": (lambda c, i: f"20bn/{c.number}{i}77.webm", lambda c, i: f"test{c.number}/{c.number}{i}77"),
+    "ssv2_full": (lambda c, i: f"{c.number}{i}88.mp4", lambda c, i: f"{c.label}/{c.number}{i}88"),
+    "epic_kitchens": (
+        lambda c, i: f"clips_256/P0{c.number}_1_{i}.MP4",
+        lambda c, i: f"test{c.number}//clips_256/P0{c.number}_1_{i}.MP4",
+    ),
+}
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_import_prepare_and_run(command, tmp_path, videos, dataset):
+    place, line = LAYOUTS[dataset]
+    source, lines = iter(videos), []
+    for c in classes(dataset):
+        for i in range(CLIPS):
+            path = tmp_path / "disk" / place(c, i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(next(source), path)
+            if line:
+                lines.append(line(c, i))
+    if line:
+        (tmp_path / "lists").mkdir()
+        (tmp_path / "lists" / "testlist.txt").write_text("\n".join(lines))
+        refused = command("data", "import", dataset, "--lists", "lists")
+        assert refused.returncode == 1
+        assert f"{WAYS * CLIPS} extra test clips in {WAYS} classes" in refused.stdout
+        assert "say --accept" in refused.stderr
+        done = command("data", "import", dataset, "--lists", "lists", "--accept")
+        assert done.returncode == 0, done.stderr
+        assert f"test: {WAYS} classes, {WAYS * CLIPS} videos" in done.stdout
+    done = command("data", "prepare", dataset, "--root", "disk")
+    assert done.returncode == 0, done.stderr
+    assert "100.00" in done.stdout
+    run = ("run", "methods=otam_frozen", f"dataset={dataset}", "backbone=tiny_clip", "episodes=50", "controls=false")
+    done = command(*run)
+    assert done.returncode == 0, done.stderr
+    page = (command.folder / "leaderboards" / f"{dataset}.md").read_text()
+    assert f"{WAYS} test classes, {WAYS * CLIPS} clips" in page
+    assert "Coverage" not in page
+    lines = (tmp_path / "data" / dataset / "mmaction2_test.txt").read_text().splitlines()
+    assert len(lines) == WAYS * CLIPS
+    assert {line.rsplit(" ", 1)[1] for line in lines} == set("01234")
+
+
+def test_missing_clips_are_replaced_and_said(command, tmp_path, videos):
+    lines = []
+    for c in classes("ssv2_small"):
+        for i in range(CLIPS + 1):
+            lines.append(f"test{c.number}/{c.number}{i}77")
+            if (c.number, i) not in {(0, 2), (3, 0)}:
+                frames_of(videos[i], tmp_path / "frames" / f"{c.number}{i}77")
+    (tmp_path / "test_few_shot.txt").write_text("\n".join(lines))
+    assert command("data", "import", "ssv2_small", "--lists", "test_few_shot.txt", "--accept").returncode == 0
+    done = command("data", "prepare", "ssv2_small", "--root", "frames")
+    assert done.returncode == 0, done.stderr
+    assert "90.00" in done.stdout
+    assert f"test, {classes('ssv2_small')[0].name}: 3 of 4" in done.stdout
+    assert (tmp_path / "data" / "ssv2_small" / "missing.txt").read_text().count("\n") == 2
+    done = command(
+        "run", "methods=otam_frozen", "dataset=ssv2_small", "backbone=tiny_clip", "episodes=200", "controls=false"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(data for name, data in command.outputs().items() if name.endswith("result.json")))
+    assert result["dataset"]["coverage"] == pytest.approx(0.9)
+    assert result["protocol"]["plan"] != result["protocol"]["realised"]
+    assert result["protocol"]["reader"].startswith("images (opencv")
+    page = (command.folder / "leaderboards" / "ssv2_small.md").read_text()
+    assert "Coverage 90.00 %: missing clips are replaced within their episodes." in page
+
+
+@pytest.mark.parametrize("form", ["folders", "csv"])
+def test_custom_data(command, tmp_path, videos, form):
+    source = iter(videos)
+    rows = ["path,class,split,text"]
+    for name in ("wave", "jump_high", "sit", "run", "fall"):
+        for i in range(CLIPS):
+            path = tmp_path / "mine" / "test" / name / f"{i}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(next(source), path)
+            rows.append(f"mine/test/{name}/{i}.mp4,{name},test,someone doing {name}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    done = command("data", "prepare", "custom", "--root", "mine" if form == "folders" else "mine.csv")
+    assert done.returncode == 0, done.stderr
+    texts = Dataset("custom", "prepared:custom").split("test").texts
+    assert ("jump high" if form == "folders" else "someone doing jump_high") in texts
+    done = command(
+        "run", "methods=prototype_frozen", "dataset=custom", "backbone=tiny_clip", "episodes=50", "controls=false"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_faults_of_a_disk_are_named(tmp_path, videos):
+    known = classes("hmdb51")[1]  # UCF101 has no class of this name
+    with pytest.raises(DataError, match="is not a folder"):
+        preparing.prepare("hmdb51", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="neither video files nor folders of images"):
+        preparing.prepare("hmdb51", tmp_path / "empty")
+    for folder in ("a", "b"):
+        (tmp_path / "disk" / folder / known.name).mkdir(parents=True)
+        shutil.copy(videos[0], tmp_path / "disk" / folder / known.name / "one.avi")
+    found = preparing.prepare("hmdb51", tmp_path / "disk")
+    assert list(found.ambiguous) == ["one"]
+    assert found.clips[0]["path"].endswith(f"a/{known.name}/one.avi")
+    frames_of(videos[0], tmp_path / "disk" / "c" / known.name / "two")
+    with pytest.raises(DataError, match="some clips as videos and some as folders of images"):
+        preparing.prepare("hmdb51", tmp_path / "disk")
+    with pytest.raises(DataError, match="No folder below --root has the name of a class"):
+        preparing.prepare("ucf101", tmp_path / "disk")
+    with pytest.raises(DataError, match="has a published list, which does not ship: import it first"):
+        preparing.prepare("ssv2_full", tmp_path / "disk")
+    with pytest.raises(
+        DataError, match=r"The dataset hmdb51 is not prepared on this machine.*data prepare hmdb51 --root DIR"
+    ):
+        Dataset("hmdb51", "prepared:hmdb51")
+
+
+def test_the_file_in_the_folder_of_the_class_is_taken(tmp_path, videos):
+    one, two = classes("hmdb51")[:2]
+    for c in (one, two):
+        (tmp_path / c.name).mkdir()
+        shutil.copy(videos[0], tmp_path / c.name / "same.avi")
+    found = preparing.prepare("hmdb51", tmp_path)
+    assert {row["id"]: Path(row["path"]).parent.name for row in found.clips} == {
+        f"{one.name}/same": one.name,
+        f"{two.name}/same": two.name,
+    }
+    assert not found.ambiguous
+
+
+def test_faults_of_custom_data_are_named(tmp_path, videos):
+    (tmp_path / "x.csv").write_text("path,class\na.mp4,b\n")
+    with pytest.raises(DataError, match="lacks the column 'split'"):
+        preparing.prepare_custom("custom", tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("path,class,split\na.mp4,b,tset\n")
+    with pytest.raises(DataError, match=r"line 2: unknown split 'tset'. Did you mean 'test'"):
+        preparing.prepare_custom("custom", tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("path,class,split\na.mp4,b,test\n")
+    with pytest.raises(DataError, match=r"line 2: .*a\.mp4 does not exist"):
+        preparing.prepare_custom("custom", tmp_path / "x.csv")
+    for split in ("train", "test"):
+        (tmp_path / "mine" / split / "jump").mkdir(parents=True)
+        shutil.copy(videos[0], tmp_path / "mine" / split / "jump" / "a.mp4")
+    with pytest.raises(DataError, match="The class 'jump' stands in"):
+        preparing.prepare_custom("custom", tmp_path / "mine")
+
+
+def test_content_changes_with_the_clip(tmp_path, videos):
+    folder = tmp_path / "mine" / "test" / "jump"
+    folder.mkdir(parents=True)
+    shutil.copy(videos[0], folder / "a.mp4")
+    preparing.store(preparing.prepare_custom("custom", tmp_path / "mine"))
+    before = Dataset("custom", "prepared:custom").split("test").fingerprint
+    shutil.copy(videos[1], folder / "a.mp4")
+    assert Dataset("custom", "prepared:custom").split("test").fingerprint != before
