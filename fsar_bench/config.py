@@ -313,6 +313,8 @@ def _modules(method: dict, path: Path) -> tuple[list[str], str | None]:
 def _inputs(dataset: dict, backbone: dict, modules: list[str], folder: str | None) -> dict[str, str]:
     """SHA-256 of the files that a cell depends on, where they are files: a changed file is another cell."""
     files = {"annotation": annotation_file(dataset["annotation"])}
+    if dataset["annotation"].startswith("prepared:"):
+        files["quarantine"] = files["annotation"].with_name("quarantine.json")
     pretrained = backbone.get("pretrained")
     if pretrained == "builtin":
         folder_of_weights = find_spec("fsar_bench").submodule_search_locations[0]

@@ -15,6 +15,7 @@ from fsar_bench.data.lists import PublishedList, read_lists, recognise
 from fsar_bench.errors import ConfigError, DataError
 
 SHOWN = 10  # names of one kind of fault
+SHOTS = (1, 5)  # of the leak audit
 
 
 def import_command(dataset: str, lists: Path, *, accept: bool) -> int:
@@ -102,4 +103,105 @@ def prepare_command(dataset: str, root: Path) -> int:
             "The episodes stay those of the full list: a missing clip is replaced within its episode, and the row says so."
         )
     console.print(f"annotation: {path}\nNext: fsar-bench run methods=otam_frozen dataset={dataset}")
+    return 0
+
+
+def _dataset(name: str):
+    """A dataset by config name or path, and the folder of its verification."""
+    from fsar_bench.config import load
+    from fsar_bench.data.dataset import Dataset
+    from fsar_bench.paths import annotation_file, cache_folder
+
+    config, _, path = load("datasets", name)
+    if "dataset" not in config:
+        raise ConfigError(f"The dataset config {path} lacks dataset=dict(...).")
+    prepared = config["dataset"]["annotation"].startswith("prepared:")
+    dataset = Dataset(**config["dataset"])
+    own = (
+        annotation_file(config["dataset"]["annotation"]).parent
+        if prepared
+        else cache_folder() / "verify" / dataset.name
+    )
+    return dataset, own, prepared
+
+
+def verify_command(name: str, *, reader: str, workers: int, seconds: float, accept: bool) -> int:
+    """Decode every clip once and name the bad ones; returns the exit code (1 if bad clips are not accepted)."""
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+
+    from fsar_bench.data.verify import all_clips, verify, write_quarantine
+
+    dataset, folder, prepared = _dataset(name)
+    console = Console(soft_wrap=True, highlight=False)
+    columns = (TextColumn("decoding"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("")
+        verdicts = verify(
+            all_clips(dataset),
+            reader="images" if dataset.frames else reader,
+            workers=workers,
+            seconds=seconds,
+            log=folder / "verified.jsonl",
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    bad = [verdict for verdict in verdicts if verdict.reason]
+    for verdict in bad:
+        console.print(f"[red]✗[/] {verdict.split}, {escape(verdict.clip.class_name)}: {escape(verdict.reason)}")
+    console.print(f"{len(verdicts) - len(bad)} of {len(verdicts)} clips decode")
+    if not bad:
+        return 0
+    path = folder / "quarantine.json"
+    write_quarantine(path, bad, accept=accept and prepared)
+    if accept and prepared:
+        console.print(f"Left out from now on, as missing clips: {path}")
+        return 0
+    then = (
+        f"replace the files, or leave them out with fsar-bench data verify {name} --accept"
+        if prepared
+        else "restore the files"
+    )
+    console.print(f"Listed in {path}. Runs stop at these clips: {then}.")
+    return 1
+
+
+def stats_command(name: str) -> int:
+    """Classes and clips of each split, and the leak audit; returns the exit code."""
+    from fsar_bench.data.audit import leak, recordings
+    from fsar_bench.episodes import EpisodePlan
+    from fsar_bench.errors import ProtocolError
+
+    dataset, _, _ = _dataset(name)
+    console = Console(soft_wrap=True, highlight=False)
+    report = Table("split", "classes", "clips", "missing", "clips a class", box=None, pad_edge=False)
+    for split in map(dataset.split, dataset.names):
+        sizes = [len(clips) for clips in split.list.clips]
+        report.add_row(
+            split.name, str(len(sizes)), str(sum(sizes)), str(len(split.missing)), f"{min(sizes)} to {max(sizes)}"
+        )
+    console.print(report)
+    for split in map(dataset.split, dataset.names):
+        recording = recordings(dataset.name, split)
+        if recording is None:
+            continue
+        for shot in SHOTS:
+            try:
+                plan = EpisodePlan.sample(
+                    split.list,
+                    way=5,
+                    shot=shot,
+                    query=1,
+                    episodes=10_000,
+                    seed=0,
+                    purpose=split.name,
+                    missing=split.missing,
+                )
+            except ProtocolError as error:
+                console.print(f"{split.name}, 5-way {shot}-shot: {error}")
+                continue
+            console.print(
+                f"leak, {split.name}, 5-way {shot}-shot: {leak(plan, recording):.1f} % of queries share their source recording "
+                "with a support clip of their class"
+            )
+    if recordings(dataset.name, dataset.split(dataset.names[0])) is None:
+        console.print("leak audit: the names of these clips do not tell their source recording")
     return 0

@@ -138,6 +138,47 @@ def prepare(
     raise typer.Exit(prepare_command(dataset, root.expanduser()))
 
 
+DatasetName = Annotated[str, typer.Argument(help="Name of the dataset, or path of its config.")]
+
+
+@data.command()
+def verify(
+    dataset: DatasetName,
+    reader: Annotated[str, typer.Option("--reader", help="decord or pyav.")] = "decord",
+    workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
+    seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take.")] = 60.0,
+    accept: Annotated[bool, typer.Option("--accept", help="Leave bad clips out from now on, as missing.")] = False,
+) -> None:
+    """Decode every clip once and name the bad ones; an interrupted verification goes on.
+
+    \b
+    fsar-bench data verify hmdb51
+    """
+    from fsar_bench.cli.data import verify_command
+
+    raise typer.Exit(verify_command(dataset, reader=reader, workers=workers, seconds=seconds, accept=accept))
+
+
+@data.command()
+def stats(dataset: DatasetName) -> None:
+    """Classes, clips, and how many queries share a source recording with a support clip of their class.
+
+    \b
+    fsar-bench data stats ucf101
+    """
+    from fsar_bench.cli.data import stats_command
+
+    raise typer.Exit(stats_command(dataset))
+
+
+@app.command()
+def doctor() -> None:
+    """One page on this machine: packages, devices, readers, weights, datasets, disk, and what to do about problems."""
+    from fsar_bench.cli.doctor import doctor_command
+
+    raise typer.Exit(doctor_command())
+
+
 @app.command()
 def convert(
     method: Annotated[str, typer.Argument(help="Name of the method.")],

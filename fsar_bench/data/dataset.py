@@ -96,6 +96,17 @@ class Split:
         return [number for number, clips in enumerate(self.list.clips) for _ in clips]
 
 
+def _quarantined(path: Path) -> set[tuple[str, str]]:
+    """(class, id) of bad clips that the user accepted to leave out (`fsar-bench data verify --accept`)."""
+    if not path.is_file():
+        return set()
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {(row["class"], row["id"]) for row in data["clips"]} if data["accepted"] else set()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"The quarantine {path} is damaged ({error!r}). Run fsar-bench data verify again.") from error
+
+
 class Dataset:
     """A dataset read from an annotation file.
 
@@ -145,6 +156,9 @@ class Dataset:
             raise DataError(f"In {path}, clips are of the class {strangers[0]!r}, which is not among the classes.")
         if len({row[:2] for row in rows}) < len(rows):
             raise DataError(f"In {path}, a clip id stands twice in one class. Remove the duplicates.")
+        if annotation.startswith("prepared:"):
+            out = _quarantined(path.with_name("quarantine.json"))
+            rows = [(c, i, GONE if (c, i) in out else p, sha) for c, i, p, sha in rows]
         known = {row.get("group") for row in classes.values()}
         if groups and not set(groups) <= known:
             raise ConfigError(f"Dataset {name!r} has no group {sorted(set(groups) - known)}; it has {sorted(known)}.")
@@ -153,6 +167,12 @@ class Dataset:
         self._whole = not annotation.startswith("prepared:")
         self._closed: str | None = None
         self._splits: dict[str, Split] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Splits that have clips."""
+        found = {self._classes[c]["split"] for c, *_ in self._rows}
+        return [name for name in ("train", "val", "test") if name in found]
 
     @contextmanager
     def training(self):
