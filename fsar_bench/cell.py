@@ -193,7 +193,8 @@ def run(cell: dict, options: dict, report) -> Path:
             bank_store=_embedding_store(method, keys),
         )
         drawn = {k: protocol[k] for k in ("way", "shot", "query", "episodes", "seed")}
-        test = evaluation(name=protocol["split"], episodes=drawn)
+        disjoint = protocol.get("group_disjoint", False)
+        test = evaluation(name=protocol["split"], episodes=drawn, group_disjoint=disjoint)
         runner_of = partial(
             EpisodicRunner, device=device, work_dir=folder, test=test, seed=protocol["seed"], report=report
         )
@@ -353,6 +354,7 @@ def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fi
                 k: protocol[k]
                 for k in ("split", "way", "shot", "query", "episodes", "seed", "frames", "sampling", "template")
             },
+            group_disjoint=protocol.get("group_disjoint", False),
             plan=plan.digest,
             realised=plan.realised,
             resize=backbone.resize,

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -227,11 +227,11 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         elif key.startswith(("method.", "train.")):
             override(config, key, value, name)
     protocol_config, protocol_name, _ = load("protocols", chosen.get("protocol", dataset.get("protocol", "standard")))
-    protocol = merge(Protocol().as_dict(), protocol_config.get("protocol", {}), f"the protocol {protocol_name}")
+    protocol = merge(asdict(Protocol()), protocol_config.get("protocol", {}), f"the protocol {protocol_name}")
     for key in SHORT_KEYS:
         if key in chosen:
             protocol[key] = coerce(key, chosen[key], protocol[key])
-    Protocol(**protocol)
+    protocol = Protocol(**protocol).as_dict()
     if "frames" in config["method"]:  # a method that is sized by T says so; T itself belongs to the protocol
         config["method"]["frames"] = protocol["frames"]
     backbone_config, backbone_name, _ = load("backbones", chosen.get("backbone", dataset["backbone"]))

@@ -10,6 +10,9 @@ How an episode is drawn (any code base can redraw it; all arithmetic is modulo 2
 4. Every class of the episode orders its clips by `mix(mix(mix(episode_key xor 2) xor class) xor clip)`. Queries are the
    first `query` clips of that order, supports the last `shot` clips, last first.
 
+With `group_disjoint`, a support may not come from the source recording of a query of its class: such clips are left out
+before the last `shot` of step 4 are taken; queries stay as they are.
+
 So classes and queries do not depend on the shot, and 1-shot supports are the first of the 5-shot ones. A clip that is
 missing on this disk is left out of the order of step 4, which puts the next clip in its place.
 """
@@ -20,6 +23,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +119,7 @@ class EpisodePlan:
         purpose: str,
         missing: frozenset[str] = frozenset(),
         first: int = 0,
+        recording: np.ndarray | None = None,
     ) -> EpisodePlan:
         """Draw episodes number `first` to `first + episodes - 1`; see the module's docstring for the algorithm.
 
@@ -122,12 +127,15 @@ class EpisodePlan:
             clips: the full published list of the split.
             purpose: what the episodes are for, such as "test"; another purpose gives other episodes.
             missing: clip ids that are not on this disk.
+            recording: number of the source recording of each clip, counted through; given, supports share none with the queries
+                of their class.
 
         Raises:
-            ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips.
+            ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips (or recordings).
         """
         _check(clips, way, shot + query, purpose, missing)
-        classes, order = _draw(clips, way, episodes, seed, purpose, first, missing=frozenset(), shot=shot, query=query)
+        draw = partial(_draw, clips, way, episodes, seed, purpose, first, shot=shot, query=query, recording=recording)
+        classes, order = draw(missing=frozenset())
         header = {
             "algorithm": ALGORITHM,
             "list": clips.digest,
@@ -138,11 +146,16 @@ class EpisodePlan:
             "seed": seed,
             "purpose": purpose,
             **({"first": first} if first else {}),
+            **(
+                {}
+                if recording is None
+                else {"recordings": hashlib.sha256(recording.astype("<i8").tobytes()).hexdigest()}
+            ),
         }
         digest = realised = _digest(header, classes, *order)
         replaced = 0
         if missing:
-            _, here = _draw(clips, way, episodes, seed, purpose, first, missing=missing, shot=shot, query=query)
+            _, here = draw(missing=missing)
             replaced = sum(int((a != b).sum()) for a, b in zip(order, here, strict=True))
             order, realised = here, _digest(header, classes, *here)
         return cls(header, classes, order[0], order[1], replaced, digest, realised)
@@ -210,6 +223,7 @@ def _draw(
     missing: frozenset[str],
     shot: int,
     query: int,
+    recording: np.ndarray | None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Classes `[E, way]` and (supports `[E, way, shot]`, queries `[E, way, query]`) as int32."""
     counts = np.array([len(ids) for ids in clips.clips])
@@ -234,11 +248,30 @@ def _draw(
         by_key = np.argsort(clip_key, axis=2, kind="stable")
         unusable = np.take_along_axis(~usable[chosen], by_key, axis=2)
         order = np.take_along_axis(by_key, np.argsort(unusable, axis=2, kind="stable"), axis=2)
-        last = here[chosen][..., None] - 1 - np.arange(shot)
+        queries[rows] = order[..., :query] + starts[chosen][..., None]
+        usable_here = here[chosen]
+        if recording is not None:
+            order, usable_here = _without_recordings(order, usable_here, recording, starts[chosen], query)
+            if (usable_here < shot).any():
+                name = clips.classes[chosen[usable_here < shot][0]]
+                raise ProtocolError(
+                    f"Class {name!r} of the {purpose} split has too few clips of other recordings for shot={shot}. Lower shot= "
+                    "or query=, or allow shared recordings with group_disjoint=false."
+                )
+        last = usable_here[..., None] - 1 - np.arange(shot)
         classes[rows] = chosen
         support[rows] = np.take_along_axis(order, last, axis=2) + starts[chosen][..., None]
-        queries[rows] = order[..., :query] + starts[chosen][..., None]
     return classes, (support, queries)
+
+
+def _without_recordings(
+    order: np.ndarray, count: np.ndarray, recording: np.ndarray, starts: np.ndarray, query: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An order `[E, way, clips]` with those last that share a recording with its first `query`, and how many do not."""
+    within = np.arange(order.shape[2]) < count[..., None]
+    own = recording[np.minimum(order + starts[..., None], len(recording) - 1)]
+    shared = (own[..., None] == own[..., None, :query]).any(-1) | ~within
+    return np.take_along_axis(order, np.argsort(shared, axis=2, kind="stable"), axis=2), (~shared).sum(2)
 
 
 def _digest(header: dict, *arrays: np.ndarray) -> str:

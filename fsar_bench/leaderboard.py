@@ -35,6 +35,7 @@ class Board:
         return (
             f"{p.episodes} episodes, {p.query} query a class, {d.classes} {p.split} classes, {d.clips} clips, {p.frames} frames; "
             f"plan {p.plan[:12]}, seed {p.seed}, class texts {p.template!r}, reader {p.reader}."
+            + (" Supports share no source recording with queries of their class." if p.group_disjoint else "")
             + (
                 f" Coverage {100 * d.coverage:.2f} %: missing clips are replaced within their episodes."
                 if d.coverage < 1

@@ -21,6 +21,7 @@ class Protocol:
         frames: frames of a clip (T).
         sampling: rule that picks the frames; "midpoint" takes the middle of T equal segments.
         template: prompt template, `{}` stands for the class text.
+        group_disjoint: supports share no source recording with the queries of their class.
     """
 
     split: str = "test"
@@ -32,6 +33,7 @@ class Protocol:
     frames: int = 8
     sampling: str = "midpoint"
     template: str = "a photo of {}"
+    group_disjoint: bool = False
 
     def __post_init__(self) -> None:
         for name in ("way", "shot", "query", "episodes", "frames"):
@@ -48,4 +50,6 @@ class Protocol:
             raise ConfigError(f"sampling={self.sampling!r} is unknown. Choose from: midpoint.")
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        """All rules; `group_disjoint` only where it holds, so that it changes no other protocol's hash."""
+        rules = asdict(self)
+        return rules if self.group_disjoint else {k: v for k, v in rules.items() if k != "group_disjoint"}

@@ -57,6 +57,7 @@ class ProtocolRecord(_Record):
     resize: int
     crop: int
     template: str
+    group_disjoint: bool = False
     class_names: str = _SHA
     selection_split: str | None
     reader: str

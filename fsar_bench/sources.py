@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsar_bench.data.audit import recordings
 from fsar_bench.data.dataset import Dataset, Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
 from fsar_bench.episodes import EpisodePlan
+from fsar_bench.errors import ProtocolError
 from fsar_bench.feature_bank import frames_to_tensor
 from fsar_bench.method import EpisodeBatch
 
@@ -87,6 +89,7 @@ class Evaluation:
         batch: episodes scored at a time.
         store: folder of score parts, or None.
         bank_store: folder of encoded chunks, or None, and the key of what they depend on.
+        group_disjoint: supports share no source recording with the queries of their class.
     """
 
     dataset: Dataset
@@ -97,6 +100,7 @@ class Evaluation:
     batch: int
     store: Path | None = None
     bank_store: tuple[Path, str] | None = None
+    group_disjoint: bool = False
 
     @cached_property
     def split(self) -> Split:
@@ -104,7 +108,17 @@ class Evaluation:
 
     @cached_property
     def plan(self) -> EpisodePlan:
-        return EpisodePlan.sample(self.split.list, purpose=self.name, missing=self.split.missing, **self.episodes)
+        recording = None
+        if self.group_disjoint:
+            recording = recordings(self.dataset.name, self.split)
+            if recording is None:
+                raise ProtocolError(
+                    f"The names of the clips of {self.dataset.name} do not tell their source recording, so group_disjoint=true "
+                    "cannot hold there."
+                )
+        return EpisodePlan.sample(
+            self.split.list, purpose=self.name, missing=self.split.missing, recording=recording, **self.episodes
+        )
 
     @cached_property
     def class_text(self) -> Tensor:

@@ -31,6 +31,7 @@ def test_hash_follows_what_changes_results_and_nothing_else():
         "train.optimizer.lr=0.5",
         "template=a clip of {}",
         "reader=pyav",
+        "group_disjoint=true",
     ):
         assert hashes("methods=ma_clip", pair) != base, pair
 
@@ -88,6 +89,10 @@ def test_ablations_take_further_keys_but_not_their_own(tmp_path):
     mine.write_text("rows = [1]\n")
     with pytest.raises(ConfigError, match="needs rows="):
         resolve([f"methods={mine}"])
+
+
+def test_group_disjoint_false_is_the_protocol_without_it():
+    assert hashes("methods=otam", "group_disjoint=false") == hashes("methods=otam")
 
 
 def test_all_stands_for_every_method():

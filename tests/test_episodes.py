@@ -145,3 +145,34 @@ def test_tampered_plan_is_refused(tmp_path):
     plan.save(tmp_path / "plan.npz")
     with pytest.raises(ResultError, match="does not have the hash"):
         EpisodePlan.load(tmp_path / "plan.npz")
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), shot=st.integers(1, 3), query=st.integers(1, 2), lost=st.booleans())
+def test_group_disjoint_episodes_share_no_recording_and_keep_their_queries(seed, shot, query, lost):
+    clips = ClipList.of([(f"c{c}", f"c{c}_{i:02d}") for c in range(6) for i in range(14)])
+    recording = np.random.RandomState(seed).permutation(np.repeat(np.arange(42), 2))
+    missing = frozenset({"c1_03", "c4_00"}) if lost else frozenset()
+    how = {"way": 5, "query": query, "episodes": 40, "seed": seed, "purpose": "test", "missing": missing}
+    plain = EpisodePlan.sample(clips, shot=shot, **how)
+    plan = EpisodePlan.sample(clips, shot=shot, recording=recording, **how)
+    assert (plan.query == plain.query).all()
+    assert (plan.classes == plain.classes).all()
+    assert plan.digest != plain.digest
+    for e in range(len(plan)):
+        for n in range(5):
+            assert not set(recording[plan.support[e, n]]) & set(recording[plan.query[e, n]])
+            assert len({*plan.support[e, n], *plan.query[e, n]}) == shot + query
+    flat = np.array(clips.flat)
+    assert not missing & set(flat[plan.used_clips])
+    one = EpisodePlan.sample(clips, shot=1, recording=recording, **how)
+    assert (one.support[..., 0] == plan.support[..., 0]).all()
+    alone = EpisodePlan.sample(clips, shot=shot, recording=np.arange(84), **how)
+    assert (alone.support == plain.support).all()
+
+
+def test_group_disjoint_needs_enough_recordings():
+    clips = ClipList.of([(f"c{c}", f"c{c}_{i}") for c in range(5) for i in range(6)])
+    how = {"way": 5, "query": 1, "episodes": 5, "seed": 0, "purpose": "test"}
+    with pytest.raises(ProtocolError, match="too few clips of other recordings for shot=4"):
+        EpisodePlan.sample(clips, shot=4, recording=np.arange(30) // 3, **how)

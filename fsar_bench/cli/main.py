@@ -38,7 +38,7 @@ def run(pairs: Pairs = None) -> None:
     episodes (10000), seed (0), frames (8), template, reader (decord), device (auto), out (./leaderboards),
     work_dir (./work_dirs), checkpoint (evaluate this file instead of training), workers (2), decode_timeout (60),
     score_batch (250), checkpoint_seconds (30), overwrite (false; true scores again, delete work_dirs to train again),
-    controls (true), method.* and train.*
+    controls (true), group_disjoint (false), method.* and train.*
     """
     from fsar_bench.cli.run import run_command
 
