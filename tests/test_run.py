@@ -248,14 +248,14 @@ def results_of(command, method: str) -> list[dict]:
 
 
 def test_methods_with_heads_of_their_own_train_and_score(command, tiny):
-    done = run_tiny(command, tiny, "methods=hyrsm,molo,strm,trx", "episodes=300")
+    done = run_tiny(command, tiny, "methods=hyrsm,molo,strm,trx")
     assert done.returncode == 0, done.stderr
     for name in ("hyrsm", "molo", "strm", "trx"):
         (result,) = results_of(command, name)
         assert result["metrics"]["accuracy"] > 20
         assert result["parameters"]["trainable"] > 2_700_000
         assert result["protocol"]["selection_split"] == "val"
-    again = run_tiny(command, tiny, "methods=molo", "episodes=300", "method.motion_weight=0")
+    again = run_tiny(command, tiny, "methods=molo", "method.motion_weight=0")
     assert again.returncode == 0, again.stderr
     assert (
         len(list((command.folder / "work_dirs").rglob("molo-training-*/best.safetensors"))) == 1
@@ -263,7 +263,7 @@ def test_methods_with_heads_of_their_own_train_and_score(command, tiny):
 
 
 def test_weights_of_the_score_are_chosen_on_val_alone(command, tiny):
-    done = run_tiny(command, tiny, "methods=tip_adapter", "method.weights=fixed,val", "episodes=300")
+    done = run_tiny(command, tiny, "methods=tip_adapter", "method.weights=fixed,val")
     assert done.returncode == 0, done.stderr
     by_weights = {r["method"]["config"]["weights"]: r for r in results_of(command, "tip_adapter")}
     assert by_weights["fixed"]["method"]["fitted"] is None
