@@ -268,6 +268,7 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         "folder": folder,
         "controls": dataset.get("controls", []),
         "is_control": False,
+        "overlaps": dataset.get("overlaps", {}),
         "dataset_title": dataset.get("title", dataset["dataset"]["name"]),
         "synthetic": dataset.get("synthetic", False),
         "whole_up_to": dataset.get("whole_clips_up_to", 0),
@@ -319,6 +320,8 @@ def _inputs(dataset: dict, backbone: dict, modules: list[str], folder: str | Non
     if pretrained == "builtin":
         folder_of_weights = find_spec("fsar_bench").submodule_search_locations[0]
         files["weights"] = Path(folder_of_weights, "backbones", "builtin", f"{backbone['model']}.safetensors")
+    elif pretrained and Path(pretrained).expanduser().is_dir():
+        files |= {f"weights {file.name}": file for file in sorted(Path(pretrained).expanduser().iterdir())}
     elif pretrained and is_weight_file(pretrained):
         files["weights"] = Path(pretrained).expanduser()
     elif pretrained:

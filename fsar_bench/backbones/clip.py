@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ class CLIPBackbone(Backbone):
 
     Args:
         model: architecture, as open_clip names it.
-        pretrained: "builtin", a file, an open_clip tag, or None for random weights (tests).
+        pretrained: "builtin", a file, a folder of open_clip, an open_clip tag, or None for random weights (tests).
         quick_gelu: whether the weights were made for QuickGELU, as OpenAI's were; never guessed.
         resize: short side of a frame before the crop, in pixels.
         crop: side of the centre crop; must be the model's image size.
@@ -82,6 +83,8 @@ class CLIPBackbone(Backbone):
     def _load(model: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
         source = resolve(model, pretrained) if pretrained else None
         logging.getLogger().info("loading %s from %s", model, source)
+        if source is not None and Path(source).is_dir():
+            return CLIPBackbone._load_folder(model, Path(source), quick_gelu)
         if source is None or not Path(source).is_file():
             try:
                 return open_clip.create_model(
@@ -110,6 +113,33 @@ class CLIPBackbone(Backbone):
             raise WeightsError(
                 f"The weights file {source} is {weights.origin} made for {made}, but the backbone's config says {said}. "
                 f"Use a config with quick_gelu={weights.quick_gelu}."
+            )
+        return network
+
+    @staticmethod
+    def _load_folder(model: str, folder: Path, quick_gelu: bool) -> nn.Module:
+        """A folder of open_clip: its config (with the normalisation of its images) and its weights."""
+        try:
+            found = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+            found = found.get("model_cfg", found)
+            network = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            raise WeightsError(
+                f"The folder {folder} cannot be loaded ({reason}). It needs open_clip_config.json and weights such as "
+                "open_clip_model.safetensors."
+            ) from error
+        wanted = open_clip.get_model_config(model)
+        for tower in ("embed_dim", "vision_cfg", "text_cfg"):
+            if found.get(tower) != wanted[tower]:
+                raise WeightsError(
+                    f"The folder {folder} holds another model than {model} ({tower} differs). Choose the backbone= that it is of."
+                )
+        made = bool(found.get("quick_gelu", False))
+        if made != quick_gelu:
+            raise WeightsError(
+                f"The config in {folder} says quick_gelu={made}, the backbone's config quick_gelu={quick_gelu}. Use a backbone "
+                "config that agrees with the weights."
             )
         return network
 

@@ -20,7 +20,7 @@ OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # beside 
 
 
 def resolve(model: str, pretrained: str) -> str:
-    """Turn the `pretrained` key into what open_clip or timm loads: a file, or a tag or hub id that it fetches itself.
+    """Turn the `pretrained` key into what is loaded: a file, a folder, or a tag or hub id that the library fetches itself.
 
     Args:
         model: name of the architecture.
@@ -31,6 +31,8 @@ def resolve(model: str, pretrained: str) -> str:
     """
     if pretrained == "builtin":
         return str(_existing(BUILTIN / f"{model}.safetensors", model))
+    if Path(pretrained).expanduser().is_dir():
+        return str(Path(pretrained).expanduser())
     if is_weight_file(pretrained):
         return str(_existing(Path(pretrained).expanduser(), model))
     for path in weight_files(model, pretrained):

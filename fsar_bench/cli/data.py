@@ -16,6 +16,7 @@ from fsar_bench.errors import ConfigError, DataError
 
 SHOWN = 10  # names of one kind of fault
 SHOTS = (1, 5)  # of the leak audit
+SAMPLE = 200  # clips whose duration is looked up
 
 
 def import_command(dataset: str, lists: Path, *, accept: bool) -> int:
@@ -164,9 +165,35 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
     return 1
 
 
+def parity_command(name: str, *, readers: str, count: int, workers: int, seconds: float) -> int:
+    """Print how much two readers differ on a sample of clips; returns the exit code."""
+    from fsar_bench.data.verify import all_clips, parity, sample
+
+    both = tuple(part.strip() for part in readers.split(","))
+    if len(both) != 2:
+        raise ConfigError(f"--readers={readers} must name two readers, such as decord,pyav.")
+    dataset, _, _ = _dataset(name)
+    if dataset.frames:
+        raise ConfigError(f"The clips of {name} are folders of images: there is one reader for them.")
+    console = Console(soft_wrap=True, highlight=False)
+    rows = parity(sample(all_clips(dataset), count), both, workers=workers, seconds=seconds)
+    report = Table("clip", "mean difference", "largest", box=None, pad_edge=False)
+    for clip, mean, largest in sorted(rows, key=lambda row: -row[1])[:SHOWN]:
+        report.add_row(escape(f"{clip.class_name}/{clip.id}"), f"{mean:.3f}", f"{largest:.0f}")
+    console.print(report)
+    whole = sum(mean for _, mean, _ in rows) / len(rows)
+    console.print(
+        f"{both[0]} and {both[1]}, {len(rows)} clips: mean difference {whole:.3f} of 255; the largest stand above"
+    )
+    return 0
+
+
 def stats_command(name: str) -> int:
     """Classes and clips of each split, and the leak audit; returns the exit code."""
+    import numpy as np
+
     from fsar_bench.data.audit import leak, recordings
+    from fsar_bench.data.verify import all_clips, sample, seconds_of
     from fsar_bench.episodes import EpisodePlan
     from fsar_bench.errors import ProtocolError
 
@@ -179,6 +206,12 @@ def stats_command(name: str) -> int:
             split.name, str(len(sizes)), str(sum(sizes)), str(len(split.missing)), f"{min(sizes)} to {max(sizes)}"
         )
     console.print(report)
+    durations = [found for clip in sample(all_clips(dataset), SAMPLE) if (found := seconds_of(clip)) is not None]
+    if durations:
+        low, middle, high = (float(np.quantile(durations, q)) for q in (0.0, 0.5, 1.0))
+        console.print(
+            f"seconds of {len(durations)} clips, spread over all: {low:.1f} to {high:.1f}, median {middle:.1f}"
+        )
     for split in map(dataset.split, dataset.names):
         recording = recordings(dataset.name, split)
         if recording is None:

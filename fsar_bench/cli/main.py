@@ -160,6 +160,24 @@ def verify(
 
 
 @data.command()
+def parity(
+    dataset: DatasetName,
+    readers: Annotated[str, typer.Option("--readers", help="Two readers.")] = "decord,pyav",
+    count: Annotated[int, typer.Option("--sample", help="Clips to compare.")] = 20,
+    workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
+    seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take.")] = 60.0,
+) -> None:
+    """Compare what two readers give of a sample of clips.
+
+    \b
+    fsar-bench data parity hmdb51 --readers decord,pyav --sample 50
+    """
+    from fsar_bench.cli.data import parity_command
+
+    raise typer.Exit(parity_command(dataset, readers=readers, count=count, workers=workers, seconds=seconds))
+
+
+@data.command()
 def stats(dataset: DatasetName) -> None:
     """Classes, clips, and how many queries share a source recording with a support clip of their class.
 

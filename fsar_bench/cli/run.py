@@ -29,6 +29,7 @@ def run_command(pairs: list[str]) -> int:
     console = Console()
     screen = _Screen(console, len(run.cells))
     failed: list[tuple[str, str]] = []
+    _warn_of_overlaps(run.cells)
     with screen:
         for number, cell in enumerate(run.cells, 1):
             screen.begin(number, _name(cell))
@@ -50,6 +51,18 @@ def run_command(pairs: list[str]) -> int:
         if path.stem in pages:
             console.print(f"table: {path}", soft_wrap=True, highlight=False)
     return 1 if failed else 0
+
+
+def _warn_of_overlaps(cells: list[dict]) -> None:
+    """Say where what is trained here has seen clips that another dataset tests on."""
+    trained = {cell["dataset"]["name"]: cell["overlaps"] for cell in cells if "train" in cell}
+    for name, overlaps in trained.items():
+        for other, count in overlaps.items():
+            print(
+                f"warning: the train split of {name} holds {count} val and test clips of {other}: do not test there what is "
+                "trained here.",
+                file=sys.stderr,
+            )
 
 
 def _name(cell: dict) -> str:

@@ -117,3 +117,41 @@ def write_quarantine(path: Path, bad: list[Verdict], *, accept: bool) -> None:
     """List bad clips beside the annotation; `accept` lets runs leave them out as missing."""
     clips = [{"split": v.split, "class": v.clip.class_name, "id": v.clip.id, "reason": v.reason} for v in bad]
     write_atomically(path, to_json({"accepted": accept, "clips": clips}))
+
+
+def sample(clips: list[tuple[str, Clip]], count: int) -> list[Clip]:
+    """Up to `count` clips, spread evenly over all."""
+    places = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int))
+    return [clips[i][1] for i in places]
+
+
+def parity(
+    clips: list[Clip], readers: tuple[str, str], *, workers: int, seconds: float
+) -> list[tuple[Clip, float, float]]:
+    """Mean and largest difference (0 to 255) of what two readers give of each clip, at `FRAMES` segment midpoints.
+
+    Raises:
+        DataError: a clip that one of the readers cannot decode.
+    """
+    frames = []
+    for reader in readers:
+        pool = DecodePool(ReadPlan(reader, 64, 64, FRAMES), workers=workers, seconds=seconds)
+        try:
+            frames.append([future.result()[0].astype(np.int16) for future in pool.map(Request(clip) for clip in clips)])
+        finally:
+            pool.close()
+    differences = [np.abs(a - b) for a, b in zip(*frames, strict=True)]
+    return [(clip, float(d.mean()), float(d.max())) for clip, d in zip(clips, differences, strict=True)]
+
+
+def seconds_of(clip: Clip) -> float | None:
+    """Duration of a video as its container tells it; None for a folder of images or where it does not tell."""
+    import av
+
+    if clip.path.is_dir():
+        return None
+    try:
+        with av.open(str(clip.path)) as container:
+            return container.duration / av.time_base if container.duration else None
+    except (av.FFmpegError, OSError):
+        return None

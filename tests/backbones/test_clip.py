@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import open_clip
@@ -146,3 +147,22 @@ def test_truncated_archives_and_files_without_tensors_are_named(archive, tmp_pat
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     with pytest.raises(WeightsError, match="it holds no tensors by name"):
         CLIPBackbone("tiny_clip", str(tmp_path / "epoch.pt"), quick_gelu=True, resize=32, crop=32)
+
+
+def test_folder_of_open_clip_brings_its_normalisation(tmp_path):
+    torch.manual_seed(4)
+    source = CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32).eval()
+    config = json.loads((BUILTIN / "tiny_clip.json").read_text())
+    described = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+    save_file(source.clip.state_dict(), tmp_path / "open_clip_model.safetensors")
+    loaded = CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32).eval()
+    assert loaded.fingerprint() == source.fingerprint()
+    assert loaded.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+    with pytest.raises(WeightsError, match=r"says quick_gelu=False, the backbone's config quick_gelu=True"):
+        CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=True, resize=32, crop=32)
+    with pytest.raises(WeightsError, match=r"holds another model than synthact_clip \(embed_dim differs\)"):
+        CLIPBackbone("synthact_clip", str(tmp_path), quick_gelu=False, resize=60, crop=60)
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from fsar_bench.data import prepare as preparing
 from fsar_bench.data.audit import leak, recordings
 from fsar_bench.data.dataset import BUILTIN, Clip, Dataset
-from fsar_bench.data.verify import verify
+from fsar_bench.data.verify import sample, seconds_of, verify
 from fsar_bench.episodes import ClipList, EpisodePlan
 
 CLASSES = ("wave", "jump", "sit", "run", "fall")
@@ -144,9 +145,25 @@ def test_stats_and_doctor(command, custom):
     done = command("data", "stats", "custom")
     assert done.returncode == 0, done.stderr
     assert "do not tell their source recording" in done.stdout
+    assert re.search(r"seconds of 25 clips, spread over all: [\d.]+ to [\d.]+, median [\d.]+", done.stdout)
     (custom / "wave" / "0.mp4").unlink()
     done = command("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✓ decord" in done.stdout
     assert "✓ av" in done.stdout
     assert "custom: 24 of 25 clips on this disk, 1 gone since it was prepared" in done.stdout
+
+
+def test_parity_of_readers(command, custom):
+    done = command("data", "parity", "custom", "--sample", "4")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"decord and pyav, 4 clips: mean difference ([\d.]+) of 255", done.stdout)
+    assert float(found[1]) < 1.5
+    assert command("data", "parity", "custom", "--readers", "decord").returncode == 1
+
+
+def test_durations_are_those_of_the_containers(custom):
+    clip = Dataset("custom", "prepared:custom").split("test").clips[0]
+    assert 1.0 < seconds_of(clip) < 4.0
+    assert seconds_of(Clip("x", "y", custom / "nothing.mp4")) is None
+    assert [c.id for c in sample([("test", Clip(str(i), "x", Path("x"))) for i in range(9)], 3)] == ["0", "4", "8"]
