@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from fsar_bench.errors import ConfigError, suggest
@@ -47,7 +47,7 @@ class ClassTable:
 
     def find(self, name: str) -> ClassName | None:
         """The class of a name, whatever its case, spaces, underscores and brackets."""
-        return self._by_key().get(key(name))
+        return self._by_key.get(key(name))
 
     def number(self, split: str, number: int) -> ClassName | None:
         """The class of a split-local number."""
@@ -58,7 +58,7 @@ class ClassTable:
         """The class of an official label."""
         return next((c for c in self.classes if c.label == label), None)
 
-    @cache  # noqa: B019 the tables are few and live as long as the process
+    @cached_property
     def _by_key(self) -> dict[str, ClassName]:
         return {key(c.name): c for c in self.classes}
 

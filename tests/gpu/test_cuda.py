@@ -64,5 +64,5 @@ def test_forward_and_backward_in_bfloat16(method):
 
 @pytest.mark.parametrize("method", names("methods"))
 def test_scores_in_float64_agree(method):
-    kit = kit_of(method)
-    kit.test_cpu_and_cuda_agree()
+    outcomes = {outcome.name: outcome for outcome in kit_of(method).run()}
+    assert outcomes["cpu and cuda agree"].state == "holds", outcomes["cpu and cuda agree"].reason
