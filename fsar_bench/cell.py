@@ -133,6 +133,7 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
         "inputs": cell["inputs"],
         "weights": weights,
         "splits": [split.fingerprint for split in splits],
+        **({"group_disjoint": True} if protocol.get("group_disjoint") else {}),
     }
     return _Keys(digest(trained), embedding, weights)
 
@@ -191,10 +192,10 @@ def run(cell: dict, options: dict, report) -> Path:
             source=source,
             batch=options["score_batch"],
             bank_store=_embedding_store(method, keys),
+            group_disjoint=protocol.get("group_disjoint", False),
         )
         drawn = {k: protocol[k] for k in ("way", "shot", "query", "episodes", "seed")}
-        disjoint = protocol.get("group_disjoint", False)
-        test = evaluation(name=protocol["split"], episodes=drawn, group_disjoint=disjoint)
+        test = evaluation(name=protocol["split"], episodes=drawn)
         runner_of = partial(
             EpisodicRunner, device=device, work_dir=folder, test=test, seed=protocol["seed"], report=report
         )
@@ -238,16 +239,18 @@ def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, tex
     from filelock import FileLock
 
     from fsar_bench.checkpoint import load_best
-    from fsar_bench.sources import TrainEpisodes
+    from fsar_bench.sources import TrainEpisodes, known_recordings
 
     train, seed, device = cell["train"], cell["protocol"]["seed"], text.device
     drawn = {"way": train["way"], "shot": train["shot"], "query": 1, "episodes": train["val_episodes"], "seed": seed}
     folder = Path(options["work_dir"]) / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
+    val = evaluation(name="val", episodes=drawn)
+    recording = known_recordings(val.dataset, split) if val.group_disjoint else None
     runner = runner_of(
         method,
         train=train,
-        episodes=TrainEpisodes(split, text, source, train, seed, device),
-        val=evaluation(name="val", episodes=drawn),
+        episodes=TrainEpisodes(split, text, source, train, seed=seed, device=device, recording=recording),
+        val=val,
         training_folder=folder,
         checkpoint_seconds=options["checkpoint_seconds"],
     )

@@ -32,8 +32,16 @@ RUN_KEYS: dict[str, Any] = {
     "overwrite": False,
     "controls": True,
 }
-CONTROL_KEYS = (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol")  # what applies to controls as well
-NAMED_KEYS = ("methods", "dataset", "backbone", "pretrained", "matcher", "protocol", "checkpoint")
+CONTROL_KEYS = (
+    *SHORT_KEYS,
+    *CELL_KEYS,
+    "backbone",
+    "pretrained",
+    "activation",
+    "protocol",
+)  # what applies to controls as well
+NAMED_KEYS = ("methods", "dataset", "backbone", "pretrained", "activation", "matcher", "protocol", "checkpoint")
+ACTIVATIONS = {"quick_gelu": True, "gelu": False}
 TRAIN_DEFAULTS: dict[str, Any] = {
     "episodes": 1000,
     "shot": None,
@@ -192,7 +200,7 @@ def _cells(method_name: str, dataset: dict, given: dict[str, str]) -> list[dict]
     if "method" not in method or "type" not in method["method"]:
         raise ConfigError(f"The config {path} lacks method=dict(type=...).")
     axes: list[list[tuple[str, str]]] = []
-    for key in (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "protocol", "matcher", "checkpoint"):
+    for key in (*SHORT_KEYS, *CELL_KEYS, "backbone", "pretrained", "activation", "protocol", "matcher", "checkpoint"):
         if key in given:
             axes.append(
                 [
@@ -237,9 +245,7 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
     backbone_config, backbone_name, _ = load("backbones", chosen.get("backbone", dataset["backbone"]))
     if "backbone" not in backbone_config:
         raise ConfigError(f"The backbone config {backbone_name} lacks backbone=dict(type=...).")
-    backbone = dict(backbone_config["backbone"])
-    if "pretrained" in chosen:
-        backbone["pretrained"] = chosen["pretrained"]
+    backbone = _backbone(backbone_config["backbone"], chosen, backbone_name)
     if "train" in config:
         _check_train(config["train"])
         config["train"]["way"] = config["train"]["way"] or protocol["way"]
@@ -274,6 +280,25 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         "whole_up_to": dataset.get("whole_clips_up_to", 0),
         "checkpoint": str(Path(chosen["checkpoint"]).expanduser().resolve()) if "checkpoint" in chosen else None,
     }
+
+
+def _backbone(config: dict, chosen: dict[str, str], name: str) -> dict:
+    """A backbone's config with the weights and activation asked for; other weights tell their activation themselves."""
+    out = dict(config)
+    if "pretrained" in chosen and chosen["pretrained"] != config.get("pretrained"):
+        out["pretrained"] = chosen["pretrained"]
+        out["pretraining"] = Path(chosen["pretrained"]).name  # the config's words are of its own weights
+        if "quick_gelu" in out:
+            out["quick_gelu"] = None
+    if "activation" in chosen:
+        if "quick_gelu" not in out:
+            raise ConfigError(f"The backbone {name} is no CLIP model, so activation= does not apply to it.")
+        if chosen["activation"] not in ACTIVATIONS:
+            raise ConfigError(
+                f"Unknown activation {chosen['activation']!r}.{suggest(chosen['activation'], ACTIVATIONS)}"
+            )
+        out["quick_gelu"] = ACTIVATIONS[chosen["activation"]]
+    return out
 
 
 def _checkpoint(path: str, method: dict, name: str) -> str:

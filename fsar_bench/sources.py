@@ -23,6 +23,21 @@ from fsar_bench.method import EpisodeBatch
 TextEncoder = Callable[[Split], Tensor]  # text features `[classes, C]` of a split
 
 
+def known_recordings(dataset: Dataset, split: Split) -> np.ndarray:
+    """Number of the source recording of each clip, int64 `[clips]`.
+
+    Raises:
+        ProtocolError: the names of the clips do not tell it.
+    """
+    recording = recordings(dataset.name, split)
+    if recording is None:
+        raise ProtocolError(
+            f"The names of the clips of {dataset.name} do not tell their source recording, so group_disjoint=true cannot hold "
+            "there."
+        )
+    return recording
+
+
 class TrainEpisodes:
     """Training episodes by number: number i is the same whatever was drawn before it.
 
@@ -32,10 +47,19 @@ class TrainEpisodes:
         source: where frames come from.
         train: the training config (way, shot, query_per_class, episodes).
         seed: of episodes and frames.
+        recording: number of the source recording of each clip where supports may share none with queries, or None.
     """
 
     def __init__(
-        self, split: Split, class_text: Tensor, source: FrameSource, train: dict, seed: int, device: torch.device
+        self,
+        split: Split,
+        class_text: Tensor,
+        source: FrameSource,
+        train: dict,
+        *,
+        seed: int,
+        device: torch.device,
+        recording: np.ndarray | None = None,
     ) -> None:
         self.split, self.class_text, self.source, self.device, self.seed = split, class_text, source, device, seed
         self.plan = EpisodePlan.sample(
@@ -47,6 +71,7 @@ class TrainEpisodes:
             seed=seed,
             purpose="train",
             missing=split.missing,
+            recording=recording,
         )
         self.dataset = split  # MMEngine's hooks look for a loader's dataset
         self._ahead: dict[int, tuple[list[Request], list]] = {}
@@ -108,14 +133,7 @@ class Evaluation:
 
     @cached_property
     def plan(self) -> EpisodePlan:
-        recording = None
-        if self.group_disjoint:
-            recording = recordings(self.dataset.name, self.split)
-            if recording is None:
-                raise ProtocolError(
-                    f"The names of the clips of {self.dataset.name} do not tell their source recording, so group_disjoint=true "
-                    "cannot hold there."
-                )
+        recording = known_recordings(self.dataset, self.split) if self.group_disjoint else None
         return EpisodePlan.sample(
             self.split.list, purpose=self.name, missing=self.split.missing, recording=recording, **self.episodes
         )

@@ -47,6 +47,7 @@ def test_what_changes_a_checkpoint_changes_the_training_key():
         "frames=4",
         "template=a clip of {}",
         "dataset=synthact_order",
+        "group_disjoint=true",
     ]
     base = keys("methods=ma_clip")[0].training
     assert all(keys("methods=ma_clip", change)[0].training != base for change in changes)

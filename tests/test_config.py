@@ -150,3 +150,18 @@ def test_merge_refuses_unknown_keys():
     with pytest.raises(ConfigError, match="unknown key 'd'"):
         merge({"a": {"b": 1}}, {"a": {"d": 3}}, "here")
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_other_weights_tell_their_activation_themselves():
+    def backbone(*pairs: str) -> dict:
+        return resolve(["methods=otam_frozen", "controls=false", *pairs]).cells[0]["backbone"]
+
+    assert backbone("backbone=vit_b_16")["quick_gelu"] is True
+    assert backbone("backbone=vit_b_16", "pretrained=openai")["pretraining"] == "CLIP (OpenAI, WIT-400M)"
+    other = backbone("backbone=vit_b_16", "pretrained=laion2b_s34b_b88k")
+    assert (other["quick_gelu"], other["pretraining"]) == (None, "laion2b_s34b_b88k")
+    assert backbone("backbone=vit_b_16", "pretrained=/x/mine.pt", "activation=gelu")["quick_gelu"] is False
+    with pytest.raises(ConfigError, match=r"Unknown activation 'GELU'. Choose from: gelu, quick_gelu"):
+        backbone("activation=GELU")
+    with pytest.raises(ConfigError, match="is no CLIP model"):
+        backbone("backbone=resnet50", "activation=gelu")

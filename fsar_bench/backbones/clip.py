@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from functools import partial
-from pathlib import Path
 
 import open_clip
 import torch
@@ -13,8 +10,9 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
-from fsar_bench.backbones.weights import BUILTIN, fingerprint, missing, read_weights, resolve
-from fsar_bench.errors import ConfigError, WeightsError, suggest
+from fsar_bench.backbones.clip_weights import load_clip
+from fsar_bench.backbones.weights import BUILTIN, fingerprint
+from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.registry import BACKBONES
 
 open_clip.add_model_config(BUILTIN)
@@ -26,8 +24,10 @@ class CLIPBackbone(Backbone):
 
     Args:
         model: architecture, as open_clip names it.
-        pretrained: "builtin", a file, a folder of open_clip, an open_clip tag, or None for random weights (tests).
-        quick_gelu: whether the weights were made for QuickGELU, as OpenAI's were; never guessed.
+        pretrained: "builtin", a file, a folder of open_clip, an open_clip tag, a hub id "hf-hub:ORG/NAME", or None for random
+            weights (tests).
+        quick_gelu: whether the weights were made for QuickGELU, as OpenAI's were; None takes it from the weights, and refuses a
+            file that does not tell.
         resize: short side of a frame before the crop, in pixels.
         crop: side of the centre crop; must be the model's image size.
         pretraining: what the weights were trained on.
@@ -45,7 +45,7 @@ class CLIPBackbone(Backbone):
         self,
         model: str,
         pretrained: str | None,
-        quick_gelu: bool,
+        quick_gelu: bool | None,
         resize: int,
         crop: int,
         pretraining: str = "",
@@ -58,7 +58,7 @@ class CLIPBackbone(Backbone):
             raise ConfigError(
                 f"crop={crop} does not fit {model}, whose images are {config['vision_cfg']['image_size']} pixels."
             )
-        clip = self._load(model, pretrained, quick_gelu)
+        clip, quick_gelu = load_clip(model, pretrained, quick_gelu)
         super().__init__(
             model,
             resize=resize,
@@ -78,70 +78,6 @@ class CLIPBackbone(Backbone):
             self.map_width, self.map_stride = self.visual.attnpool.k_proj.in_features, 32
         else:
             raise ConfigError(f"The image tower of {model} is neither a ViT nor a ModifiedResNet of open_clip.")
-
-    @staticmethod
-    def _load(model: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
-        source = resolve(model, pretrained) if pretrained else None
-        logging.getLogger().info("loading %s from %s", model, source)
-        if source is not None and Path(source).is_dir():
-            return CLIPBackbone._load_folder(model, Path(source), quick_gelu)
-        if source is None or not Path(source).is_file():
-            try:
-                return open_clip.create_model(
-                    model, pretrained=source, force_quick_gelu=quick_gelu, load_weights=bool(source)
-                )
-            except Exception as error:
-                if source is None:
-                    raise
-                fetch = f"import open_clip; open_clip.create_model('{model}', pretrained='{pretrained}')"
-                raise missing(
-                    model, str(pretrained), f"{type(error).__name__}: {error}".splitlines()[0][:200], fetch
-                ) from error
-        network = open_clip.create_model(model, force_quick_gelu=quick_gelu, load_weights=False)
-        try:
-            weights = read_weights(Path(source))
-            masks = {name for name, _ in network.named_buffers()} - set(network.state_dict())  # traced, not trained
-            network.load_state_dict({name: t for name, t in weights.tensors.items() if name not in masks})
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            raise WeightsError(
-                f"The weights file {source} cannot be loaded into {model} ({reason}). It is damaged or of another model: "
-                "replace the file, or choose the backbone= that it belongs to."
-            ) from error
-        if weights.quick_gelu is not None and weights.quick_gelu != quick_gelu:
-            made, said = ("QuickGELU", "GELU") if weights.quick_gelu else ("GELU", "QuickGELU")
-            raise WeightsError(
-                f"The weights file {source} is {weights.origin} made for {made}, but the backbone's config says {said}. "
-                f"Use a config with quick_gelu={weights.quick_gelu}."
-            )
-        return network
-
-    @staticmethod
-    def _load_folder(model: str, folder: Path, quick_gelu: bool) -> nn.Module:
-        """A folder of open_clip: its config (with the normalisation of its images) and its weights."""
-        try:
-            found = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-            found = found.get("model_cfg", found)
-            network = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            raise WeightsError(
-                f"The folder {folder} cannot be loaded ({reason}). It needs open_clip_config.json and weights such as "
-                "open_clip_model.safetensors."
-            ) from error
-        wanted = open_clip.get_model_config(model)
-        for tower in ("embed_dim", "vision_cfg", "text_cfg"):
-            if found.get(tower) != wanted[tower]:
-                raise WeightsError(
-                    f"The folder {folder} holds another model than {model} ({tower} differs). Choose the backbone= that it is of."
-                )
-        made = bool(found.get("quick_gelu", False))
-        if made != quick_gelu:
-            raise WeightsError(
-                f"The config in {folder} says quick_gelu={made}, the backbone's config quick_gelu={quick_gelu}. Use a backbone "
-                "config that agrees with the weights."
-            )
-        return network
 
     @property
     def _is_vit(self) -> bool:

@@ -34,7 +34,8 @@ def run(pairs: Pairs = None) -> None:
     fsar-bench run methods=./my_method.py
 
     \b
-    Keys: methods, dataset (synthact), backbone, pretrained, matcher, protocol, way (5), shot (1), query (1),
+    Keys: methods, dataset (synthact), backbone, pretrained, activation (quick_gelu or gelu, where a weights file
+    does not tell), matcher, protocol, way (5), shot (1), query (1),
     episodes (10000), seed (0), frames (8), template, reader (decord), device (auto), out (./leaderboards),
     work_dir (./work_dirs), checkpoint (evaluate this file instead of training), workers (2), decode_timeout (60),
     score_batch (250), checkpoint_seconds (30), overwrite (false; true scores again, delete work_dirs to train again),

@@ -36,13 +36,14 @@ class Clip:
             DataError: the file is missing, empty, or not the one that the annotation describes.
         """
         try:
-            data = self.path.read_bytes() if self.whole else _sample(self.path)
+            self.path.stat()
+            data = self.path.read_bytes() if self.whole and self.path.is_file() else _sample(self.path)
         except OSError as error:
             raise DataError(
                 f"Clip {self.id!r} cannot be read: {self.path} ({error.strerror}). Restore the file."
             ) from error
         if not data:
-            raise DataError(f"Clip {self.id!r} is empty: {self.path}. Restore the file.")
+            raise DataError(f"Clip {self.id!r} is empty, or no file at all: {self.path}. Restore the file.")
         digest = hashlib.sha256(data).hexdigest()
         if self.sha256 and digest != self.sha256:
             raise DataError(
@@ -57,6 +58,8 @@ def _sample(path: Path) -> bytes:
     if path.is_dir():
         inside = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
         return repr(inside).encode() if inside else b""
+    if not path.is_file():  # a pipe or device would be waited for
+        return b""
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(1 << 16)

@@ -32,6 +32,7 @@ from fsar_bench.errors import DataError
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 SUFFIXES = (".txt", ".list", ".csv")
 _NUMBERED = re.compile(r"(train|val|test)(\d+)/+(.+)")
+_NUMBERED_AFTER = re.compile(r"\.\w+, ?\d+$")  # CDFSL-V
 _TIMES = re.compile(r"_\d{6}_\d{6}$")
 Row = tuple[str, str]  # class name, video
 
@@ -146,6 +147,11 @@ def _parse(path: Path, split: str, known: ClassTable):
                 )
             yield own, folder if said else None, video_id(known.dataset, found[3]), found[1]
             continue
+        if _NUMBERED_AFTER.search(line):
+            raise DataError(
+                f"{path}, line {number} ends in a class number of its own ({line[-40:]!r}), which names no class of "
+                f"{known.title}: such a list cannot be read. Import the lists of another repository."
+            )
         name, slash, video = line.rpartition("/")
         if not slash and known.find(line):
             raise DataError(

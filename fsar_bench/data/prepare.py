@@ -56,6 +56,8 @@ def index(root: Path, progress: Callable[[int], None] | None = None) -> dict[str
             if entry.is_dir():
                 waiting.append(Path(entry.path))
                 continue
+            if not entry.is_file():  # a pipe, a device, or a link to nothing
+                continue
             stem, dot, suffix = entry.name.rpartition(".")
             suffix = f"{dot}{suffix.lower()}"
             if suffix in VIDEO_SUFFIXES:

@@ -116,13 +116,40 @@ def test_openai_style_archive_loads_with_its_activation(archive, tmp_path):
         )
 
 
+def test_activation_is_read_from_the_weights_and_never_guessed(archive, tmp_path, backbone):
+    _, path = archive
+    assert CLIPBackbone("tiny_clip", str(path), quick_gelu=None, resize=32, crop=32).activation == "QuickGELU"
+    bare = tmp_path / "bare.safetensors"
+    save_file(backbone.clip.state_dict(), bare)
+    with pytest.raises(WeightsError, match=r"does not tell which activation.*activation=quick_gelu.*activation=gelu"):
+        load(str(bare), quick_gelu=None)
+    for said, name in ((True, "QuickGELU"), (False, "GELU")):
+        assert load(str(bare), quick_gelu=said).activation == name
+
+
+def test_file_of_a_tag_has_the_activation_and_normalisation_of_the_tag(backbone, monkeypatch):
+    known = {"synthact_clip": {"theirs": {"quick_gelu": True, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1)}}}
+    monkeypatch.setattr(open_clip.pretrained, "_PRETRAINED", known)
+    file = cache_folder() / "weights" / "synthact_clip-theirs.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(backbone.clip.state_dict(), file)
+    loaded = load("theirs", quick_gelu=None)
+    assert loaded.activation == "QuickGELU"
+    assert loaded.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+    assert loaded.std.flatten().tolist() == pytest.approx([0.2, 0.2, 0.1])
+    with pytest.raises(WeightsError, match="made for QuickGELU, but the config or activation= says GELU"):
+        load("theirs", quick_gelu=False)
+
+
 @pytest.mark.parametrize("kind", ["archive", "state dict"])
 def test_openai_weights_under_a_gelu_config_are_refused(archive, tmp_path, kind):
     _, path = archive
     if kind == "state dict":
         torch.save(torch.jit.load(path).state_dict(), tmp_path / "state.pt")
         path = tmp_path / "state.pt"
-    with pytest.raises(WeightsError, match=r"made for QuickGELU, but the backbone's config says GELU.*quick_gelu=True"):
+    with pytest.raises(
+        WeightsError, match=r"made for QuickGELU, but the config or activation= says GELU.*activation=quick_gelu"
+    ):
         CLIPBackbone("tiny_clip", str(path), quick_gelu=False, resize=32, crop=32)
 
 
@@ -134,7 +161,7 @@ def test_archive_of_a_gelu_model_is_told_apart(tmp_path):
         warnings.simplefilter("ignore")
         torch.jit.trace(plain.clip, example, check_trace=False).save(str(tmp_path / "gelu.pt"))
     CLIPBackbone("tiny_clip", str(tmp_path / "gelu.pt"), quick_gelu=False, resize=32, crop=32)
-    with pytest.raises(WeightsError, match=r"made for GELU, but the backbone's config says QuickGELU"):
+    with pytest.raises(WeightsError, match=r"made for GELU, but the config or activation= says QuickGELU"):
         CLIPBackbone("tiny_clip", str(tmp_path / "gelu.pt"), quick_gelu=True, resize=32, crop=32)
 
 
@@ -159,10 +186,37 @@ def test_folder_of_open_clip_brings_its_normalisation(tmp_path):
     loaded = CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32).eval()
     assert loaded.fingerprint() == source.fingerprint()
     assert loaded.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
-    with pytest.raises(WeightsError, match=r"says quick_gelu=False, the backbone's config quick_gelu=True"):
+    with pytest.raises(WeightsError, match=r"is a model made for GELU, but the config or activation= says QuickGELU"):
         CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=True, resize=32, crop=32)
     with pytest.raises(WeightsError, match=r"holds another model than synthact_clip \(embed_dim differs\)"):
         CLIPBackbone("synthact_clip", str(tmp_path), quick_gelu=False, resize=60, crop=60)
     (tmp_path / "open_clip_model.safetensors").unlink()
     with pytest.raises(WeightsError, match="cannot be loaded"):
         CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32)
+
+
+def test_hub_repository_is_loaded_from_its_cache_and_its_absence_named(command, tiny, tmp_path):
+    """The cache of huggingface_hub, as a download would leave it; nothing is fetched."""
+    torch.manual_seed(4)
+    source = CLIPBackbone("tiny_clip", None, quick_gelu=True, resize=32, crop=32).eval()
+    hub = tmp_path / "hf" / "hub" / "models--me--tiny"
+    (hub / "refs").mkdir(parents=True)
+    (hub / "refs" / "main").write_text("abc123")
+    inside = hub / "snapshots" / "abc123"
+    inside.mkdir(parents=True)
+    config = {**json.loads((BUILTIN / "tiny_clip.json").read_text()), "quick_gelu": True}
+    described = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}
+    (inside / "open_clip_config.json").write_text(json.dumps(described))
+    save_file(source.clip.state_dict(), inside / "open_clip_model.safetensors")
+    run = ("run", "methods=prototype_frozen", f"dataset={tiny}", "backbone=tiny_clip", "episodes=20")
+    done = command(*run, "pretrained=hf-hub:me/tiny", HF_HOME=str(tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(data for name, data in command.outputs().items() if name.endswith("result.json")))
+    assert result["backbone"]["activation"] == "QuickGELU"
+    assert result["backbone"]["pretraining"] == "tiny"
+    assert result["backbone"]["weights"] == source.fingerprint()
+    absent = command(*run, "pretrained=hf-hub:me/other", HF_HOME=str(tmp_path / "hf"))
+    assert absent.returncode == 1
+    assert "open_clip.create_model('hf-hub:me/other')" in absent.stderr
+    wrong = command(*run, "pretrained=hf-hub:me/tiny", "activation=gelu", HF_HOME=str(tmp_path / "hf"))
+    assert "made for QuickGELU, but the config or activation= says GELU" in wrong.stderr

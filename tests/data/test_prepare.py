@@ -9,6 +9,10 @@ from pathlib import Path
 import av
 import pytest
 
+from fsar_bench.cell import run as run_cell
+from fsar_bench.cli.data import import_command, prepare_command, verify_command
+from fsar_bench.cli.leaderboard import leaderboard_command
+from fsar_bench.config import resolve
 from fsar_bench.data import prepare as preparing
 from fsar_bench.data.classes import table
 from fsar_bench.data.dataset import BUILTIN, Dataset
@@ -45,67 +49,89 @@ def frames_of(video: Path, folder: Path, count: int = 8) -> None:
                 return
 
 
-LAYOUTS = {  # dataset -> (path of clip number i of a class below the root, list line or None where classes suffice)
-    "hmdb51": (lambda c, i: f"videos/{c.name}/Movie{i}_{c.name}_f_cm_np1_ri_med_{i}.avi", None),
-    "ucf101": (lambda c, i: f"UCF-101/{c.name}/v_{c.name}_g0{i + 1}_c01.avi", None),
+def spaceless(c) -> str:
+    return c.name.replace(" ", "_")
+
+
+DATASETS = {  # dataset -> (stem of clip number i of a class, extension, line of its published list)
+    "hmdb51": (lambda c, i: f"Movie{i}_{c.name}_f_cm_np1_ri_med_{i}", ".avi", lambda c, stem: f"{c.name}/{stem}"),
+    "ucf101": (lambda c, i: f"v_{c.name}_g0{i + 1}_c99", ".avi", lambda c, stem: f"test{c.number}//videos/{c.name}/{stem}.avi"),
     "kinetics100@cmn": (
-        lambda c, i: f"any/where/{c.number:02d}aaaaaaaa{i}_000010_000020.mkv",
-        lambda c, i: f"{c.name}/{c.number:02d}aaaaaaaa{i}_000010_000020",
+        lambda c, i: f"{c.number:02d}aaaaaaaa{i}_000010_000020", ".mkv", lambda c, stem: f"{c.name}/{stem}",
     ),
     "kinetics100@clip_fsar": (
-        lambda c, i: f"val_256/{c.name.replace(' ', '_')}/{c.number:02d}aaaaaaaa{i}.mp4",
-        lambda c, i: f"test{c.number}//val_256/{c.name.replace(' ', '_')}/{c.number:02d}aaaaaaaa{i}_000010_000020.mp4",
+        lambda c, i: f"{c.number:02d}aaaaaaaa{i}", ".mp4",
+        lambda c, stem: f"test{c.number}//val_256/{spaceless(c)}/{stem}_000010_000020.mp4",
     ),
-    "ssv2_small": (lambda c, i: f"20bn/{c.number}{i}77.webm", lambda c, i: f"test{c.number}/{c.number}{i}77"),
-    "ssv2_full": (lambda c, i: f"{c.number}{i}88.mp4", lambda c, i: f"{c.label}/{c.number}{i}88"),
-    "epic_kitchens": (
-        lambda c, i: f"clips_256/P0{c.number}_1_{i}.MP4",
-        lambda c, i: f"test{c.number}//clips_256/P0{c.number}_1_{i}.MP4",
-    ),
-}
+    "ssv2_small": (lambda c, i: f"{c.number}{i}77", ".webm", lambda c, stem: f"test{c.number}/{stem}"),
+    "ssv2_full": (lambda c, i: f"{c.number}{i}88", ".mp4", lambda c, stem: f"{c.label}/{stem}"),
+    "epic_kitchens": (lambda c, i: f"P0{c.number}_1_{i}", ".MP4", lambda c, stem: f"test{c.number}//clips_256/{stem}.MP4"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("dataset", LAYOUTS)
-def test_import_prepare_and_run(command, tmp_path, videos, dataset):
-    place, line = LAYOUTS[dataset]
+@pytest.mark.parametrize("layout", ["class folders", "flat", "frames"])
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeypatch):
+    """Import, prepare, verify, run: each dataset in each layout."""
+    stem_of, suffix, line = DATASETS[dataset]
     source, lines = iter(videos), []
     for c in classes(dataset):
         for i in range(CLIPS):
-            path = tmp_path / "disk" / place(c, i)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(next(source), path)
-            if line:
-                lines.append(line(c, i))
-    if line:
+            stem = stem_of(c, i)
+            lines.append(line(c, stem))
+            if layout == "frames":
+                frames_of(next(source), tmp_path / "disk" / spaceless(c) / stem, 9)
+                continue
+            folder = tmp_path / "disk" / (f"videos/{spaceless(c)}" if layout == "class folders" else "any/where")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(next(source), folder / f"{stem}{suffix}")
+    if layout == "flat" or dataset.partition("@")[0] not in preparing.BY_CLASS:  # there class folders suffice
         (tmp_path / "lists").mkdir()
         (tmp_path / "lists" / "testlist.txt").write_text("\n".join(lines))
-        refused = command("data", "import", dataset, "--lists", "lists")
-        assert refused.returncode == 1
-        assert f"{WAYS * CLIPS} extra test clips in {WAYS} classes" in refused.stdout
-        assert "say --accept" in refused.stderr
-        done = command("data", "import", dataset, "--lists", "lists", "--accept")
-        assert done.returncode == 0, done.stderr
-        assert f"test: {WAYS} classes, {WAYS * CLIPS} videos" in done.stdout
-    done = command("data", "prepare", dataset, "--root", "disk")
-    assert done.returncode == 0, done.stderr
-    assert "100.00" in done.stdout
-    run = ("run", "methods=otam_frozen", f"dataset={dataset}", "backbone=tiny_clip", "episodes=50", "controls=false")
-    done = command(*run)
-    assert done.returncode == 0, done.stderr
-    page = (command.folder / "leaderboards" / f"{dataset}.md").read_text()
+        with pytest.raises(DataError, match="say --accept"):
+            import_command(dataset, tmp_path / "lists", accept=False)
+        assert f"{WAYS * CLIPS} extra test clips in {WAYS} classes" in capsys.readouterr().out
+        assert import_command(dataset, tmp_path / "lists", accept=True) == 0
+        assert f"test: {WAYS} classes, {WAYS * CLIPS} videos" in capsys.readouterr().out
+    assert prepare_command(dataset, tmp_path / "disk") == 0
+    assert "100.00" in capsys.readouterr().out
+    assert verify_command(dataset, reader="decord", workers=1, seconds=30, accept=False) == 0
+    assert f"{WAYS * CLIPS} of {WAYS * CLIPS} clips decode" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    pairs = ["methods=otam_frozen", f"dataset={dataset}", "backbone=tiny_clip", "episodes=50", "controls=false"]
+    asked = resolve(pairs)
+    run_cell(asked.cells[0], asked.options, lambda *_: None)
+    assert leaderboard_command([], check=False) == 0
+    page = Path("leaderboards", f"{dataset}.md").read_text()
     assert f"{WAYS} test classes, {WAYS * CLIPS} clips" in page
     assert "Coverage" not in page
-    if dataset == "ucf101":  # every clip is of a group of its own here, so the episodes stay
-        done = command(*run, "group_disjoint=true")
-        assert done.returncode == 0, done.stderr
-        page = (command.folder / "leaderboards" / f"{dataset}.md").read_text()
-        assert "Supports share no source recording with queries of their class." in page
-    if dataset == "epic_kitchens":
-        done = command(*run, "group_disjoint=true")
-        assert "do not tell their source recording" in done.stderr
-    lines = (tmp_path / "data" / dataset / "mmaction2_test.txt").read_text().splitlines()
-    assert len(lines) == WAYS * CLIPS
-    assert {line.rsplit(" ", 1)[1] for line in lines} == set("01234")
+    assert ("reader images (opencv" if layout == "frames" else "reader decord") in page
+    rows = (tmp_path / "data" / dataset / "mmaction2_test.txt").read_text().splitlines()
+    assert len(rows) == WAYS * CLIPS
+    assert {row.rsplit(" ", 1)[1] for row in rows} == set("01234")
+
+
+def test_group_disjoint_episodes_are_another_protocol(command, tmp_path, videos):
+    """Every clip is of a recording of its own in the one dataset, so the episodes stay; in the other names do not tell."""
+    for dataset in ("ucf101", "ssv2_small"):
+        stem_of, suffix, line = DATASETS[dataset]
+        source, lines = iter(videos), []
+        for c in classes(dataset):
+            for i in range(CLIPS):
+                path = tmp_path / dataset / c.name / f"{stem_of(c, i)}{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(next(source), path)
+                lines.append(line(c, stem_of(c, i)))
+        (tmp_path / "testlist.txt").write_text("\n".join(lines))
+        import_command(dataset, tmp_path / "testlist.txt", accept=True)
+        prepare_command(dataset, tmp_path / dataset)
+    run = ("run", "methods=otam_frozen", "backbone=tiny_clip", "episodes=50", "controls=false", "group_disjoint=true")
+    done = command(*run, "dataset=ucf101")
+    assert done.returncode == 0, done.stderr
+    page = (command.folder / "leaderboards" / "ucf101.md").read_text()
+    assert "Supports share no source recording with queries of their class." in page
+    done = command(*run, "dataset=ssv2_small")
+    assert "do not tell their source recording" in done.stderr
 
 
 def test_missing_clips_are_replaced_and_said(command, tmp_path, videos):

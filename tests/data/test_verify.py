@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
 from fsar_bench.data import prepare as preparing
+from fsar_bench.data import verify as verifying
 from fsar_bench.data.audit import leak, recordings
 from fsar_bench.data.dataset import BUILTIN, Clip, Dataset
+from fsar_bench.data.decode import ReadPlan
 from fsar_bench.data.verify import sample, seconds_of, verify
 from fsar_bench.episodes import ClipList, EpisodePlan
+from fsar_bench.errors import DataError
+from fsar_bench.sources import TrainEpisodes
 
 CLASSES = ("wave", "jump", "sit", "run", "fall")
 
@@ -84,27 +93,76 @@ def entries(log: Path) -> int:
     return sum(line.endswith("]") for line in log.read_text().splitlines())
 
 
-def test_damaged_files_never_crash_and_never_pass(tmp_path, custom):
-    """Truncations, flipped bytes and other files: each is named, or decodes to real frames."""
+def damaged(kind: int, source: bytes, rng: np.random.RandomState) -> bytes:
+    """A truncated, foreign, zeroed or flipped file."""
+    data = bytearray(source)
+    if kind == 0:
+        return bytes(data[: rng.randint(0, len(data) // 2)])
+    if kind == 1:
+        return rng.bytes(rng.randint(1, 4000))
+    if kind == 2:
+        return bytes(len(data))
+    for place in rng.randint(0, len(data), 200):
+        data[place] = rng.randint(256)
+    return bytes(data)
+
+
+def test_a_thousand_damaged_files_never_crash_and_never_pass(tmp_path, custom):
+    """Videos and folders of images: each is named, or (some flipped bytes) decodes to real frames."""
     rng = np.random.RandomState(0)
     source = (custom / "wave" / "0.mp4").read_bytes()
-    clips = []
-    for number in range(60):
-        kind, data = number % 3, bytearray(source)
-        if kind == 0:
-            data = data[: rng.randint(0, len(data) // 2)]
-        elif kind == 1:
-            data = bytearray(rng.bytes(rng.randint(1, 4000)))
-        else:
-            for place in rng.randint(0, len(data), 200):
-                data[place] = rng.randint(256)
+    picture = cv2.imencode(".jpg", rng.randint(0, 256, (48, 64, 3), np.uint8))[1].tobytes()
+    videos, folders = [], []
+    for number in range(800):
         path = tmp_path / f"{number}.mp4"
-        path.write_bytes(bytes(data))
-        clips.append(("test", Clip(str(number), "x", path)))
-    verdicts = verify(clips, reader="decord", workers=2, seconds=20, log=tmp_path / "log.jsonl")
-    assert len(verdicts) == 60
-    assert all(v.reason for v in verdicts if int(v.clip.id) % 3 < 2)
+        path.write_bytes(damaged(number % 4, source, rng))
+        videos.append(("test", Clip(str(number), "x", path)))
+    for number in range(200):
+        folder = tmp_path / f"f{number}"
+        folder.mkdir()
+        for image in range(3):
+            (folder / f"{image}.jpg").write_bytes(damaged(number % 4, picture, rng) if image == 1 else picture)
+        folders.append(("test", Clip(f"f{number}", "x", folder, whole=False)))
+    how = {"workers": 2, "seconds": 20, "log": tmp_path / "log.jsonl"}
+    verdicts = [*verify(videos, reader="decord", **how), *verify(folders, reader="images", **how)]
+    assert len(verdicts) == 1000
+    good = [v for v in verdicts if not v.reason]
+    assert all(int(v.clip.id.lstrip("f")) % 4 in (0, 3) for v in good)  # foreign and zeroed files never pass
+    assert not [v for v in good if int(v.clip.id.lstrip("f")) % 4 == 0 and v.clip.path.is_file()]  # nor half a video
     assert all(v.clip.id in v.reason for v in verdicts if v.reason)
+
+
+HANGING = """
+import time
+from fsar_bench.data.readers import DecordReader
+from fsar_bench.registry import READERS
+
+@READERS.register_module(name="hangs_at_three")
+class Reader(DecordReader):
+    version = "hangs_at_three 1"
+    def open(self, path):
+        if path.endswith("3.mp4"):
+            time.sleep(600)
+        return super().open(path)
+"""
+
+
+def test_a_hanging_clip_costs_its_time_out_and_is_named(tmp_path, custom, monkeypatch):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    monkeypatch.setattr(verifying, "ReadPlan", partial(ReadPlan, modules=("hanging",), folder=str(tmp_path)))
+    clips = [("test", clip) for clip in Dataset("custom", "prepared:custom").split("test").clips if "wave" in clip.id]
+    began = time.perf_counter()
+    verdicts = verify(clips, reader="hangs_at_three", workers=1, seconds=2, log=tmp_path / "log.jsonl")
+    assert time.perf_counter() - began < 60
+    assert [v.clip.id for v in verdicts if v.reason] == ["wave/3"]
+    assert "Clip 'wave/3' was not decoded within 2 s by the reader 'hangs_at_three'" in verdicts[3].reason
+
+
+def test_pipes_are_no_clips(tmp_path, custom):
+    os.mkfifo(custom / "wave" / "9.mp4")
+    assert not [row for row in preparing.prepare_custom("custom", tmp_path / "mine").clips if row["id"] == "wave/9"]
+    with pytest.raises(DataError, match="is empty, or no file at all"):
+        Clip("x", "y", custom / "wave" / "9.mp4").content  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -139,6 +197,15 @@ def test_leak_by_hand():
     assert leak(plan, recording) == pytest.approx(100 * np.mean(expected))
     assert leak(plan, np.arange(20)) == 0
     assert leak(plan, np.zeros(20, int)) == 100
+
+
+def test_group_disjoint_training_episodes_do_not_leak():
+    clips = ClipList.of([(f"c{c}", f"c{c}_{i}") for c in range(6) for i in range(12)])
+    recording = np.arange(72) // 3
+    split = SimpleNamespace(list=clips, missing=frozenset(), clips=())
+    drawn = {"way": 5, "shot": 2, "query_per_class": 2, "episodes": 50}
+    kept, plain = (TrainEpisodes(split, None, None, drawn, seed=0, device=None, recording=r) for r in (recording, None))
+    assert leak(kept.plan, recording) == 0 < leak(plain.plan, recording)
 
 
 def test_stats_and_doctor(command, custom):

@@ -1,0 +1,130 @@
+"""CLIP networks of open_clip from tags, hub ids, folders and files; their activation is what the weights were made for."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import open_clip
+from torch import nn
+
+from fsar_bench.backbones.weights import Weights, missing, read_weights, resolve
+from fsar_bench.errors import WeightsError
+
+HUB, FOLDER = "hf-hub:", "local-dir:"  # open_clip's words for a model with a config of its own
+
+
+def load_clip(model: str, pretrained: str | None, quick_gelu: bool | None) -> tuple[nn.Module, bool]:
+    """Build a network and load its weights.
+
+    Args:
+        model: architecture, as open_clip names it.
+        pretrained: see `CLIPBackbone`.
+        quick_gelu: what the weights were made for as far as the caller knows; None leaves it to the weights.
+
+    Returns:
+        The network and whether it uses QuickGELU.
+
+    Raises:
+        WeightsError: weights that are missing, damaged, of another architecture or activation, or, with None, a file that does
+            not tell its activation.
+    """
+    source = resolve(model, pretrained) if pretrained else None
+    logging.getLogger().info("loading %s from %s", model, source)
+    if source is None:
+        return open_clip.create_model(model, force_quick_gelu=bool(quick_gelu), load_weights=False), bool(quick_gelu)
+    if source.startswith(HUB) or Path(source).is_dir():
+        return _load_described(model, source if source.startswith(HUB) else f"{FOLDER}{source}", quick_gelu)
+    tag = open_clip.get_pretrained_cfg(model, str(pretrained))  # empty for what is not a tag of this model
+    of_tag = bool(tag.get("quick_gelu", False)) if tag else None
+    if not Path(source).is_file():
+        quick = _agree(f"The tag {pretrained!r} of {model}", "weights", of_tag, quick_gelu)
+        return _load_tag(model, source, quick), quick
+    try:
+        weights = read_weights(Path(source))
+    except Exception as error:
+        raise _unloadable(model, source, error) from error
+    told = of_tag if weights.quick_gelu is None else weights.quick_gelu
+    quick = _agree(f"The weights file {source}", weights.origin, told, quick_gelu)
+    return _load_file(model, source, weights, quick, tag), quick
+
+
+def _agree(what: str, origin: str, made: bool | None, said: bool | None) -> bool:
+    """The activation that weights were made for, as they and the config tell it."""
+    if made is None and said is None:
+        raise WeightsError(
+            f"{what} ({origin}) does not tell which activation it was made for. Say activation=quick_gelu (OpenAI's, DFN's and "
+            "MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features."
+        )
+    if made is not None and said is not None and made != said:
+        names = {True: "QuickGELU", False: "GELU"}
+        raise WeightsError(
+            f"{what} is {origin} made for {names[made]}, but the config or activation= says {names[said]}. Use "
+            f"activation={'quick_gelu' if made else 'gelu'}, or a backbone config with quick_gelu={made}."
+        )
+    return bool(said if made is None else made)
+
+
+def _load_tag(model: str, tag: str, quick_gelu: bool) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the activation was compared before
+            return open_clip.create_model(model, pretrained=tag, force_quick_gelu=quick_gelu)
+    except Exception as error:
+        fetch = f"import open_clip; open_clip.create_model('{model}', pretrained='{tag}')"
+        raise missing(model, tag, _first_line(error), fetch) from error
+
+
+def _load_file(model: str, source: str, weights: Weights, quick_gelu: bool, tag: dict) -> nn.Module:
+    network = open_clip.create_model(model, force_quick_gelu=quick_gelu, load_weights=False)
+    masks = {name for name, _ in network.named_buffers()} - set(network.state_dict())  # traced, not trained
+    try:
+        network.load_state_dict({name: t for name, t in weights.tensors.items() if name not in masks})
+    except Exception as error:
+        raise _unloadable(model, source, error) from error
+    if tag:  # a file that stands for a tag has the tag's normalisation
+        network.visual.image_mean, network.visual.image_std = tuple(tag["mean"]), tuple(tag["std"])
+    return network
+
+
+def _load_described(model: str, source: str, quick_gelu: bool | None) -> tuple[nn.Module, bool]:
+    """A folder or hub repository of open_clip: its config (with the normalisation of its images) and its weights."""
+    kind = "folder" if source.startswith(FOLDER) else "hub repository"
+    place = source.partition(":")[2]
+    try:
+        found = open_clip.get_model_config(source)
+        found = found.get("model_cfg", found)
+        network = open_clip.create_model(source, require_pretrained=True)
+    except Exception as error:
+        if kind == "hub repository":
+            fetch = f"import open_clip; open_clip.create_model('{source}')"
+            raise missing(model, source, _first_line(error), fetch) from error
+        raise WeightsError(
+            f"The folder {place} cannot be loaded ({_first_line(error)}). It needs open_clip_config.json and weights such as "
+            "open_clip_model.safetensors."
+        ) from error
+    wanted = open_clip.get_model_config(model)
+    for tower in ("embed_dim", "vision_cfg", "text_cfg"):
+        if _tower(found.get(tower)) != _tower(wanted[tower]):
+            raise WeightsError(
+                f"The {kind} {place} holds another model than {model} ({tower} differs). Choose the backbone= that it is of."
+            )
+    quick = _agree(f"The {kind} {place}", "a model", bool(found.get("quick_gelu", False)), quick_gelu)
+    return network, quick
+
+
+def _tower(config: object) -> object:
+    """A part of a model's config without entries that say nothing."""
+    return {k: v for k, v in config.items() if v is not None} if isinstance(config, dict) else config
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def _unloadable(model: str, source: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"The weights file {source} cannot be loaded into {model} ({_first_line(error)}). It is damaged or of another model: "
+        "replace the file, or choose the backbone= that it belongs to."
+    )
