@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -86,7 +87,7 @@ def build_method(cell: dict, *, for_training: bool = False):
     import_components(cell["custom_imports"], cell["folder"])
     seed_torch(cell["protocol"]["seed"], "backbone")  # one without weights is random
     backbone = build(BACKBONES, {k: v for k, v in cell["backbone"].items() if k != "name"})
-    seed_torch(cell["protocol"]["seed"], "initialisation")
+    seed_torch(_training_seed(cell), "initialisation")
     METHODS.import_from_location()
     config, kind = cell["method"], METHODS.get(cell["method"]["type"])
     if for_training:
@@ -102,6 +103,11 @@ def build_method(cell: dict, *, for_training: bool = False):
     if method.traits.trainable and "train" not in cell:
         raise ConfigError(f"The method {cell['name']} is trainable, but its config has no train=dict(...).")
     return method
+
+
+def _training_seed(cell: dict) -> int:
+    """Seed of initialisation, training episodes and dropout: that of the episodes unless train.seed says otherwise."""
+    return cell.get("train", {}).get("seed", cell["protocol"]["seed"])
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,18 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
     return _Keys(digest(trained), embedding, weights)
 
 
-def run(cell: dict, options: dict, report) -> Path:
+def run(cell: dict, options: dict, report, *, use: Callable | None = None):
     """Train (if the method is trainable), choose on val (if it asks for it), encode, score, store; finished work is taken up.
 
+    Args:
+        use: called with the finished method and the test `Evaluation` instead of encoding, scoring and storing; nothing is trained
+            then.
+
     Returns:
-        Folder of the result.
+        Folder of the result, or what `use` gives.
+
+    Raises:
+        ResultError: `use` is given, and the trained weights are not in the work folder.
     """
     from filelock import FileLock, Timeout
 
@@ -197,12 +210,17 @@ def run(cell: dict, options: dict, report) -> Path:
         drawn = {k: protocol[k] for k in ("way", "shot", "query", "episodes", "seed")}
         test = evaluation(name=protocol["split"], episodes=drawn)
         runner_of = partial(
-            EpisodicRunner, device=device, work_dir=folder, test=test, seed=protocol["seed"], report=report
+            EpisodicRunner, device=device, work_dir=folder, test=test, seed=_training_seed(cell), report=report
         )
         bank_store, seconds, sha = None, {}, ""
         if trains:
             text = encode_text(splits[0])
             method.prepare(text)
+            if use and not (_training_folder(cell, options, keys) / "finished.json").exists():
+                raise ResultError(
+                    f"The trained weights of {cell['title']} are not in {_training_folder(cell, options, keys)}. Name the work_dir= "
+                    "of the run, or train again with fsar-bench run and overwrite=true."
+                )
             training = _train(cell, options, method, keys, runner_of, evaluation, splits[0], text, source)
             runner, method, bank_store = training.runner, training.method, training.bank_store
             test.bank_store = test.bank_store or bank_store
@@ -216,11 +234,17 @@ def run(cell: dict, options: dict, report) -> Path:
         if method.fits:
             with dataset.training():  # test stays closed
                 fitted = _fit(method, evaluation, {**drawn, "query": 1, "episodes": FIT_EPISODES}, bank_store, report)
+        if use:
+            return use(method, test)
         # Parts of the scores are taken up again only if weights, checkpoint, choice and clips are still the same.
         state = f"{keys.embedding}|{keys.weights}|{sha}|{test.split.fingerprint}" + (f"|{fitted}" if fitted else "")
         test.store = folder / f"scores-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         runner.test()
         return _store(cell, options, method, runner, keys, device, seconds, fitted)
+
+
+def _training_folder(cell: dict, options: dict, keys: _Keys) -> Path:
+    return Path(options["work_dir"]) / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
 
 
 @dataclass(frozen=True)
@@ -243,13 +267,13 @@ def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, tex
 
     train, seed, device = cell["train"], cell["protocol"]["seed"], text.device
     drawn = {"way": train["way"], "shot": train["shot"], "query": 1, "episodes": train["val_episodes"], "seed": seed}
-    folder = Path(options["work_dir"]) / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
+    folder = _training_folder(cell, options, keys)
     val = evaluation(name="val", episodes=drawn)
     recording = known_recordings(val.dataset, split) if val.group_disjoint else None
     runner = runner_of(
         method,
         train=train,
-        episodes=TrainEpisodes(split, text, source, train, seed=seed, device=device, recording=recording),
+        episodes=TrainEpisodes(split, text, source, train, seed=_training_seed(cell), device=device, recording=recording),
         val=val,
         training_folder=folder,
         checkpoint_seconds=options["checkpoint_seconds"],
@@ -373,6 +397,8 @@ def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fi
             pretraining=backbone.pretraining,
             activation=backbone.activation,
             precision="float32",
+            mean=_rounded(backbone.mean),
+            std=_rounded(backbone.std),
         ),
         traits=results.TraitsRecord(**method.traits.as_dict()),
         metrics=results.measure(prediction, plan.labels, pair),
@@ -382,8 +408,13 @@ def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fi
     out = Path(options["out"])
     cost = {
         "seconds": {**seconds, "encode": loop.encode_seconds, "score": loop.scores.seconds},
+        "videos": len(plan.used_clips) * (1 if method.role_free else 2),
         "peak_memory_mb": peak_memory(device),
         "environment": environment(device),
     }
-    plan.save(out / "plans" / f"{plan.digest[:16]}.npz")
+    plan.save(out / "plans" / results.plan_name(plan.realised))
     return results.write(out / "results", result, packed, cost)
+
+
+def _rounded(constants) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in constants.flatten().tolist())

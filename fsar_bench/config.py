@@ -15,6 +15,7 @@ from typing import Any
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.paths import annotation_file, is_weight_file, weight_files
 from fsar_bench.protocol import Protocol
+from fsar_bench.results import TEXT_PATTERN
 from fsar_bench.settings import coerce, digest, merge, override, parse_pairs
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.@-]*"
@@ -54,6 +55,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "val_episodes": 1000,
     "val_interval": 208,
     "amp": "auto",
+    "seed": None,  # of the training alone; None: that of the protocol
 }
 
 
@@ -219,7 +221,7 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         train = merge(TRAIN_DEFAULTS, method["train"], f"{path}: train")
         train = merge(train, dataset.get("train", {}), "the dataset's config: train")
         config["train"] = merge(train, special.get("train", {}), f"the dataset's config for {name}.train")
-    changed = {key: value for key, value in chosen.items() if key.startswith(("method.", "train."))}
+    changed = {k: v for k, v in chosen.items() if k.startswith(("method.", "train.")) and k != "train.seed"}
     if "matcher" in chosen:
         if "matcher" not in config["method"]:
             raise ConfigError(f"{name} has no matcher, so matcher={chosen['matcher']} does not apply to it.")
@@ -250,6 +252,8 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         _check_train(config["train"])
         config["train"]["way"] = config["train"]["way"] or protocol["way"]
         config["train"]["shot"] = config["train"]["shot"] or protocol["shot"]
+        if config["train"]["seed"] in (None, protocol["seed"]):
+            del config["train"]["seed"]  # no other cell than the one that does not name it
     modules, folder = _modules(method, path)
     cell = {
         "engine": ENGINE,
@@ -264,12 +268,16 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
     }
     if "checkpoint" in chosen:
         cell["inputs"]["checkpoint"] = _checkpoint(chosen["checkpoint"], method, name)
+    title = method.get("title", name) + (f" ({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+    texts = {"title": title, "paper": method.get("paper", ""), "dataset title": dataset.get("title", "")}
+    for what, text in texts.items():
+        if not re.fullmatch(TEXT_PATTERN, text) or len(text) > 300:
+            raise ConfigError(f"The {what} of {name} is {text[:80]!r}: use one line of at most 300 characters without < and >.")
     # What follows does not change results, so it is not part of the hash.
     return cell | {
         "hash": digest(cell),
-        "title": method.get("title", name)
-        + (f" ({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else ""),
-        "paper": method.get("paper", ""),
+        "title": title,
+        "paper": texts["paper"],
         "protocol_name": protocol_name,
         "folder": folder,
         "controls": dataset.get("controls", []),
@@ -320,6 +328,8 @@ def _check_train(train: dict) -> None:
             raise ConfigError(
                 f"train.{key}={train[key]!r} must be a whole number above 0, or none to follow the protocol."
             )
+    if train["seed"] is not None and (not isinstance(train["seed"], int) or train["seed"] < 0):
+        raise ConfigError(f"train.seed={train['seed']!r} must be a whole number from 0, or none to follow seed=.")
     if not 0 <= train["warmup"] < 1:
         raise ConfigError(f"train.warmup={train['warmup']} must lie in 0..1 (a share of the episodes).")
     if train["val_interval"] % train["accumulate"]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from fsar_bench.randomness import splitmix64, stream_key
 
 ALGORITHM = "splitmix64-v1"
 _CHUNK = 2_000_000  # keys that are drawn at a time
+_LARGEST = 2**30  # bytes of an unpacked plan
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class EpisodePlan:
         replaced: how many places hold another clip than on a complete disk.
         digest: SHA-256 of the header and of the arrays as drawn from the full list.
         realised: SHA-256 of the header and of the arrays as they are here.
+        names: name of each class of the list, for people; empty where it was not kept.
     """
 
     header: dict
@@ -92,9 +95,14 @@ class EpisodePlan:
     replaced: int
     digest: str
     realised: str
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def name(self, number: int) -> str:
+        """Name of a class."""
+        return self.names[number] if number < len(self.names) else f"class {number}"
 
     @property
     def labels(self) -> np.ndarray:
@@ -158,7 +166,7 @@ class EpisodePlan:
             _, here = draw(missing=missing)
             replaced = sum(int((a != b).sum()) for a, b in zip(order, here, strict=True))
             order, realised = here, _digest(header, classes, *here)
-        return cls(header, classes, order[0], order[1], replaced, digest, realised)
+        return cls(header, classes, order[0], order[1], replaced, digest, realised, clips.classes)
 
     def save(self, path: Path) -> None:
         """Write the plan as a compressed npz whose bytes depend on the plan alone."""
@@ -171,6 +179,7 @@ class EpisodePlan:
                 digest=np.frombuffer(self.digest.encode(), np.uint8),
                 realised=np.frombuffer(self.realised.encode(), np.uint8),
                 replaced=np.int64(self.replaced),
+                names=np.frombuffer(json.dumps(self.names).encode(), np.uint8),
                 classes=self.classes,
                 support=self.support,
                 query=self.query,
@@ -185,16 +194,20 @@ class EpisodePlan:
             ResultError: the file is missing, damaged, or not what its hash says.
         """
         try:
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                    raise ValueError("it unpacks to more than any plan")
             with np.load(path, allow_pickle=False) as store:
                 header = json.loads(store["header"].tobytes())
                 digest, realised = (store[name].tobytes().decode() for name in ("digest", "realised"))
                 arrays = [store[name] for name in ("classes", "support", "query")]
                 replaced = int(store["replaced"])
+                names = tuple(map(str, json.loads(store["names"].tobytes()))) if "names" in store.files else ()
         except Exception as error:
             raise ResultError(f"The episode plan {path} cannot be read ({error}); delete it and run again.") from error
         if _digest(header, *arrays) != realised:
             raise ResultError(f"The episode plan {path} does not have the hash it claims; delete it and run again.")
-        return cls(header, arrays[0], arrays[1], arrays[2], replaced, digest, realised)
+        return cls(header, arrays[0], arrays[1], arrays[2], replaced, digest, realised, names)
 
 
 def _check(clips: ClipList, way: int, needed: int, purpose: str, missing: frozenset[str]) -> None:

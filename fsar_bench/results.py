@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import os
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,10 @@ from fsar_bench.statistics import episode_accuracy, episode_interval, pair_accur
 SCHEMA = 1
 _SHA = Field(pattern=r"^[0-9a-f]{64}$")
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$", max_length=100)
+TEXT_PATTERN = r"^[^<>\x00-\x1f\x7f]*$"  # one line without markup
+_TEXT = Field(pattern=TEXT_PATTERN, max_length=300)
+_COUNT = Field(ge=0, le=10**15)
+_LARGEST_RECORD = 4 * 2**20  # bytes of a record; a real one has some 5 kB
 
 
 class _Record(BaseModel):
@@ -33,8 +39,8 @@ class MethodRecord(_Record):
     """The method and its resolved config; `fitted` is what it chose on val, where it chose."""
 
     name: str = _NAME
-    title: str
-    paper: str
+    title: str = _TEXT
+    paper: str = _TEXT
     config: dict[str, Any]
     train: dict[str, Any] | None
     fitted: dict[str, float | str] | None = None
@@ -44,48 +50,50 @@ class ProtocolRecord(_Record):
     """What was held identical."""
 
     name: str = _NAME
-    split: str
+    split: str = _NAME
     way: int = Field(ge=2, le=255)
-    shot: int = Field(ge=1)
-    query: int = Field(ge=1)
-    episodes: int = Field(ge=1)
-    seed: int
+    shot: int = Field(ge=1, le=10**6)
+    query: int = Field(ge=1, le=10**6)
+    episodes: int = Field(ge=1, le=10**9)
+    seed: int = _COUNT
     plan: str = _SHA
     realised: str = _SHA
-    frames: int
-    sampling: str
-    resize: int
-    crop: int
-    template: str
+    frames: int = _COUNT
+    sampling: str = _NAME
+    resize: int = _COUNT
+    crop: int = _COUNT
+    template: str = _TEXT
     group_disjoint: bool = False
     class_names: str = _SHA
     selection_split: str | None
-    reader: str
+    reader: str = _TEXT
 
 
 class DatasetRecord(_Record):
     """The data."""
 
     name: str = _NAME
-    title: str
+    title: str = _TEXT
     synthetic: bool
     list_hash: str = _SHA
     fingerprint: str = _SHA
-    classes: int
-    clips: int
+    classes: int = _COUNT
+    clips: int = _COUNT
     coverage: float = Field(ge=0, le=1)
     controls: list[str]
 
 
 class BackboneRecord(_Record):
-    """The encoder and its weights."""
+    """The encoder, its weights, and the mean and standard deviation that RGB values in 0..1 are normalised with."""
 
     name: str = _NAME
-    model: str
+    model: str = _TEXT
     weights: str = _SHA
-    pretraining: str
-    activation: str
-    precision: str
+    pretraining: str = _TEXT
+    activation: str = _TEXT
+    precision: str = _TEXT
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class TraitsRecord(_Record):
@@ -103,14 +111,14 @@ class MetricsRecord(_Record):
     accuracy: float = Field(ge=0, le=100)
     interval95: float | None = Field(ge=0)
     pair_accuracy: float | None = Field(ge=0, le=100)
-    pair_queries: int | None
+    pair_queries: int | None = Field(ge=0, le=10**15)
 
 
 class ParametersRecord(_Record):
     """Numbers of parameters."""
 
-    trainable: int
-    total: int
+    trainable: int = _COUNT
+    total: int = _COUNT
 
 
 class Result(_Record):
@@ -132,6 +140,42 @@ class Result(_Record):
     def folder(self) -> Path:
         """Where it lies below `results/`."""
         return cell_folder(self.dataset.name, self.protocol.way, self.protocol.shot, self.method.name, self.config_hash)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result, what it cost, and the folder that holds both and the predictions."""
+
+    result: Result
+    cost: dict
+    folder: Path
+
+    @property
+    def plan_file(self) -> Path:
+        """Where the episodes as they were on that machine lie, beside `results/`."""
+        return self.folder.parents[3] / "plans" / plan_name(self.result.protocol.realised)
+
+    def right(self) -> np.ndarray:
+        """Whether each query was predicted right, bool `[E, Q]`.
+
+        Raises:
+            ResultError: the predictions are missing or damaged.
+        """
+        return self.predictions() == labels(self.result)
+
+    def predictions(self) -> np.ndarray:
+        """Predicted label of each query, uint8 `[E, Q]`."""
+        return _unpack(self.folder / "predictions.npz", _hashed(self.folder, self.result), self.result)[0]
+
+
+def plan_name(realised: str) -> str:
+    """File name of a plan by its realised hash."""
+    return f"{realised[:16]}.npz"
+
+
+def labels(result: Result) -> np.ndarray:
+    """True label of each query of an episode, `[Q]`."""
+    return np.repeat(np.arange(result.protocol.way), result.protocol.query)
 
 
 def cell_folder(dataset: str, way: int, shot: int, method: str, config_hash: str) -> Path:
@@ -178,7 +222,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
 
 
-def to_json(record: dict) -> bytes:
+def to_json(record: dict | list) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -192,17 +236,17 @@ def write(root: Path, result: Result, predictions: bytes, cost: dict) -> Path:
     return folder
 
 
-def read(folder: Path) -> tuple[Result, dict]:
-    """Read and check one result.
+def read(folder: Path, verified: set[str] | None = None) -> Stored:
+    """Read and check one result: schema, place, the hash of its predictions, and the metrics that they give.
 
-    Returns:
-        The record and its cost file.
+    Args:
+        verified: results whose metrics were recomputed before, by `content_key`; this one is added to it.
 
     Raises:
         ResultError: names the file that is missing, damaged, of another schema, or at odds with the others.
     """
     path = folder / "result.json"
-    data = _json(path)
+    text, data = _json(path)
     if isinstance(data, dict) and data.get("schema_version") != SCHEMA:
         version = data.get("schema_version")
         raise ResultError(f"{path} has schema version {version!r}; this fsar-bench reads {SCHEMA}. Run the cell again.")
@@ -214,50 +258,93 @@ def read(folder: Path) -> tuple[Result, dict]:
         raise ResultError(f"{path} is damaged: {where}: {first['msg']}. Delete it and run the cell again.") from error
     if folder.parts[-3:] != result.folder.parts:
         raise ResultError(f"{path} describes {result.folder}, not the folder it lies in. Move it there, or delete it.")
-    prediction, pair = _predictions(folder / "predictions.npz", result)
-    labels = np.repeat(np.arange(result.protocol.way), result.protocol.query)
-    if (
-        prediction.shape != (result.protocol.episodes, len(labels))
-        or measure(prediction, labels, pair) != result.metrics
-    ):
-        raise ResultError(
-            f"{path} claims metrics that its predictions do not give. Delete the folder and run the cell again."
-        )
-    cost = _json(folder / "cost.json")
+    packed = _hashed(folder, result)
+    key = hashlib.sha256(text).hexdigest()
+    if verified is None or key not in verified:
+        prediction, pair = _unpack(folder / "predictions.npz", packed, result)
+        if measure(prediction, labels(result), pair) != result.metrics:
+            raise ResultError(
+                f"{path} claims metrics that its predictions do not give. Delete the folder and run the cell again."
+            )
+        if verified is not None:
+            verified.add(key)
+    cost = _json(folder / "cost.json")[1]
     if not isinstance(cost, dict):
         raise ResultError(f"{folder / 'cost.json'} is damaged. Delete the folder and run the cell again.")
-    return result, cost
+    return Stored(result, cost, folder)
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> tuple[bytes, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LARGEST_RECORD:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
+        data = path.read_bytes()
+        return data, json.loads(data)
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror}). Run the cell again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is damaged ({error}). Delete it and run the cell again.") from error
 
 
-def _predictions(path: Path, result: Result) -> tuple[np.ndarray, np.ndarray | None]:
+def _hashed(folder: Path, result: Result) -> bytes:
+    """The bytes of the predictions that a result names."""
+    path = folder / "predictions.npz"
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.stat().st_size <= _largest_predictions(result) else b""
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror}). Run the cell again.") from error
     if hashlib.sha256(data).hexdigest() != result.predictions:
         raise ResultError(
             f"{path} is not the file that result.json names by its SHA-256. Delete the folder and run again."
         )
+    return data
+
+
+def _largest_predictions(result: Result) -> int:
+    """Bytes that predictions and pair outcomes can have, packed."""
+    return 2 * result.protocol.episodes * result.protocol.way * result.protocol.query + 2**16
+
+
+def _unpack(path: Path, data: bytes, result: Result) -> tuple[np.ndarray, np.ndarray | None]:
+    shape = (result.protocol.episodes, result.protocol.way * result.protocol.query)
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(entry.file_size > shape[0] * shape[1] + 4096 for entry in archive.infolist()):
+                raise ValueError(f"it unpacks to more than the {shape[0]} x {shape[1]} predictions of this protocol")
         with np.load(io.BytesIO(data), allow_pickle=False) as store:
-            return store["prediction"], store["pair"] if "pair" in store.files else None
+            prediction, pair = store["prediction"], store["pair"] if "pair" in store.files else None
+        for array in (prediction, *([] if pair is None else [pair])):
+            if array.shape != shape or array.dtype != np.uint8:
+                raise ValueError(f"it holds {array.dtype} {array.shape}, not uint8 {shape}")
+        if prediction.max() >= result.protocol.way:
+            raise ValueError(f"it predicts the label {prediction.max()} of {result.protocol.way} classes")
     except Exception as error:
         raise ResultError(f"{path} is damaged ({error}). Delete the folder and run the cell again.") from error
+    return prediction, pair
 
 
-def read_all(root: Path) -> list[tuple[Result, dict]]:
+def read_all(root: Path, cache: Path | None = None) -> list[Stored]:
     """All results below `root`, sorted by folder.
+
+    Args:
+        cache: folder that remembers, by content, which results gave the metrics they claim.
 
     Raises:
         ResultError: for the first one that is damaged; nothing is skipped.
     """
-    return [read(path.parent) for path in sorted(root.glob("*/*/*/result.json"))]
+    path = cache and cache / "verified.json"
+    verified = _remembered(path)
+    before = len(verified)
+    out = [read(found.parent, verified) for found in sorted(root.glob("*/*/*/result.json"))]
+    if path and len(verified) > before:
+        write_atomically(path, to_json(sorted(verified)))
+    return out
+
+
+def _remembered(path: Path | None) -> set[str]:
+    if path is None or not path.is_file():
+        return set()
+    try:
+        return set(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return set()  # damaged: every result is checked again

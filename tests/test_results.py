@@ -1,59 +1,31 @@
-"""Results, leaderboards and statistics from files alone."""
+"""Results: what is written, what is refused, and how results of other machines are taken in."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import math
+import os
+import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from stores import make_plan, predictions, store
 
 from fsar_bench import results
-from fsar_bench.cli.leaderboard import leaderboard_command, write_tables
+from fsar_bench.cli.leaderboard import leaderboard_command
+from fsar_bench.cli.results import merge_command
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard import boards, pages
 from fsar_bench.scoring import PlanScores, pair_outcomes
-from fsar_bench.statistics import episode_accuracy, episode_interval, pair_accuracy
+
+PLAN = make_plan()
 
 
-def store(
-    root, name: str, right: int, *, shot: int = 1, plan: str = "a", dataset: str = "toy", title: str | None = None
-):
-    """Write a result of 4 two-way episodes of which `right` queries are right."""
-    prediction = np.tile(np.array([0, 1], np.uint8), (4, 1))
-    prediction.ravel()[: 8 - right] ^= 1
-    pair = np.where(prediction == [0, 1], 1, 0).astype(np.uint8)
-    packed = results.pack_predictions(prediction, pair)
-    sha = "0" * 64
-    record = results.Result(
-        config_hash=hashlib.sha256(f"{name}{shot}{plan}{dataset}".encode()).hexdigest(),
-        training_key=None,
-        method=results.MethodRecord(name=name, title=title or name, paper="", config={}, train=None),
-        dataset=results.DatasetRecord(
-            name=dataset, title=dataset, synthetic=True, list_hash=sha, fingerprint=sha, classes=4, clips=16, coverage=1.0,
-            controls=["control"],
-        ),
-        protocol=results.ProtocolRecord(
-            name="standard", split="test", way=2, shot=shot, query=1, episodes=4, seed=0, plan=plan * 64, realised=plan * 64,
-            frames=8, sampling="midpoint", resize=60, crop=60, template="{}", class_names=sha, selection_split=None, reader="r",
-        ),
-        backbone=results.BackboneRecord(name="b", model="b", weights=sha, pretraining="", activation="GELU", precision="float32"),
-        traits=results.TraitsRecord(uses_class_names=False, trainable=False, transductive=False, order_sensitive=False),
-        metrics=results.measure(prediction, np.array([0, 1]), pair),
-        parameters=results.ParametersRecord(trainable=0, total=10),
-        predictions=hashlib.sha256(packed).hexdigest(),
-    )  # fmt: skip
-    return results.write(root / "results", record, packed, {"seconds": {"encode": 1.0, "score": 0.1}})
-
-
-def test_accuracy_and_interval_by_hand():
-    prediction = np.array([[0, 1], [0, 0], [1, 1], [1, 0]])
-    accuracy = episode_accuracy(prediction, np.array([0, 1]))
-    assert accuracy.tolist() == [100, 50, 50, 0]
-    assert episode_interval(accuracy) == pytest.approx(1.96 * np.std([100, 50, 50, 0], ddof=1) / 2)
-    assert math.isnan(episode_interval(accuracy[:1]))
-    assert pair_accuracy(np.array([1, 0, 2, 255])) == (50.0, 3)
+def one(root: Path, name: str = "one", accuracy: float = 0.8, seed: int = 0, **how) -> Path:
+    """A store with one result; returns the result's folder."""
+    return store(root, name, predictions(PLAN, accuracy, seed), PLAN, pairs=True, **how)
 
 
 def test_pair_outcomes_by_hand():
@@ -72,85 +44,209 @@ def test_pair_outcomes_by_hand():
 
 
 def test_round_trip(tmp_path):
-    folder = store(tmp_path, "one", 7)
-    result, cost = results.read(folder)
-    assert result.metrics.accuracy == 87.5
-    assert cost["seconds"]["score"] == 0.1
-    assert folder == tmp_path / "results" / result.folder
+    folder = one(tmp_path)
+    found = results.read(folder)
+    assert found.result.metrics.accuracy == pytest.approx(100 * (found.predictions() == PLAN.labels).mean())
+    assert found.right().mean() == pytest.approx(found.result.metrics.accuracy / 100)
+    assert found.cost["seconds"]["score"] == 0.5
+    assert folder == tmp_path / "results" / found.result.folder
+    assert found.plan_file.is_file()
 
 
-def edit(folder, change) -> None:
-    path = folder / "result.json"
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
+def edit(change):
+    """A tampering that changes the record."""
+
+    def tamper(folder: Path) -> None:
+        record = json.loads((folder / "result.json").read_text())
+        change(record)
+        (folder / "result.json").write_text(json.dumps(record))
+
+    return tamper
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda r: r["metrics"].update(accuracy=99.0), "claims metrics that its predictions do not give"),
-        (lambda r: r["metrics"].update(accuracy=float("nan")), "damaged: metrics.accuracy"),
-        (lambda r: r.update(schema_version=2), "schema version 2"),
-        (lambda r: r["method"].update(name="../../x"), "damaged: method.name"),
-        (lambda r: r["method"].update(name="other"), "not the folder it lies in"),
-        (lambda r: r.update(predictions="0" * 64), "not the file that result.json names"),
-        (lambda r: r.update(extra=1), "damaged: extra"),
-        (lambda r: r.pop("traits"), "damaged: traits"),
-        (lambda r: r["protocol"].update(plan="xyz"), "damaged: protocol.plan"),
-    ],
-)
-def test_tampered_results_are_refused(tmp_path, change, message):
-    folder = store(tmp_path, "one", 7)
-    edit(folder, change)
-    with pytest.raises(ResultError, match=message):
+def rehashed(content: bytes):
+    """A tampering that puts other predictions in place, with their right hash."""
+    def tamper(folder: Path) -> None:
+        (folder / "predictions.npz").write_bytes(content)
+        edit(lambda r: r.update(predictions=hashlib.sha256(content).hexdigest()))(folder)
+
+    return tamper
+
+
+def packed(**arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """An npz of a few kB that unpacks to ten MB."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("prediction.npy", bytes(10**7))
+    return buffer.getvalue()
+
+
+def moved(folder: Path) -> None:
+    shutil.move(folder, folder.with_name("one-00000000"))
+
+
+def other_plan(folder: Path) -> None:
+    found = results.read(folder)
+    make_plan(seed=1).save(found.plan_file)
+
+
+def no_plan(folder: Path) -> None:
+    results.read(folder).plan_file.unlink()
+
+
+def cut_plan(folder: Path) -> None:
+    path = results.read(folder).plan_file
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def linked(folder: Path) -> None:
+    shutil.copy(folder / "cost.json", folder.parents[3] / "elsewhere.json")
+    (folder / "cost.json").unlink()
+    os.symlink(folder.parents[3] / "elsewhere.json", folder / "cost.json")
+
+
+BAD = np.full((40, 2), 9, np.uint8)
+TAMPERED = {
+    "edited accuracy": (edit(lambda r: r["metrics"].update(accuracy=99.0)), "claims metrics that its predictions do not give"),
+    "edited interval": (edit(lambda r: r["metrics"].update(interval95=0.01)), "claims metrics that its predictions do not give"),
+    "edited pair accuracy": (edit(lambda r: r["metrics"].update(pair_accuracy=100.0)), "claims metrics that its predictions do not"),
+    "NaN": (edit(lambda r: r["metrics"].update(accuracy=float("nan"))), "damaged: metrics.accuracy"),
+    "huge number": (edit(lambda r: r["parameters"].update(total=10**40)), "damaged: parameters.total"),
+    "more episodes than predictions": (edit(lambda r: r["protocol"].update(episodes=10**8)), "is damaged .it holds uint8"),
+    "other schema": (edit(lambda r: r.update(schema_version=2)), "schema version 2"),
+    "no schema": (edit(lambda r: r.pop("schema_version")), "schema version None"),
+    "path in the method": (edit(lambda r: r["method"].update(name="../../x")), "damaged: method.name"),
+    "path in the dataset": (edit(lambda r: r["dataset"].update(name="..")), "damaged: dataset.name"),
+    "markup in the title": (edit(lambda r: r["method"].update(title="<script>alert(1)</script>")), "damaged: method.title"),
+    "line break in the paper": (edit(lambda r: r["method"].update(paper="a\nb")), "damaged: method.paper"),
+    "other method": (edit(lambda r: r["method"].update(name="other")), "not the folder it lies in"),
+    "other hash": (edit(lambda r: r.update(config_hash="1" * 64)), "not the folder it lies in"),
+    "wrong hash of predictions": (edit(lambda r: r.update(predictions="0" * 64)), "not the file that result.json names"),
+    "unknown field": (edit(lambda r: r.update(extra=1)), "damaged: extra"),
+    "missing field": (edit(lambda r: r.pop("traits")), "damaged: traits"),
+    "plan that is no hash": (edit(lambda r: r["protocol"].update(plan="xyz")), "damaged: protocol.plan"),
+    "wrong type": (edit(lambda r: r["protocol"].update(way="many")), "damaged: protocol.way"),
+    "not an object": (lambda folder: (folder / "result.json").write_text("[1]"), "damaged"),
+    "not JSON": (lambda folder: (folder / "result.json").write_text("{"), r"result\.json is damaged"),
+    "endless nesting": (lambda folder: (folder / "result.json").write_text("[" * 100_000), r"result\.json is damaged"),
+    "a huge record": (lambda folder: (folder / "result.json").write_text(" " * 2**23), "it has 8388608 bytes"),
+    "no predictions": (lambda folder: (folder / "predictions.npz").unlink(), "predictions.npz cannot be read"),
+    "cut predictions": (lambda folder: (folder / "predictions.npz").write_bytes(b"PK"), "not the file that result.json names"),
+    "labels that do not exist": (rehashed(packed(prediction=BAD)), "predicts the label 9 of 2 classes"),
+    "predictions of another type": (rehashed(packed(prediction=BAD.astype(float))), "unpacks to more than|holds float64"),
+    "pickled predictions": (rehashed(packed(prediction=np.array([{}], object))), "is damaged"),
+    "a bomb": (rehashed(bomb()), "unpacks to more than"),
+    "no cost": (lambda folder: (folder / "cost.json").unlink(), r"cost\.json cannot be read"),
+    "cost that is no object": (lambda folder: (folder / "cost.json").write_text("3"), r"cost\.json is damaged"),
+    "moved": (moved, "not the folder it lies in"),
+}
+OF_PLANS = {
+    "no plan": (no_plan, "The episode plan .* is missing"),
+    "cut plan": (cut_plan, "cannot be read"),
+    "another plan": (other_plan, "is not the plan that"),
+    "claims complete data": (edit(lambda r: r["protocol"].update(plan="1" * 64)), "is not the plan that"),
+}
+
+
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_tampered_results_are_refused(tmp_path, kind):
+    tamper, message = TAMPERED[kind]
+    tamper(one(tmp_path))
+    with pytest.raises(ResultError, match=message) as caught:
         results.read_all(tmp_path / "results")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [*TAMPERED, *OF_PLANS, "a link"])
+def test_merging_a_tampered_store_changes_nothing_and_names_it(tmp_path, capsys, kind):
+    tamper, message = {**TAMPERED, **OF_PLANS, "a link": (linked, "is or holds a link")}[kind]
+    one(tmp_path / "here", "mine")
+    assert leaderboard_command([f"out={tmp_path / 'here'}"], check=False) == 0
+    later = make_plan(shot=2)
+    store(tmp_path / "there", "sound", predictions(later, 0.7, 1), later)
+    tamper(one(tmp_path / "there"))
+    before = contents(tmp_path / "here")
+    capsys.readouterr()
+    assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
+    assert contents(tmp_path / "here") == before
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error: ")
+    assert "nothing was taken in" in lines[1]
+    with pytest.raises(ResultError, match=message):
+        raise ResultError(lines[0])
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["no plan", "cut plan", "another plan"])
+def test_leaderboards_need_the_plan(tmp_path, kind, monkeypatch):
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
+    tamper, message = OF_PLANS[kind]
+    tamper(one(tmp_path))
+    with pytest.raises(ResultError, match=message):
+        leaderboard_command([f"out={tmp_path}"], check=False)
+
+
+def test_merge_takes_in_what_is_new_and_knows_duplicates(tmp_path, capsys):
+    one(tmp_path / "here", "mine")
+    one(tmp_path / "a", "theirs", 0.7)
+    one(tmp_path / "b", "mine")
+    later = make_plan(shot=2)
+    store(tmp_path / "b", "theirs", predictions(later, 0.7, 1), later)
+    assert merge_command([tmp_path / "a", tmp_path / "b"], tmp_path / "here") == 0
+    assert "2 results taken in, 1 were there already" in capsys.readouterr().out
+    assert len(results.read_all(tmp_path / "here" / "results")) == 3
+    assert "theirs" in (tmp_path / "here" / "toy-2way_2shot.md").read_text()
+    assert merge_command([tmp_path / "a"], tmp_path / "here") == 0
+    assert "0 results taken in, 1 were there already" in capsys.readouterr().out
+
+
+def test_merge_names_conflicts_and_empty_folders(tmp_path, capsys):
+    one(tmp_path / "here", "mine")
+    one(tmp_path / "there", "mine", 0.3, seed=5)
+    assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
+    error = capsys.readouterr().err
+    assert "have the same config hash and differ (metrics.accuracy" in error
+    (tmp_path / "empty" / "results").mkdir(parents=True)
+    assert merge_command([tmp_path / "empty", tmp_path / "nowhere"], tmp_path / "here") == 1
+    error = capsys.readouterr().err
+    assert "holds no results" in error
+    assert "nowhere has no results/ folder" in error
 
 
 @pytest.mark.parametrize("name", ["result.json", "predictions.npz", "cost.json"])
 def test_cut_files_are_refused_and_tables_stay(tmp_path, name):
-    folder = store(tmp_path, "one", 7)
+    folder = one(tmp_path)
     assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
-    before = (tmp_path / "toy.md").read_bytes()
+    before = (tmp_path / "toy-2way_1shot.md").read_bytes()
     (folder / name).write_bytes((folder / name).read_bytes()[:20])
     with pytest.raises(ResultError, match=name.replace(".", r"\.")):
         leaderboard_command([f"out={tmp_path}"], check=False)
-    assert (tmp_path / "toy.md").read_bytes() == before
+    assert (tmp_path / "toy-2way_1shot.md").read_bytes() == before
 
 
-def test_tables_rank_mark_controls_and_never_mix_plans(tmp_path):
-    for name, right, plan in (("good", 8, "a"), ("control", 6, "a"), ("bad", 2, "a"), ("elsewhere", 5, "b")):
-        store(tmp_path, name, right, plan=plan)
-    stored = results.read_all(tmp_path / "results")
-    assert [len(board.rows) for board in boards(stored)] == [3, 1]
-    frame = boards(stored)[0].frame()
-    assert frame["method"].tolist() == ["good", "control (control)", "bad", "Chance (1 / way)"]
-    assert frame["rank"].tolist() == ["1", "2", "3", "–"]
-    assert frame["accuracy %"].tolist()[-1] == "50.00"
-    page = pages(stored)["toy.md"]
-    assert "(synthetic data)" in page
-    assert page.count("## 2-way 1-shot") == 2
-
-
-def test_check_finds_stale_tables(tmp_path, capsys):
-    store(tmp_path, "one", 7)
-    arguments = [f"out={tmp_path}"]
-    assert leaderboard_command(arguments, check=True) == 1
-    assert "toy.md is stale" in capsys.readouterr().err
-    assert leaderboard_command(arguments, check=False) == 0
-    assert leaderboard_command(arguments, check=True) == 0
-    store(tmp_path, "two", 6)
-    assert leaderboard_command(arguments, check=True) == 1
-
-
-def test_tables_have_the_same_bytes_again_and_hold_no_markup(tmp_path):
-    store(tmp_path, "one", 7, title="<b>|bold|</b>")
-    store(tmp_path, "two", 7)
-    stored = results.read_all(tmp_path / "results")
-    assert pages(stored) == pages(stored[::-1])
-    assert "<b>" not in pages(stored)["toy.md"]
-    write_tables(tmp_path, stored)
-    assert (tmp_path / "toy.md").read_text() == pages(stored)["toy.md"]
+def test_results_are_checked_again_only_when_they_change(tmp_path, monkeypatch):
+    folder, calls = one(tmp_path), []
+    measure = results.measure
+    monkeypatch.setattr(results, "measure", lambda *given: calls.append(1) or measure(*given))
+    for _ in range(3):
+        results.read_all(tmp_path / "results", tmp_path / "cache")
+    assert len(calls) == 1
+    edit(lambda r: r["metrics"].update(accuracy=99.0))(folder)
+    with pytest.raises(ResultError, match="claims metrics"):
+        results.read_all(tmp_path / "results", tmp_path / "cache")
+    (tmp_path / "cache" / "verified.json").write_text("{")
+    with pytest.raises(ResultError, match="claims metrics"):
+        results.read_all(tmp_path / "results", tmp_path / "cache")
 
 
 def test_predictions_have_the_same_bytes_again():

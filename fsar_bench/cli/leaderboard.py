@@ -1,4 +1,4 @@
-"""`fsar-bench leaderboard`: markdown from result files, and the same table on the screen."""
+"""`fsar-bench leaderboard`: markdown, CSV, LaTeX, JSON and a page from result files, and the same table on the screen."""
 
 from __future__ import annotations
 
@@ -9,17 +9,37 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fsar_bench import leaderboard as boards
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.results import Result, read_all, write_atomically
+from fsar_bench.leaderboard import Board, boards, tables
+from fsar_bench.leaderboard.published import read_published
+from fsar_bench.paths import cache_folder
+from fsar_bench.results import read_all, write_atomically
 from fsar_bench.settings import coerce, parse_pairs
 
-SCREEN_COLUMNS = ["rank", "method", "accuracy %", "pair %", "train s", "score s"]  # fits 80 characters
-Stored = list[tuple[Result, dict]]
+SCREEN_COLUMNS = ["rank", "method", "accuracy %", "± episodes", "± clips", "pair %", "train s"]  # fits 80 characters
+HTML = "leaderboard.html"
 
 
-def leaderboard_command(pairs: list[str], *, check: bool) -> int:
-    """Rebuild, or with `check` compare, the pages below `out`; returns the exit code."""
+def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) -> int:
+    """Rebuild, or with `check` compare, the tables below `out`; returns the exit code."""
+    out = results_folder(pairs)
+    found = read_boards(out)
+    if check:
+        stale = [path for path, text in files(out, found) if not path.exists() or path.read_bytes() != text.encode()]
+        for path in stale:
+            print(f"error: {path} is stale. Run fsar-bench leaderboard out={out} and commit it.", file=sys.stderr)
+        return 1 if stale else 0
+    for path in write_tables(out, found):
+        print(path)
+    if html:
+        from fsar_bench.leaderboard.page import write_page
+
+        print(write_page(out / HTML, found, read_published(out)))
+    return 0
+
+
+def results_folder(pairs: list[str]) -> Path:
+    """The folder that out= names, checked to hold results."""
     given = parse_pairs(pairs)
     for key in given:
         if key != "out":
@@ -29,35 +49,37 @@ def leaderboard_command(pairs: list[str], *, check: bool) -> int:
         raise ConfigError(
             f"{out} has no results/ folder. Name the folder of your results with out=, or run methods first."
         )
-    stored = read_all(out / "results")
-    if check:
-        stale = [path for path, text in pages(out, stored) if not path.exists() or path.read_text() != text]
-        for path in stale:
-            print(f"error: {path} is stale. Run fsar-bench leaderboard out={out} and commit it.", file=sys.stderr)
-        return 1 if stale else 0
-    for path in write_tables(out, stored):
-        print(path)
-    return 0
+    return out
 
 
-def pages(out: Path, stored: Stored) -> list[tuple[Path, str]]:
-    """Path and text of every page."""
-    return [(out / name, text) for name, text in boards.pages(stored).items()]
+def read_boards(out: Path) -> list[Board]:
+    """All boards of a store; statistics of unchanged results come from the cache."""
+    cache = cache_folder() / "statistics"
+    return boards(read_all(out / "results", cache), cache)
 
 
-def write_tables(out: Path, stored: Stored) -> list[Path]:
-    """Write every page; returns their paths."""
+def files(out: Path, found: list[Board]) -> list[tuple[Path, str]]:
+    """Path and whole text of every file."""
+    pages = tables.pages(found, read_published(out))
+    return [
+        (out / name, tables.into_page(out / name, text) if name.endswith(".md") else text) for name, text in pages.items()
+    ]
+
+
+def write_tables(out: Path, found: list[Board]) -> list[Path]:
+    """Write every file; returns their paths."""
     written = []
-    for path, text in pages(out, stored):
+    for path, text in files(out, found):
         write_atomically(path, text.encode())
         written.append(path)
     return written
 
 
-def show(console: Console, stored: Stored, highlight: set[str]) -> None:
-    """Print the tables; rows of `highlight` (config hashes) are those of this run."""
-    for board in boards.boards(stored):
-        frame = board.frame()[SCREEN_COLUMNS]
+def show(console: Console, found: list[Board], highlight: set[str]) -> None:
+    """Print boards; rows of `highlight` (config hashes) are those of this run."""
+    for board in found:
+        frame = tables.frame(board)
+        frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
         table = Table(
             title=board.title,
             caption=board.note,
@@ -68,8 +90,9 @@ def show(console: Console, stored: Stored, highlight: set[str]) -> None:
         )
         for column in frame.columns:
             table.add_column(
-                column, justify="left" if column in boards.TEXT_COLUMNS else "right", no_wrap=column != "method"
+                column, justify="left" if column in tables.TEXT_COLUMNS else "right", no_wrap=column != "method"
             )
-        for (_, row), key in zip(frame.iterrows(), board.hashes(), strict=True):
-            table.add_row(*row, style="" if key in highlight or key is None else "dim")
+        fresh = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in board.rows]
+        for (_, row), is_fresh in zip(frame.iterrows(), [*fresh, True], strict=True):
+            table.add_row(*row, style="" if is_fresh else "dim")
         console.print(table)

@@ -50,16 +50,72 @@ def run(pairs: Pairs = None) -> None:
 def leaderboard(
     pairs: Pairs = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the tables are stale.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Also write leaderboard.html, a page to look at.")] = False,
 ) -> None:
-    """Rebuild the markdown tables from result files alone.
+    """Rebuild the tables (markdown, CSV, LaTeX, JSON) from result files alone.
 
     \b
     fsar-bench leaderboard
+    fsar-bench leaderboard --html
     fsar-bench leaderboard out=./my_results --check
     """
     from fsar_bench.cli.leaderboard import leaderboard_command
 
-    raise typer.Exit(leaderboard_command(pairs or [], check=check))
+    raise typer.Exit(leaderboard_command(pairs or [], check=check, html=html))
+
+
+Row = Annotated[str, typer.Argument(help="A method, the beginning of a config hash, or a result's folder.")]
+
+
+@app.command()
+def compare(one: Row, two: Row, pairs: Pairs = None) -> None:
+    """Compare two results on the episodes that they share: difference, interval, p-value, where they differ.
+
+    \b
+    fsar-bench compare clip_fsar otam dataset=synthact shot=1
+    fsar-bench compare 6f8e5154 b90fd976 out=./my_results
+    """
+    from fsar_bench.cli.compare import compare_command
+
+    raise typer.Exit(compare_command(one, two, pairs or []))
+
+
+@app.command()
+def explain(
+    result: Annotated[Path, typer.Argument(help="Folder of a result, or its result.json.")],
+    pairs: Pairs = None,
+    episode: Annotated[int, typer.Option("--episode", "-e", help="Number of the episode, from 0.")] = 0,
+    query: Annotated[int | None, typer.Option("--query", "-q", help="Number of the query; default: all.")] = None,
+) -> None:
+    """Draw an episode: frames, the score of each class in its parts, the alignment of frames. Writes PNG and HTML.
+
+    \b
+    fsar-bench explain leaderboards/results/synthact/5way_1shot/otam_frozen-…  --episode 12
+    Settings: out (./explained), work_dir (./work_dirs, where trained weights are), and those of the run that the
+    result does not tell (pretrained, checkpoint, a method's own path as methods=).
+    """
+    from fsar_bench.cli.explain import explain_command
+
+    raise typer.Exit(explain_command(result.expanduser(), pairs or [], episode=episode, query=query))
+
+
+results = typer.Typer(no_args_is_help=True, help="Result files: take in those of other machines.")
+app.add_typer(results, name="results")
+
+
+@results.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of results (those that out= named elsewhere).")],
+    out: Annotated[Path, typer.Option("--out", help="The folder that takes them in.")] = Path("leaderboards"),
+) -> None:
+    """Take in results of other machines: checked, scored again from their predictions; all or nothing.
+
+    \b
+    fsar-bench results merge ~/from_lab_a ~/from_lab_b --out ./leaderboards
+    """
+    from fsar_bench.cli.results import merge_command
+
+    raise typer.Exit(merge_command([folder.expanduser() for folder in folders], out.expanduser()))
 
 
 @app.command(name="list")

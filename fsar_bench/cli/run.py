@@ -20,7 +20,7 @@ from fsar_bench.errors import ResultError
 
 def run_command(pairs: list[str]) -> int:
     """Run all cells; returns the exit code (1 if a cell failed)."""
-    from fsar_bench.cli.leaderboard import show, write_tables
+    from fsar_bench.cli.leaderboard import read_boards, show, write_tables
 
     run = resolve(pairs)
     out = Path(run.options["out"])
@@ -42,13 +42,13 @@ def run_command(pairs: list[str]) -> int:
             screen.end(error)
     for name, error in failed:
         print(f"error: {name}: {error}", file=sys.stderr)
-    done = results.read_all(out / "results")
+    found = read_boards(out)
     mine = {cell["hash"] for cell in run.cells}
-    pages = {result.dataset.name for result, _ in done if result.config_hash in mine}
-    written = write_tables(out, done)
-    show(console, [pair for pair in done if pair[0].dataset.name in pages], highlight=mine)
+    touched = [b for b in found if any(s.result.config_hash in mine for row in b.rows for s in row.seeds)]
+    written = write_tables(out, found)
+    show(console, touched, highlight=mine)
     for path in written:
-        if path.stem in pages:
+        if path.name in {f"{board.page}.md" for board in touched}:
             console.print(f"table: {path}", soft_wrap=True, highlight=False)
     return 1 if failed else 0
 
@@ -68,6 +68,7 @@ def _warn_of_overlaps(cells: list[dict]) -> None:
 def _name(cell: dict) -> str:
     protocol = cell["protocol"]
     seed = f" seed {protocol['seed']}" if protocol["seed"] else ""
+    seed += f" training seed {cell['train']['seed']}" if "seed" in cell.get("train", {}) else ""
     return f"{cell['title']} on {cell['dataset']['name']}, {protocol['way']}-way {protocol['shot']}-shot{seed}"
 
 
@@ -93,7 +94,7 @@ def _run_or_reuse(cell: dict, run: Run, store: Path, screen: _Screen) -> str | N
         shutil.rmtree(cell_process.work_folder(cell, Path(run.options["work_dir"])), ignore_errors=True)
     elif (folder / "result.json").exists():
         try:
-            result, _ = results.read(folder)
+            result = results.read(folder).result
         except ResultError as error:
             return f"{error} Or run with overwrite=true."
         if result.config_hash == cell["hash"]:

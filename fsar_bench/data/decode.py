@@ -6,6 +6,7 @@ are decoded in child processes that their owner kills.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -75,6 +76,7 @@ def read_clip(reader: object, plan: ReadPlan, path: str, seed: tuple[int, ...] |
 def _work(connection: Connection, plan: ReadPlan) -> None:
     """Body of a decode process."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    logging.disable(logging.WARNING)  # mmaction2 warns of its own ways to read files
     try:
         from fsar_bench.registry import READERS, import_components
 

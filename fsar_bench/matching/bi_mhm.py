@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fsar_bench.matching.matcher import Matcher, frame_distance
+from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance, influence
 from fsar_bench.registry import MATCHERS
 
 
@@ -35,3 +35,8 @@ class BiMHM(Matcher):
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
         """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         return bi_mhm(frame_distance(query, support, epsilon=self.epsilon)).mean(-1)
+
+    def alignment(self, query: Tensor, support: Tensor) -> Alignment:
+        """Each frame's nearest frame of the other video: 1 where that holds one way, 2 both ways."""
+        distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
+        return Alignment(distance, influence(bi_mhm, distance), "nearest frames, one way or both")

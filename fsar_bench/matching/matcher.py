@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsar_bench.registry import MATCHERS, build
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Which frames of a query a matcher set against which frames of a class.
+
+    Attributes:
+        distance: cosine distance of frames, `[K, T, S]`.
+        weight: how much each pair of frames counts, `[K, T, S]`, not negative.
+        what: what the weight is, in words.
+    """
+
+    distance: Tensor
+    weight: Tensor
+    what: str
 
 
 class Matcher(nn.Module):
@@ -30,6 +49,25 @@ class Matcher(nn.Module):
             Distances `[E, Q, N]`, lower is better.
         """
         raise NotImplementedError
+
+    def alignment(self, query: Tensor, support: Tensor) -> Alignment | None:
+        """What the matcher sets against what, for pictures; None for one that compares whole videos.
+
+        Args:
+            query: frame features `[T, C]`.
+            support: frame features of one class, `[K, S, C]`.
+        """
+        return None
+
+
+def influence(cost: Callable[[Tensor], Tensor], distance: Tensor) -> Tensor:
+    """How a cost changes with each frame distance: its gradient, in the shape of the distances.
+
+    For a minimum over paths this is the path itself, for a relaxed one the share of paths through each pair.
+    """
+    with torch.enable_grad():
+        leaf = distance.detach().clone().requires_grad_(True)
+        return torch.autograd.grad(cost(leaf).sum(), leaf)[0]
 
 
 def build_matcher(config: dict, width: int) -> Matcher:

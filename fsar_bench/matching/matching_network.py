@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsar_bench.matching.matcher import Matcher, frame_distance
+from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance
 from fsar_bench.registry import MATCHERS
 
 
@@ -46,3 +46,10 @@ class MatchingNetwork(Matcher):
         """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         cosine = 1 - frame_distance(query, support, epsilon=self.epsilon)
         return -class_log_probability(self.temperature * cosine)
+
+    def alignment(self, query: Tensor, support: Tensor) -> Alignment:
+        """Attention of each query frame among the frames of this class."""
+        distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
+        K, T, S = distance.shape
+        attention = (self.temperature * (1 - distance)).transpose(0, 1).reshape(T, K * S).softmax(-1)
+        return Alignment(distance, attention.view(T, K, S).transpose(0, 1), "attention of the query's frames within the class")

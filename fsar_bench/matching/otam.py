@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fsar_bench.matching.matcher import Matcher, frame_distance
+from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance, influence
 from fsar_bench.registry import MATCHERS
 
 
@@ -70,3 +70,14 @@ class OTAM(Matcher):
         if self.bidirectional:
             cost = cost + otam(distance.transpose(-1, -2), self.smoothing)
         return cost.mean(-1)
+
+    def alignment(self, query: Tensor, support: Tensor) -> Alignment:
+        """The share of alignments, both ways where both count, that pass through each pair of frames."""
+        distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
+
+        def cost(d: Tensor) -> Tensor:
+            there = otam(d, self.smoothing)
+            return there + otam(d.transpose(-1, -2), self.smoothing) if self.bidirectional else there
+
+        both = "both ways" if self.bidirectional else "query to support"
+        return Alignment(distance, influence(cost, distance), f"share of the alignments, {both}")

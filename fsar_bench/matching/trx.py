@@ -6,10 +6,11 @@ from itertools import combinations
 from math import comb
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsar_bench.errors import ConfigError
-from fsar_bench.matching.matcher import Matcher
+from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance
 from fsar_bench.modules import SinusoidalPositions
 from fsar_bench.registry import MATCHERS
 
@@ -17,6 +18,11 @@ CHUNK = {
     "cpu": 2**23,
     "cuda": 2**27,
 }  # floats of the largest intermediate array: what caches, or a GPU's memory, take well
+
+
+def tuple_attention(query_key: Tensor, support_key: Tensor) -> Tensor:
+    """Attention `[E, Q, N, M, L]` of each tuple of a query among all tuples of a class, from keys as in `tuple_distance`."""
+    return (query_key[:, :, None] @ support_key[:, None].transpose(-1, -2) / query_key.shape[-1] ** 0.5).softmax(-1)
 
 
 def tuple_distance(query_key: Tensor, query_value: Tensor, support_key: Tensor, support_value: Tensor) -> Tensor:
@@ -33,8 +39,8 @@ def tuple_distance(query_key: Tensor, query_value: Tensor, support_key: Tensor, 
     Returns:
         `[E, Q, N]`, not negative.
     """
-    M, W = query_key.shape[-2:]
-    attention = (query_key[:, :, None] @ support_key[:, None].transpose(-1, -2) / W**0.5).softmax(-1)  # [E, Q, N, M, L]
+    M = query_key.shape[-2]
+    attention = tuple_attention(query_key, support_key)
     prototype = attention @ support_value[:, None]  # [E, Q, N, M, W]
     return (query_value[:, :, None] - prototype).square().sum((-1, -2)) / M
 
@@ -117,3 +123,19 @@ class TRX(Matcher):
             support_keys, support_values = (x.flatten(2, 3) for x in transformer(some_supports))
             parts.append(tuple_distance(keys, values, support_keys, support_values))
         return torch.cat(parts)
+
+    def alignment(self, query: Tensor, support: Tensor) -> Alignment:
+        """Attention between tuples, put on the frames in the same place of both, averaged over tuples, places and cardinalities."""
+        distance = frame_distance(query[None, None], support[None, None], epsilon=0.0)[0, 0, 0]
+        K, T, S = distance.shape
+        weight = torch.zeros_like(distance)
+        placed_query, placed_support = self.positions(query[None, None]), self.positions(support[None, None])
+        for transformer in self.transformers:
+            w = transformer.cardinality
+            keys, support_keys = transformer(placed_query)[0], transformer(placed_support)[0].flatten(2, 3)
+            attention = tuple_attention(keys, support_keys)[0, 0, 0].unflatten(1, (K, -1))  # [M, K, L]
+            of_query, of_support = (torch.tensor(list(combinations(range(n), w)), device=query.device) for n in (T, S))
+            for place in range(w):
+                rows, columns = F.one_hot(of_query[:, place], T).float(), F.one_hot(of_support[:, place], S).float()
+                weight += torch.einsum("mkl,mt,ls->kts", attention, rows, columns) / (w * len(of_query) * len(self.transformers))
+        return Alignment(distance, weight, "attention between tuples, on the frames in the same place")

@@ -1,0 +1,143 @@
+"""Pictures of an explained episode: PNG by matplotlib, and one page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import html
+import textwrap
+from io import BytesIO
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from fsar_bench.explain import Explained, Matched
+
+RIGHT, WRONG, PLAIN = "#1a7f37", "#c4320a", "#4b5563"
+STRIP, SCORES = 1.0, 2.2  # inches of a strip of frames and of the panel of scores
+
+
+def draw_query(found: Explained, j: int, title: str) -> bytes:
+    """PNG of one query: its frames, the supports of each class with the alignment, and all scores."""
+    N, K, T = found.support.shape[:3]
+    matched = found.matched[j]
+    columns = len(matched)
+    figure = Figure(figsize=(1.9 + T * STRIP + columns * 1.9, (N * K + 1) * STRIP * 1.12 + SCORES + 1.0), dpi=80)
+    FigureCanvasAgg(figure)
+    rows = figure.add_gridspec(N * K + 2, 1, height_ratios=[1.0] * (N * K + 1) + [SCORES], hspace=0.28, left=0.02, right=0.98, top=0.93, bottom=0.05)
+    label, taken = int(found.labels[j]), int(found.prediction[j])
+    said = "right" if label == taken else f"wrong: taken for “{found.names[taken]}”"
+    figure.suptitle(f"{title}\nepisode {found.episode}, query {j}: “{found.names[label]}”, {said}", fontsize=12, x=0.02, ha="left")
+    widths = [1.7, T * STRIP, *[1.7] * columns]
+    for beside in _strip(figure, rows[0], widths, "query", found.query[j], PLAIN):
+        beside.axis("off")
+    for n in range(N):
+        color = RIGHT if n == label else WRONG if n == taken else PLAIN
+        for k in range(K):
+            mark = ("✓ " if n == label else "") + ("→ " if n == taken else "")
+            name = f"{mark}{found.names[n]}" + (f"\nsupport {k + 1}" if K > 1 else "")
+            cells = _strip(figure, rows[1 + n * K + k], widths, name, found.support[n, k], color)
+            for cell, one in zip(cells, matched, strict=True):
+                _alignment(cell, one, n, k, heading=n == 0 and k == 0)
+    _scores(figure, rows[N * K + 1], found, j)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _strip(figure: Figure, row, widths: list[float], name: str, frames: np.ndarray, color: str) -> list:
+    """A name and the frames of one clip; returns the axes to their right."""
+    cells = row.subgridspec(1, len(widths), width_ratios=widths, wspace=0.06)
+    words = figure.add_subplot(cells[0])
+    words.axis("off")
+    words.text(0.0, 0.5, _wrapped(name), va="center", ha="left", fontsize=9, color=color, weight="bold" if color != PLAIN else "normal")
+    picture = figure.add_subplot(cells[1])
+    picture.imshow(np.concatenate(list(frames), axis=1), interpolation="nearest", aspect="auto")
+    picture.set_xticks([])
+    picture.set_yticks([])
+    for side in picture.spines.values():
+        side.set_color(color)
+        side.set_linewidth(2.0 if color != PLAIN else 0.8)
+    width = frames.shape[2]
+    for t in range(1, len(frames)):
+        picture.axvline(t * width - 0.5, color="white", linewidth=1)
+    return [figure.add_subplot(cell) for cell in [cells[i] for i in range(2, len(widths))]]
+
+
+def _alignment(axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
+    """Frame distances (bright is near), and on them what was set against what."""
+    K = one.distance.shape[1]
+    if k >= K:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "shots merged\nbefore matching", ha="center", va="center", fontsize=7, color=PLAIN)
+        return
+    distance, weight = one.distance[n, k], one.weight[n, k]
+    low, high = float(one.distance.min()), float(one.distance.max())
+    axes.imshow(distance, cmap="viridis_r", vmin=low, vmax=high if high > low else low + 1)
+    rows, columns = np.indices(weight.shape)
+    most = float(one.weight.max()) or 1.0
+    axes.scatter(columns.ravel(), rows.ravel(), s=42 * weight.ravel() / most, c="#ff4d4d", edgecolors="white", linewidths=0.4)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if n == 0 and k == 0:
+        axes.set_ylabel("query", fontsize=7)
+        axes.set_xlabel("support", fontsize=7, labelpad=1)
+    if heading:
+        axes.set_title(one.matcher, fontsize=8)
+
+
+def _scores(figure: Figure, row, found: Explained, j: int) -> None:
+    """One panel of bars for the total and for each of its parts."""
+    cells = row.subgridspec(1, len(found.scores), wspace=0.12)
+    label, taken, N = int(found.labels[j]), int(found.prediction[j]), len(found.names)
+    for place, (name, scores) in enumerate(found.scores.items()):
+        axes = figure.add_subplot(cells[place])
+        values = scores[j]
+        colors = [RIGHT if n == label else WRONG if n == taken else "#9aa3af" for n in range(N)]
+        base = float(values.min()) - 0.08 * float(np.ptp(values) or 1.0)
+        axes.barh(range(N), values - base, left=base, color=colors)
+        axes.invert_yaxis()
+        axes.set_yticks(range(N), [_wrapped(n, 22) for n in found.names] if place == 0 else [""] * N, fontsize=7)
+        axes.set_title(f"{name} score" + (" (decides)" if name == "total" else ""), fontsize=9)
+        axes.tick_params(axis="x", labelsize=7)
+        if place == 0:
+            box = axes.get_position()
+            axes.set_position(Bbox.from_extents(box.x0 + 0.11, box.y0, box.x1, box.y1))  # room for the labels
+
+
+def _wrapped(text: str, width: int = 20) -> str:
+    return "\n".join("\n".join(textwrap.wrap(line, width)) for line in text.split("\n"))
+
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; background: #fff; color: #1c2024; }
+@media (prefers-color-scheme: dark) { body { background: #15181c; color: #e8eaed; } img { background: #fff; } }
+img { max-width: 100%; height: auto; } table { border-collapse: collapse; margin: .5rem 0 2rem; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8886; } th:first-child, td:first-child { text-align: left; }
+.true td:first-child::after { content: " ✓"; color: #1a7f37; } .taken { font-weight: 700; } .scroll { overflow-x: auto; }
+"""
+
+
+def page(found: Explained, title: str, pictures: dict[int, bytes]) -> str:
+    """A page of the pictures (by query) with the scores as tables; no network is needed."""
+    out = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<title>{html.escape(title)}, episode {found.episode}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>',
+        f"<h1>{html.escape(title)}</h1><p>Episode {found.episode}. ✓ the true class, bold the class taken. Bright: near frames.</p>",
+    ]
+    for note in sorted({f"{m.matcher}: dots show the {m.what}." for query in found.matched for m in query}):
+        out.append(f"<p>{html.escape(note)}</p>")
+    for j, picture in pictures.items():
+        label, taken = int(found.labels[j]), int(found.prediction[j])
+        said = f"query {j}: {found.names[label]}, taken for {found.names[taken]}"
+        source = base64.b64encode(picture).decode()
+        out.append(f'<h2>{html.escape(said)}</h2><img alt="{html.escape(said)}" src="data:image/png;base64,{source}">')
+        heads = "".join(f"<th>{html.escape(name)}</th>" for name in found.scores)
+        out.append(f'<div class="scroll"><table><thead><tr><th>class</th>{heads}</tr></thead><tbody>')
+        for n, name in enumerate(found.names):
+            marks = " ".join(["true"] * (n == label) + ["taken"] * (n == taken))
+            cells = "".join(f"<td>{scores[j, n]:.4f}</td>" for scores in found.scores.values())
+            out.append(f'<tr class="{marks}"><td>{html.escape(name)}</td>{cells}</tr>')
+        out.append("</tbody></table></div>")
+    return "\n".join([*out, "</body></html>", ""])

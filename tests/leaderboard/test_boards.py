@@ -1,0 +1,206 @@
+"""Boards and tables: golden files of a mini store, what is ranked together, seeds, markers, published figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from leaderboard.make_store import GOLDEN, STORE, make, outputs
+from stores import make_plan, predictions, store
+
+from fsar_bench.cli.leaderboard import leaderboard_command, read_boards
+from fsar_bench.errors import ResultError
+from fsar_bench.leaderboard import tables
+from fsar_bench.leaderboard.published import read_published, shipped, verdicts
+from fsar_bench.results import read_all
+from fsar_bench.statistics import holm, seed_interval
+
+PLAN = make_plan()
+
+
+@pytest.fixture(autouse=True)
+def fresh_statistics(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def add(root: Path, name: str, accuracy: float, seed: int = 0, plan=PLAN, **how) -> Path:
+    return store(root, name, predictions(plan, accuracy, seed), plan, **how)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_golden_files(name):
+    """`python tests/leaderboard/make_store.py` writes them again; look at what changed before you commit it."""
+    assert outputs(STORE)[name] == (GOLDEN / name).read_text()
+
+
+def test_the_mini_store_is_what_its_script_makes(tmp_path):
+    make(tmp_path)
+    made, kept = ({p.relative_to(r): p.read_bytes() for p in r.rglob("*.json")} for r in (tmp_path, STORE))
+    kept = {path: data for path, data in kept.items() if path.parts[0] == "results"}
+    made = {path: data for path, data in made.items() if path.parts[0] == "results"}
+    assert made == kept
+
+
+def test_the_same_bytes_from_the_cache_and_again(tmp_path):
+    first = outputs(STORE)
+    assert any((tmp_path / "cache" / "statistics" / "boards").iterdir())
+    assert outputs(STORE) == first
+    for path in (tmp_path / "cache" / "statistics").rglob("*.json"):
+        path.write_text('{"numbers": 3')
+    assert outputs(STORE) == first
+
+
+def test_seeds_are_one_row(tmp_path):
+    folders = [
+        add(tmp_path, "m", 0.8, seed, train={"episodes": 5, **({"seed": seed} if seed else {})}) for seed in (0, 1, 2)
+    ]
+    add(tmp_path, "m", 0.8, 3, train={"episodes": 6})  # another training is another row
+    (board,) = read_boards(tmp_path)
+    row = next(row for row in board.rows if len(row.seeds) == 3)
+    numbers = board.numbers[board.rows.index(row)]
+    accuracies = [s.result.metrics.accuracy for s in row.seeds]
+    assert len(folders) == len(set(folders)) == 3
+    assert len(board.rows) == 2
+    assert numbers.accuracy == pytest.approx(np.mean(accuracies), abs=1e-4)
+    assert numbers.seeds == pytest.approx(seed_interval(np.array(accuracies)), abs=1e-4)
+    frame = tables.frame(board)
+    assert frame["seeds"].tolist()[:2] == [str(len(r.seeds)) for r in board.rows]
+    assert row.right().max() <= 1
+    assert set(np.unique(np.round(3 * row.right()))) <= {0, 1, 2, 3}
+
+
+def test_rows_of_other_episodes_or_clips_are_never_ranked_together(tmp_path):
+    add(tmp_path, "a", 0.9)
+    add(tmp_path, "b", 0.8, plan=make_plan(seed=1))
+    add(tmp_path, "c", 0.7, fingerprint="1" * 64)  # the same list, other files
+    found = read_boards(tmp_path)
+    assert [[row.title for row in board.rows] for board in found] in (
+        [["a"], ["c"], ["b"]],
+        [["b"], ["a"], ["c"]],
+    )
+    page = outputs(tmp_path)["toy-2way_1shot.md"]
+    assert "## Board 2 of 3" in page
+    assert "Not ranked with board 1: " in page
+    assert "the content of the clips differ" in page or "plan differ" in page
+
+
+def test_incomplete_rows_share_the_plan_and_are_compared_on_shared_episodes(tmp_path):
+    short = make_plan(missing=frozenset({"c0_03", "c4_07"}))
+    assert (short.digest, short.realised == PLAN.realised) == (PLAN.digest, False)
+    add(tmp_path, "whole", 0.95)
+    add(tmp_path, "gaps", 0.4, plan=short, coverage=70 / 72, fingerprint="1" * 64)
+    (board,) = read_boards(tmp_path)
+    assert [row.title for row in board.rows] == ["whole", "gaps"]
+    assert board.p[0, 1] < 0.05
+    assert tables.frame(board)["coverage %"].tolist()[:2] == ["100", "97.22"]
+    assert "Coverage 97.22 %" in board.note
+
+
+def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
+    for seed, (name, accuracy) in enumerate([("a", 0.95), ("b", 0.93), ("c", 0.5)]):
+        add(tmp_path, name, accuracy, seed)
+    (board,) = read_boards(tmp_path)
+    assert [n.rank for n in board.numbers] == [1, 1, 3]
+    upper = board.p[np.triu_indices(3, 1)]
+    assert (np.sort(upper) >= np.sort(holm(upper * 0))).all()
+    assert "**" in tables.markdown(board)
+    bold = [line for line in tables.markdown(board).splitlines() if "**" in line]
+    assert len(bold) == 2
+
+
+def test_hand_written_text_survives_and_lost_markers_are_named(tmp_path):
+    add(tmp_path, "a", 0.9)
+    assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
+    page = tmp_path / "toy-2way_1shot.md"
+    page.write_text(f"# By hand\n\n{page.read_text()}\nBelow.\n")
+    add(tmp_path, "b", 0.8, 1)
+    assert leaderboard_command([f"out={tmp_path}"], check=True) == 1
+    assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
+    assert leaderboard_command([f"out={tmp_path}"], check=True) == 0
+    text = page.read_text()
+    assert text.startswith("# By hand\n\n<!-- fsar-bench:begin")
+    assert text.endswith("<!-- fsar-bench:end -->\n\nBelow.\n")
+    assert text.count("fsar-bench:begin") == 1
+    assert "| b " in text
+    readme = tmp_path / "README.md"
+    readme.write_text("# My own\n")
+    leaderboard_command([f"out={tmp_path}"], check=False)
+    assert readme.read_text().startswith("# My own\n\n<!-- fsar-bench:begin")
+    page.write_text(text.replace(tables.END, ""))
+    with pytest.raises(ResultError, match="has lost one of its markers"):
+        leaderboard_command([f"out={tmp_path}"], check=False)
+
+
+def test_texts_are_escaped(tmp_path):
+    add(tmp_path, "a", 0.9, title="50 % & more_of {it} | $x$ #1")
+    found = outputs(tmp_path)
+    assert r"50 \% \& more\_of \{it\} | \$x\$ \#1" in found["toy-2way_1shot.tex"]
+    assert r"more_of {it} \| $x$ #1" in found["toy-2way_1shot.md"]
+
+
+def test_csv_and_json_say_the_same(tmp_path):
+    found = outputs(STORE)
+    rows = list(csv.DictReader(found["leaderboard.csv"].splitlines()))
+    data = [row for board in json.loads(found["leaderboard.json"]) for row in board["rows"]]
+    assert len(rows) == len(data) == 9
+    for one, two in zip(rows, data, strict=True):
+        assert float(one["accuracy"]) == two["accuracy"]
+        assert one["config_hashes"].split() == two["config_hashes"]
+    assert {row["seeds"] for row in rows} == {"1", "2"}
+
+
+def test_published_figures_are_whole_and_compared_where_the_setting_is_the_same(tmp_path):
+    published = read_published(tmp_path)
+    tables_of_the_paper = [p for p in published if re.fullmatch(r"arXiv 2308.01532v1 Table [12]", p.source)]
+    assert len(tables_of_the_paper) == 176
+    assert sum(not p.cited for p in tables_of_the_paper) == 30
+    assert not [p for p in published if p.source.startswith(("SECONDARY", "TERTIARY"))]
+    plan = make_plan(way=5)
+    for name, backbone in (("ma_clip", "vit_b_16"), ("ma_clip", "vit_b_32"), ("strm", "vit_b_16")):
+        add(tmp_path, name, 0.8, plan=plan, dataset="hmdb51", backbone=backbone, title=name.upper())
+    add(tmp_path, "ma_clip", 0.7, plan=plan, dataset="hmdb51", backbone="vit_b_16", title="MA-CLIP (method.alpha=0.9)")
+    (board,) = read_boards(tmp_path)
+    found = verdicts(board, published)
+    assert {(v.row.result.backbone.name, v.published.accuracy) for v in found} == {("vit_b_16", 83.4), ("vit_b_32", 77.3)}
+    for v in found:
+        assert v.inside == (abs(v.numbers.accuracy - v.published.accuracy) <= v.numbers.clips)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda line: line.replace(",no,", ",perhaps,"), "line 2 cannot be read"),
+        (lambda line: line.replace(",73.3,", ",much,"), "line 2 cannot be read"),
+        (lambda line: line.replace(",73.3,", ",733,"), "accuracy must lie in 0..100"),
+        (lambda line: line + ",extra", "line 2 cannot be read"),
+    ],
+)
+def test_damaged_published_figures_are_named(tmp_path, change, message):
+    lines = shipped().read_text().splitlines()
+    (tmp_path / "published.csv").write_text("\n".join([lines[0], change(lines[1]), *lines[2:]]))
+    with pytest.raises(ResultError, match=message):
+        read_published(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
+def test_latex_compiles(tmp_path):
+    body = (GOLDEN / "toy-2way_1shot.tex").read_text()
+    (tmp_path / "x.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_nothing_of_a_store_is_skipped():
+    assert len(read_all(STORE / "results")) == 10
