@@ -148,7 +148,8 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
     """Train (if the method is trainable), choose on val (if it asks for it), encode, score, store; finished work is taken up.
 
     Args:
-        use: called with the finished method and the test `Evaluation` instead of encoding, scoring and storing; nothing is trained
+        use: called with the finished method and the test `Evaluation` instead of encoding, scoring and storing; nothing is
+        trained
             then.
 
     Returns:
@@ -218,7 +219,8 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
             method.prepare(text)
             if use and not (_training_folder(cell, options, keys) / "finished.json").exists():
                 raise ResultError(
-                    f"The trained weights of {cell['title']} are not in {_training_folder(cell, options, keys)}. Name the work_dir= "
+                    f"The trained weights of {cell['title']} are not in "
+                    f"{_training_folder(cell, options, keys)}. Name the work_dir= "
                     "of the run, or train again with fsar-bench run and overwrite=true."
                 )
             training = _train(cell, options, method, keys, runner_of, evaluation, splits[0], text, source)
@@ -273,7 +275,9 @@ def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, tex
     runner = runner_of(
         method,
         train=train,
-        episodes=TrainEpisodes(split, text, source, train, seed=_training_seed(cell), device=device, recording=recording),
+        episodes=TrainEpisodes(
+            split, text, source, train, seed=_training_seed(cell), device=device, recording=recording
+        ),
         val=val,
         training_folder=folder,
         checkpoint_seconds=options["checkpoint_seconds"],

@@ -272,7 +272,9 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
     texts = {"title": title, "paper": method.get("paper", ""), "dataset title": dataset.get("title", "")}
     for what, text in texts.items():
         if not re.fullmatch(TEXT_PATTERN, text) or len(text) > 300:
-            raise ConfigError(f"The {what} of {name} is {text[:80]!r}: use one line of at most 300 characters without < and >.")
+            raise ConfigError(
+                f"The {what} of {name} is {text[:80]!r}: use one line of at most 300 characters without < and >."
+            )
     # What follows does not change results, so it is not part of the hash.
     return cell | {
         "hash": digest(cell),

@@ -25,10 +25,21 @@ def draw_query(found: Explained, j: int, title: str) -> bytes:
     columns = len(matched)
     figure = Figure(figsize=(1.9 + T * STRIP + columns * 1.9, (N * K + 1) * STRIP * 1.12 + SCORES + 1.0), dpi=80)
     FigureCanvasAgg(figure)
-    rows = figure.add_gridspec(N * K + 2, 1, height_ratios=[1.0] * (N * K + 1) + [SCORES], hspace=0.28, left=0.02, right=0.98, top=0.93, bottom=0.05)
+    rows = figure.add_gridspec(
+        N * K + 2,
+        1,
+        height_ratios=[1.0] * (N * K + 1) + [SCORES],
+        hspace=0.28,
+        left=0.02,
+        right=0.98,
+        top=0.93,
+        bottom=0.05,
+    )
     label, taken = int(found.labels[j]), int(found.prediction[j])
     said = "right" if label == taken else f"wrong: taken for “{found.names[taken]}”"
-    figure.suptitle(f"{title}\nepisode {found.episode}, query {j}: “{found.names[label]}”, {said}", fontsize=12, x=0.02, ha="left")
+    figure.suptitle(
+        f"{title}\nepisode {found.episode}, query {j}: “{found.names[label]}”, {said}", fontsize=12, x=0.02, ha="left"
+    )
     widths = [1.7, T * STRIP, *[1.7] * columns]
     for beside in _strip(figure, rows[0], widths, "query", found.query[j], PLAIN):
         beside.axis("off")
@@ -51,7 +62,16 @@ def _strip(figure: Figure, row, widths: list[float], name: str, frames: np.ndarr
     cells = row.subgridspec(1, len(widths), width_ratios=widths, wspace=0.06)
     words = figure.add_subplot(cells[0])
     words.axis("off")
-    words.text(0.0, 0.5, _wrapped(name), va="center", ha="left", fontsize=9, color=color, weight="bold" if color != PLAIN else "normal")
+    words.text(
+        0.0,
+        0.5,
+        _wrapped(name),
+        va="center",
+        ha="left",
+        fontsize=9,
+        color=color,
+        weight="bold" if color != PLAIN else "normal",
+    )
     picture = figure.add_subplot(cells[1])
     picture.imshow(np.concatenate(list(frames), axis=1), interpolation="nearest", aspect="auto")
     picture.set_xticks([])
@@ -77,7 +97,9 @@ def _alignment(axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
     axes.imshow(distance, cmap="viridis_r", vmin=low, vmax=high if high > low else low + 1)
     rows, columns = np.indices(weight.shape)
     most = float(one.weight.max()) or 1.0
-    axes.scatter(columns.ravel(), rows.ravel(), s=42 * weight.ravel() / most, c="#ff4d4d", edgecolors="white", linewidths=0.4)
+    axes.scatter(
+        columns.ravel(), rows.ravel(), s=42 * weight.ravel() / most, c="#ff4d4d", edgecolors="white", linewidths=0.4
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     if n == 0 and k == 0:
@@ -114,7 +136,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; background: #fff; color: #1c2024; }
 @media (prefers-color-scheme: dark) { body { background: #15181c; color: #e8eaed; } img { background: #fff; } }
 img { max-width: 100%; height: auto; } table { border-collapse: collapse; margin: .5rem 0 2rem; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8886; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8886; } th:first-child, td:first-child {
+text-align: left; }
 .true td:first-child::after { content: " ✓"; color: #1a7f37; } .taken { font-weight: 700; } .scroll { overflow-x: auto; }
 """
 
@@ -122,9 +145,11 @@ th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8886
 def page(found: Explained, title: str, pictures: dict[int, bytes]) -> str:
     """A page of the pictures (by query) with the scores as tables; no network is needed."""
     out = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<title>{html.escape(title)}, episode {found.episode}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>',
-        f"<h1>{html.escape(title)}</h1><p>Episode {found.episode}. ✓ the true class, bold the class taken. Bright: near frames.</p>",
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}, episode {found.episode}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1><p>Episode {found.episode}. ✓ the true class, bold the class taken. "
+        f"Bright: near frames.</p>",
     ]
     for note in sorted({f"{m.matcher}: dots show the {m.what}." for query in found.matched for m in query}):
         out.append(f"<p>{html.escape(note)}</p>")

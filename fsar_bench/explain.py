@@ -65,7 +65,8 @@ def cell_of(result: Result, extra: list[str]) -> tuple[dict, dict]:
     """The cell and run options that made a result, found again from its record; its config hash proves them.
 
     Args:
-        extra: settings that a record does not tell (pretrained=, checkpoint=, methods= for a method of one's own), and run options.
+        extra: settings that a record does not tell (pretrained=, checkpoint=, methods= for a method of one's own), and run
+        options.
 
     Raises:
         ResultError: no cell with the config hash of the result comes out.
@@ -84,12 +85,16 @@ def cell_of(result: Result, extra: list[str]) -> tuple[dict, dict]:
     if cell["method"].get("matcher", {}).get("type") != result.method.config.get("matcher", {}).get("type"):
         pairs["matcher"] = result.method.config["matcher"]["type"]
         cell = resolve([f"{key}={value}" for key, value in pairs.items()]).cells[0]
-    for root, now, then in (("method", cell["method"], result.method.config), ("train", cell.get("train"), result.method.train)):
+    for root, now, then in (
+        ("method", cell["method"], result.method.config),
+        ("train", cell.get("train"), result.method.train),
+    ):
         pairs |= {f"{root}.{key}": _text(value) for key, value in _changed(now or {}, then or {}).items()}
     run = resolve([f"{key}={value}" for key, value in pairs.items()])
     if len(run.cells) != 1 or run.cells[0]["hash"] != result.config_hash:
         raise ResultError(
-            f"The settings of this result do not give its config hash {result.config_hash[:8]} on this machine. Other weights, data or "
+            f"The settings of this result do not give its config hash {result.config_hash[:8]} on this "
+            f"machine. Other weights, data or "
             "code made it; name what its record does not tell: pretrained=, activation=, checkpoint=, or methods=./my_method.py."
         )
     return run.cells[0], run.options
@@ -153,7 +158,10 @@ def explain(method: FewShotMethod, test: Evaluation, episode: int) -> Explained:
         {name: tensor[0].float().cpu().numpy() for name, tensor in named.items()},
         frames[: N * K].reshape(N, K, *frames.shape[1:]),
         frames[N * K :],
-        [[m for name, inputs in seen.items() if (m := _matched(name, matchers[name], inputs, j))] for j in range(len(query))],
+        [
+            [m for name, inputs in seen.items() if (m := _matched(name, matchers[name], inputs, j))]
+            for j in range(len(query))
+        ],
     )
 
 
@@ -165,5 +173,7 @@ def _matched(name: str, matcher: Matcher, inputs: tuple, j: int) -> Matched | No
     if any(one is None for one in found):
         return None
     label = type(matcher).__name__ + (f" ({name})" if name != "matcher" else "")
-    distance, weight = (torch.stack([getattr(one, kind) for one in found]).float().cpu().numpy() for kind in ("distance", "weight"))
+    distance, weight = (
+        torch.stack([getattr(one, kind) for one in found]).float().cpu().numpy() for kind in ("distance", "weight")
+    )
     return Matched(label, found[0].what, distance, weight)

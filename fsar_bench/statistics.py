@@ -3,13 +3,13 @@
 What is uncertain about an accuracy, and which interval covers it:
 
 - *episodes*: other episodes of the same clips. What papers print.
-- *clips*: other clips of the same classes, and other episodes. Thousands of episodes redraw the same few hundred clips, so this one
-  is wider, and it is the honest one for "how good is the method on these classes".
+- *clips*: other clips of the same classes, and other episodes. Thousands of episodes redraw the same few hundred clips, so
+  this one is wider, and it is the honest one for "how good is the method on these classes".
 - *classes*: other classes as well.
 - *seeds*: other trainings, where there are several.
 
-Notation: E episodes of N classes, K supports and q queries a class, Q = N q queries an episode; y[e, j] is 1 where query j of episode e
-is right (or the share of seeds in which it is), M = E Q, and the accuracy is the mean of y.
+Notation: E episodes of N classes, K supports and q queries a class, Q = N q queries an episode; y[e, j] is 1 where query j
+of episode e is right (or the share of seeds in which it is), M = E Q, and the accuracy is the mean of y.
 """
 
 from __future__ import annotations
@@ -89,18 +89,22 @@ def _of_difference(covariance: np.ndarray, a: int, b: int) -> float:
 def spread(right: np.ndarray, classes: np.ndarray, support: np.ndarray, query: np.ndarray) -> Spread:
     """Covariances of the accuracies of rows, over episodes and over clips.
 
-    Over clips, it is an infinitesimal jackknife within classes (Efron 1982; for statistics of pairs and groups, Fafchamps and Gubert
-    2007): a clip's influence on the accuracy is what the queries that it takes part in deviate from those of its class,
+    Over clips, it is an infinitesimal jackknife within classes (Efron 1982; for statistics of pairs and groups, Fafchamps
+    and Gubert 2007): a clip's influence on the accuracy is what the queries that it takes part in deviate from those of
+    its class,
 
         psi[c] = (sum over queries j that are c of (y[j] - mean of the queries of its class)
                   + sum over episodes e that c supports of (sum of y[e] - mean of that sum over episodes with its class)) / M,
 
     and the covariance is sum over classes k of w_k sum over clips c of k of psi[c] psi[c]', with n_k clips that appear and
-    w_k = n_k / (n_k - 1) ((n_k - 1) / (n_k - q - K))^2, as a clip that takes one place of an episode leaves the others to other clips. A
-    clip's psi also holds the chance of the finitely many episodes it appears in: what clips dealt at random would give (see `_chance`)
-    is taken off (m / (m - 1) makes up for what of the influence goes with it, a clip being a query m times in the mean), and the covariance
-    over episodes is put in its place. Classes
-    are held fixed. A variance over clips is never reported below that over episodes.
+    w_k = n_k / (n_k - 1) ((n_k - 1) / (n_k - q - K))^2, as a clip that takes one place of an episode leaves the others to
+    other clips. A clip's psi also holds the chance of the finitely many episodes it appears in: what clips dealt at random
+    would give (see `_chance`) is taken off (m / (m - 1) makes up for what of the influence goes with it, a clip being a
+    query m times in the mean), and the covariance over episodes is put in its place. Classes are held fixed. A variance
+    over clips is never reported below that over episodes.
+
+    The definition has no random numbers, so there is no seed. It takes a prediction to depend on its own query alone; for
+    transductive methods, what a clip does to the other queries of its episode is left out.
 
     Args:
         right: float `[R, E, Q]`, 1 where a row is right.
@@ -152,8 +156,8 @@ def spread(right: np.ndarray, classes: np.ndarray, support: np.ndarray, query: n
 def _chance(as_query: np.ndarray, as_support: np.ndarray, K: int, n: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """What the sum of w_k psi psi' would be if the clips of a class were dealt to its places by chance, `[R, R]`.
 
-    An episode has q + K places for a class, with values z (y for a query, the sum of y for each support). Dealing n_k clips to them
-    without putting one back gives sum z z' - (sum z)(sum z)' / n_k in the mean.
+    An episode has q + K places for a class, with values z (y for a query, the sum of y for each support). Dealing n_k clips
+    to them without putting one back gives sum z z' - (sum z)(sum z)' / n_k in the mean.
 
     Args:
         as_query: `[R, E, N, q]`.
@@ -178,7 +182,7 @@ def _sums(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
 def class_interval(right: np.ndarray, classes: np.ndarray) -> float | None:
     """Half-width of the 95 % interval over classes: a jackknife that leaves out one class with all its episodes in turn.
 
-    sqrt((C - 1) / C sum over classes k of (accuracy without k - mean of these)^2) t(C - 1); somewhat too wide where episodes hold a large
+    sqrt((C - 1) / C sum over classes k of (accuracy without k - mean of these)^2) t(C - 1); too wide where episodes hold a large
     share of the classes. None where some class is in every episode.
 
     Args:
@@ -229,7 +233,9 @@ def paired_p_values(accuracy: np.ndarray, spread_: Spread) -> np.ndarray:
 
 
 def tie_ranks(accuracy: np.ndarray, p: np.ndarray, level: float = 0.05) -> np.ndarray:
-    """Rank of each row, int `[R]`: the best row and all that can't be told from it share rank 1; then the best of the others, and so on.
+    """Rank of each row, int `[R]`.
+
+    The best row and all that can't be told from it share rank 1; then the best of the others, and so on.
 
     Args:
         accuracy: percent `[R]`.

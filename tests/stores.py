@@ -67,13 +67,18 @@ def store(
             selection_split="val" if train else None, reader="r 1.0",
         ),
         backbone=results.BackboneRecord(
-            name=backbone, model="b", weights=SHA, pretraining="none", activation="GELU", precision="float32", mean=(0.5,), std=(0.2,),
+            name=backbone, model="b", weights=SHA, pretraining="none", activation="GELU", precision="float32", mean=(0.5,),
+            std=(0.2,),
         ),
-        traits=results.TraitsRecord(uses_class_names=name == "zero_shot", trainable=bool(train), transductive=False, order_sensitive=False),
+        traits=results.TraitsRecord(
+            uses_class_names=name == "zero_shot", trainable=bool(train), transductive=False, order_sensitive=False,
+        ),
         metrics=results.measure(prediction, plan.labels, pair),
         parameters=results.ParametersRecord(trainable=len(name) * 100_000, total=2_000_000),
         predictions=hashlib.sha256(packed).hexdigest(),
     )  # fmt: skip
     plan.save(root / "plans" / results.plan_name(plan.realised))
     default = {"seconds": {"encode": 2.0, "score": 0.5, **({"train": 30.0} if train else {})}, "videos": 72}
-    return results.write(root / "results", record, packed, {**default, "peak_memory_mb": {"host": 1234.5}, **(cost or {})})
+    return results.write(
+        root / "results", record, packed, {**default, "peak_memory_mb": {"host": 1234.5}, **(cost or {})}
+    )

@@ -66,6 +66,7 @@ def edit(change):
 
 def rehashed(content: bytes):
     """A tampering that puts other predictions in place, with their right hash."""
+
     def tamper(folder: Path) -> None:
         (folder / "predictions.npz").write_bytes(content)
         edit(lambda r: r.update(predictions=hashlib.sha256(content).hexdigest()))(folder)
@@ -113,21 +114,39 @@ def linked(folder: Path) -> None:
 
 BAD = np.full((40, 2), 9, np.uint8)
 TAMPERED = {
-    "edited accuracy": (edit(lambda r: r["metrics"].update(accuracy=99.0)), "claims metrics that its predictions do not give"),
-    "edited interval": (edit(lambda r: r["metrics"].update(interval95=0.01)), "claims metrics that its predictions do not give"),
-    "edited pair accuracy": (edit(lambda r: r["metrics"].update(pair_accuracy=100.0)), "claims metrics that its predictions do not"),
+    "edited accuracy": (
+        edit(lambda r: r["metrics"].update(accuracy=99.0)),
+        "claims metrics that its predictions do not give",
+    ),
+    "edited interval": (
+        edit(lambda r: r["metrics"].update(interval95=0.01)),
+        "claims metrics that its predictions do not give",
+    ),
+    "edited pair accuracy": (
+        edit(lambda r: r["metrics"].update(pair_accuracy=100.0)),
+        "claims metrics that its predictions do not",
+    ),
     "NaN": (edit(lambda r: r["metrics"].update(accuracy=float("nan"))), "damaged: metrics.accuracy"),
     "huge number": (edit(lambda r: r["parameters"].update(total=10**40)), "damaged: parameters.total"),
-    "more episodes than predictions": (edit(lambda r: r["protocol"].update(episodes=10**8)), "is damaged .it holds uint8"),
+    "more episodes than predictions": (
+        edit(lambda r: r["protocol"].update(episodes=10**8)),
+        "is damaged .it holds uint8",
+    ),
     "other schema": (edit(lambda r: r.update(schema_version=2)), "schema version 2"),
     "no schema": (edit(lambda r: r.pop("schema_version")), "schema version None"),
     "path in the method": (edit(lambda r: r["method"].update(name="../../x")), "damaged: method.name"),
     "path in the dataset": (edit(lambda r: r["dataset"].update(name="..")), "damaged: dataset.name"),
-    "markup in the title": (edit(lambda r: r["method"].update(title="<script>alert(1)</script>")), "damaged: method.title"),
+    "markup in the title": (
+        edit(lambda r: r["method"].update(title="<script>alert(1)</script>")),
+        "damaged: method.title",
+    ),
     "line break in the paper": (edit(lambda r: r["method"].update(paper="a\nb")), "damaged: method.paper"),
     "other method": (edit(lambda r: r["method"].update(name="other")), "not the folder it lies in"),
     "other hash": (edit(lambda r: r.update(config_hash="1" * 64)), "not the folder it lies in"),
-    "wrong hash of predictions": (edit(lambda r: r.update(predictions="0" * 64)), "not the file that result.json names"),
+    "wrong hash of predictions": (
+        edit(lambda r: r.update(predictions="0" * 64)),
+        "not the file that result.json names",
+    ),
     "unknown field": (edit(lambda r: r.update(extra=1)), "damaged: extra"),
     "missing field": (edit(lambda r: r.pop("traits")), "damaged: traits"),
     "plan that is no hash": (edit(lambda r: r["protocol"].update(plan="xyz")), "damaged: protocol.plan"),
@@ -137,9 +156,15 @@ TAMPERED = {
     "endless nesting": (lambda folder: (folder / "result.json").write_text("[" * 100_000), r"result\.json is damaged"),
     "a huge record": (lambda folder: (folder / "result.json").write_text(" " * 2**23), "it has 8388608 bytes"),
     "no predictions": (lambda folder: (folder / "predictions.npz").unlink(), "predictions.npz cannot be read"),
-    "cut predictions": (lambda folder: (folder / "predictions.npz").write_bytes(b"PK"), "not the file that result.json names"),
+    "cut predictions": (
+        lambda folder: (folder / "predictions.npz").write_bytes(b"PK"),
+        "not the file that result.json names",
+    ),
     "labels that do not exist": (rehashed(packed(prediction=BAD)), "predicts the label 9 of 2 classes"),
-    "predictions of another type": (rehashed(packed(prediction=BAD.astype(float))), "unpacks to more than|holds float64"),
+    "predictions of another type": (
+        rehashed(packed(prediction=BAD.astype(float))),
+        "unpacks to more than|holds float64",
+    ),
     "pickled predictions": (rehashed(packed(prediction=np.array([{}], object))), "is damaged"),
     "a bomb": (rehashed(bomb()), "unpacks to more than"),
     "no cost": (lambda folder: (folder / "cost.json").unlink(), r"cost\.json cannot be read"),

@@ -141,11 +141,11 @@ def test_finished_cells_are_reused_and_damage_is_named(world, command, tmp_path)
 
     path = next((command.folder / "leaderboards").rglob("zero_shot*/result.json"))
     path.write_text(path.read_text()[:200])
-    table = (command.folder / "leaderboards" / "tiny.md").read_bytes()
+    table = (command.folder / "leaderboards" / "tiny-5way_1shot.md").read_bytes()
     broken = command(*quick)
     assert broken.returncode == 1
     assert f"{path.relative_to(command.folder)} is damaged" in broken.stderr
-    assert (command.folder / "leaderboards" / "tiny.md").read_bytes() == table
+    assert (command.folder / "leaderboards" / "tiny-5way_1shot.md").read_bytes() == table
     mended = command(*quick, "overwrite=true")
     assert mended.returncode == 0, mended.stderr
     assert command.outputs() == before

@@ -24,7 +24,9 @@ from fsar_bench.statistics import (
 )
 
 
-def plan_of(classes: int, clips: int, *, episodes: int, shot: int = 1, query: int = 1, way: int = 5, seed: int = 0) -> EpisodePlan:
+def plan_of(
+    classes: int, clips: int, *, episodes: int, shot: int = 1, query: int = 1, way: int = 5, seed: int = 0
+) -> EpisodePlan:
     clip_list = ClipList.of([(f"{c:03d}", f"{c:03d}_{i:03d}") for c in range(classes) for i in range(clips)])
     return EpisodePlan.sample(clip_list, way=way, shot=shot, query=query, episodes=episodes, seed=seed, purpose="test")
 

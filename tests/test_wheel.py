@@ -22,6 +22,9 @@ def test_wheel_runs_from_an_empty_directory(tmp_path, cache):
         shutil.copy(ROOT / name, source)
     for name in ("fsar_bench", "methods", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "leaderboards").mkdir()
+    for name in ("__init__.py", "published.csv"):
+        shutil.copy(ROOT / "leaderboards" / name, source / "leaderboards")
     quiet = {"check": True, "capture_output": True, "text": True}
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)], **quiet)
     (wheel,) = tmp_path.glob("*.whl")
@@ -39,5 +42,11 @@ def test_wheel_runs_from_an_empty_directory(tmp_path, cache):
         cwd=empty, env=environment, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (empty / "leaderboards" / "synthact_order.md").exists()
+    assert (empty / "leaderboards" / "synthact_order-5way_1shot.md").exists()
     assert "OTAM, frozen" in done.stdout
+    page = subprocess.run(
+        [str(site / "bin" / "fsar-bench"), "leaderboard", "--html"], cwd=empty, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert page.returncode == 0, page.stderr
+    assert (empty / "leaderboards" / "leaderboard.html").stat().st_size > 1e6

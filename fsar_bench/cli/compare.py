@@ -93,7 +93,9 @@ def compare_command(one: str, two: str, pairs: list[str]) -> int:
     filters = {key: coerce(key, given.pop(key), default) for key, default in FILTERS.items() if key in given}
     if unknown := [key for key in given if key != "out"]:
         raise ConfigError(f"Unknown key {unknown[0]!r}.{suggest(unknown[0], ['out', *FILTERS])}")
-    boards = [b for b in read_boards(results_folder([f"out={given['out']}"] if "out" in given else [])) if _fits(b, filters)]
+    boards = [
+        b for b in read_boards(results_folder([f"out={given['out']}"] if "out" in given else [])) if _fits(b, filters)
+    ]
     found = [(_find(board, one), _find(board, two), board) for board in boards]
     both = [(a, b, board) for a, b, board in found if a and b]
     if not both:
@@ -126,7 +128,9 @@ def _find(board: Board, name: str) -> list[Row]:
                 out.append(row)
                 break
     plain = [row for row in out if row.result.method.title == name or not row.result.method.title.endswith(")")]
-    return plain if len(out) > 1 and len(plain) == 1 else out  # the row without changed settings goes by the name of its method
+    return (
+        plain if len(out) > 1 and len(plain) == 1 else out
+    )  # the row without changed settings goes by the name of its method
 
 
 def _refuse(one: str, two: str, found: list) -> None:
@@ -137,7 +141,8 @@ def _refuse(one: str, two: str, found: list) -> None:
             raise ConfigError(f"No result is called {name!r}.{suggest(name, known)}")
     fields = differing(rows[one][0], rows[two][0])
     raise ResultError(
-        f"{one} and {two} share no episodes, so they cannot be compared: {', '.join(fields) or 'the boards'} differ. Run both with "
+        f"{one} and {two} share no episodes, so they cannot be compared: {', '.join(fields) or 'the boards'} "
+        f"differ. Run both with "
         "the same settings."
     )
 
@@ -158,16 +163,29 @@ def _show(console: Console, board: Board, one: Row, two: Row) -> None:
         f"{difference + found.clips:+.2f} (over episodes alone: ± {found.episodes:.2f}), p = {found.p:.3g}: {verdict}"
     )
     console.print(
-        f"paired on {found.shared}{of} episodes; right in A alone: {found.only_one:.0f} queries, in B alone: {found.only_two:.0f}. "
+        f"paired on {found.shared}{of} episodes; right in A alone: {found.only_one:.0f} queries, in B alone: "
+        f"{found.only_two:.0f}. "
         "One comparison: p is not corrected for others."
     )
-    table = Table("class", "A %", "B %", "A - B", title="classes that differ most", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        "class", "A %", "B %", "A - B", title="classes that differ most", title_justify="left", box=None, pad_edge=False
+    )
     for number, a, b in found.classwise[:SHOWN]:
         table.add_row(escape(plans[0].name(number)), f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}")
     console.print(table)
-    table = Table("episode", "A - B", "classes", title="episodes that differ most (right queries)", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        "episode",
+        "A - B",
+        "classes",
+        title="episodes that differ most (right queries)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for number, more in found.episodewise[:SHOWN]:
         names = ", ".join(plans[0].name(c) for c in plans[0].classes[number])
         table.add_row(str(number), f"{more:+.0f}", escape(names))
     console.print(table)
-    console.print(f"[dim]see one: fsar-bench explain {escape(str(one.seeds[0].folder))} --episode {found.episodewise[0][0]}[/]")
+    console.print(
+        f"[dim]see one: fsar-bench explain {escape(str(one.seeds[0].folder))} --episode {found.episodewise[0][0]}[/]"
+    )

@@ -38,7 +38,8 @@ def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | 
     from fsar_bench.drawing import draw_query, page
 
     differing = [j for j, (now, then) in enumerate(zip(found.prediction, kept[episode], strict=True)) if now != then]
-    title = f"{stored.result.method.title} on {stored.result.dataset.title}, {stored.result.protocol.way}-way {stored.result.protocol.shot}-shot"
+    result = stored.result
+    title = f"{result.method.title} on {result.dataset.title}, {result.protocol.way}-way {result.protocol.shot}-shot"
     name = f"{stored.folder.name}-episode{episode}"
     pictures = {}
     for j in range(len(found.query)) if query is None else [query]:

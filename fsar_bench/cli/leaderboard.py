@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.leaderboard import Board, boards, tables
+from fsar_bench.leaderboard import Board, boards, exports, tables
 from fsar_bench.leaderboard.published import read_published
 from fsar_bench.paths import cache_folder
 from fsar_bench.results import read_all, write_atomically
@@ -60,9 +60,10 @@ def read_boards(out: Path) -> list[Board]:
 
 def files(out: Path, found: list[Board]) -> list[tuple[Path, str]]:
     """Path and whole text of every file."""
-    pages = tables.pages(found, read_published(out))
+    pages = exports.pages(found, read_published(out))
     return [
-        (out / name, tables.into_page(out / name, text) if name.endswith(".md") else text) for name, text in pages.items()
+        (out / name, tables.into_page(out / name, text) if name.endswith(".md") else text)
+        for name, text in pages.items()
     ]
 
 

@@ -32,7 +32,8 @@ def merge_command(folders: list[Path], out: Path) -> int:
                 duplicates += 1
             else:
                 problems.append(
-                    f"{found.folder} and {other.folder} have the same config hash and differ ({_difference(found, other)}). Find out "
+                    f"{found.folder} and {other.folder} have the same config hash and differ "
+                    f"({_difference(found, other)}). Find out "
                     "which is right and delete the other."
                 )
     for problem in problems:
@@ -64,7 +65,9 @@ def _results(folder: Path, problems: list[str]) -> list[Stored]:
     out = []
     for path in sorted(root.glob("*/*/*/result.json")):
         try:
-            links = [p for p in (*path.relative_to(root).parents, *map(Path, FILES)) if _below(root, path, p).is_symlink()]
+            links = [
+                p for p in (*path.relative_to(root).parents, *map(Path, FILES)) if _below(root, path, p).is_symlink()
+            ]
             if links:
                 raise ResultError(f"{path.parent} is or holds a link ({links[0]}). Copy the files themselves.")
             found = read(path.parent)
@@ -86,7 +89,9 @@ def _check_plan(found: Stored) -> None:
     checked_plan(found)
     p = found.result.protocol
     if found.result.dataset.coverage == 1 and p.plan != p.realised:
-        raise ResultError(f"{found.folder} claims a complete dataset, but its episodes had clips replaced. Run the cell again.")
+        raise ResultError(
+            f"{found.folder} claims a complete dataset, but its episodes had clips replaced. Run the cell again."
+        )
 
 
 def _stored(folder: Path) -> Stored | None:

@@ -1,4 +1,4 @@
-"""Boards: rows that share their episodes, with intervals, paired tests and ranks. What was computed before is taken from a cache."""
+"""Boards: rows that share their episodes, with intervals, paired tests and ranks; known statistics come from a cache."""
 
 from __future__ import annotations
 
@@ -310,7 +310,9 @@ def boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:
             out.append(Board(_rows(mine), cache))
             continue
         for content in [*contents, None]:
-            some = [s for s in mine if (s.result.dataset.fingerprint if s.result.dataset.coverage == 1 else None) == content]
+            some = [
+                s for s in mine if (s.result.dataset.fingerprint if s.result.dataset.coverage == 1 else None) == content
+            ]
             if some:
                 out.append(Board(_rows(some), cache))
     return out

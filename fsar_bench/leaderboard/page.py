@@ -10,8 +10,8 @@ import numpy as np
 
 from fsar_bench import __version__
 from fsar_bench.leaderboard.boards import Board, Row
+from fsar_bench.leaderboard.exports import records
 from fsar_bench.leaderboard.published import Published, verdicts
-from fsar_bench.leaderboard.tables import records
 from fsar_bench.results import write_atomically
 
 
@@ -51,7 +51,10 @@ def page_data(all_boards: list[Board], published: list[Published]) -> dict:
         found = {v.row.result.config_hash: v for v in reversed(verdicts(board, published))}
         for record in mine:
             verdict = found.get(record["config_hashes"][0])
-            record["published"] = verdict and {"accuracy": verdict.published.accuracy, "source": verdict.published.source}
+            record["published"] = verdict and {
+                "accuracy": verdict.published.accuracy,
+                "source": verdict.published.source,
+            }
         out.append(
             {
                 "title": board.title,

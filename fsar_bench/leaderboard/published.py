@@ -107,7 +107,7 @@ def read_published(out: Path) -> list[Published]:
 
 
 def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
-    """Rows of a board that a published figure has the same setting as. Figures from the method's own paper come before cited ones.
+    """Rows of a board that a published figure has the same setting as; cited figures only where there are no others.
 
     A row qualifies with the defaults of its config alone (its title names no changed setting).
     """

@@ -52,4 +52,6 @@ class MatchingNetwork(Matcher):
         distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
         K, T, S = distance.shape
         attention = (self.temperature * (1 - distance)).transpose(0, 1).reshape(T, K * S).softmax(-1)
-        return Alignment(distance, attention.view(T, K, S).transpose(0, 1), "attention of the query's frames within the class")
+        return Alignment(
+            distance, attention.view(T, K, S).transpose(0, 1), "attention of the query's frames within the class"
+        )

@@ -125,7 +125,7 @@ class TRX(Matcher):
         return torch.cat(parts)
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment:
-        """Attention between tuples, put on the frames in the same place of both, averaged over tuples, places and cardinalities."""
+        """Attention between tuples, put on the frames in the same place of both; the mean over tuples, places, cardinalities."""
         distance = frame_distance(query[None, None], support[None, None], epsilon=0.0)[0, 0, 0]
         K, T, S = distance.shape
         weight = torch.zeros_like(distance)
@@ -137,5 +137,7 @@ class TRX(Matcher):
             of_query, of_support = (torch.tensor(list(combinations(range(n), w)), device=query.device) for n in (T, S))
             for place in range(w):
                 rows, columns = F.one_hot(of_query[:, place], T).float(), F.one_hot(of_support[:, place], S).float()
-                weight += torch.einsum("mkl,mt,ls->kts", attention, rows, columns) / (w * len(of_query) * len(self.transformers))
+                weight += torch.einsum("mkl,mt,ls->kts", attention, rows, columns) / (
+                    w * len(of_query) * len(self.transformers)
+                )
         return Alignment(distance, weight, "attention between tuples, on the frames in the same place")

@@ -102,7 +102,7 @@ def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeyp
     asked = resolve(pairs)
     run_cell(asked.cells[0], asked.options, lambda *_: None)
     assert leaderboard_command([], check=False) == 0
-    page = Path("leaderboards", f"{dataset}.md").read_text()
+    page = Path("leaderboards", f"{dataset}-5way_1shot.md").read_text()
     assert f"{WAYS} test classes, {WAYS * CLIPS} clips" in page
     assert "Coverage" not in page
     assert ("reader images (opencv" if layout == "frames" else "reader decord") in page
@@ -128,7 +128,7 @@ def test_group_disjoint_episodes_are_another_protocol(command, tmp_path, videos)
     run = ("run", "methods=otam_frozen", "backbone=tiny_clip", "episodes=50", "controls=false", "group_disjoint=true")
     done = command(*run, "dataset=ucf101")
     assert done.returncode == 0, done.stderr
-    page = (command.folder / "leaderboards" / "ucf101.md").read_text()
+    page = (command.folder / "leaderboards" / "ucf101-5way_1shot.md").read_text()
     assert "Supports share no source recording with queries of their class." in page
     done = command(*run, "dataset=ssv2_small")
     assert "do not tell their source recording" in done.stderr
@@ -156,7 +156,7 @@ def test_missing_clips_are_replaced_and_said(command, tmp_path, videos):
     assert result["dataset"]["coverage"] == pytest.approx(0.9)
     assert result["protocol"]["plan"] != result["protocol"]["realised"]
     assert result["protocol"]["reader"].startswith("images (opencv")
-    page = (command.folder / "leaderboards" / "ssv2_small.md").read_text()
+    page = (command.folder / "leaderboards" / "ssv2_small-5way_1shot.md").read_text()
     assert "Coverage 90.00 %: missing clips are replaced within their episodes." in page
 
 

@@ -61,7 +61,7 @@ def test_bad_clips_are_named_and_left_out_only_when_accepted(command, tmp_path, 
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
     done = command(*run)
     assert done.returncode == 0, done.stderr
-    assert "Coverage 88.00 %" in (command.folder / "leaderboards" / "custom.md").read_text()
+    assert "Coverage 88.00 %" in (command.folder / "leaderboards" / "custom-5way_1shot.md").read_text()
     assert Dataset("custom", "prepared:custom").split("test").missing == {"sit/1", "run/0", "fall/2"}
     whole_again = command("data", "verify", "custom")
     assert "22 of 22 clips decode" in whole_again.stdout

@@ -23,7 +23,12 @@ def make(root: Path) -> None:
     plan, later = make_plan(), make_plan(shot=2)
     short = make_plan(missing=frozenset({"c0_03", "c4_07"}))
     for number, (name, accuracy, title) in enumerate(
-        [("strong", 0.9, "Strong & sound"), ("close", 0.88, "Close_run"), ("control", 0.6, "Control 100 %"), ("zero_shot", 0.55, "Text")]
+        [
+            ("strong", 0.9, "Strong & sound"),
+            ("close", 0.88, "Close_run"),
+            ("control", 0.6, "Control 100 %"),
+            ("zero_shot", 0.55, "Text"),
+        ]
     ):
         store(root, name, predictions(plan, accuracy, number), plan, title=title, pairs=True)
         if number < 2:
@@ -33,7 +38,16 @@ def make(root: Path) -> None:
         store(root, "trained", predictions(plan, 0.8, 20 + seed), plan, title="Trained", train=train, pairs=True)
     store(root, "gaps", predictions(short, 0.7, 30), short, title="On gaps", coverage=70 / 72, pairs=True)
     real = make_plan(way=5, episodes=30)
-    store(root, "ma_clip", predictions(real, 0.8, 40), real, dataset="hmdb51", title="MA-CLIP", backbone="vit_b_16", synthetic=False)
+    store(
+        root,
+        "ma_clip",
+        predictions(real, 0.8, 40),
+        real,
+        dataset="hmdb51",
+        title="MA-CLIP",
+        backbone="vit_b_16",
+        synthetic=False,
+    )
 
 
 def outputs(root: Path) -> dict[str, str]:
