@@ -110,10 +110,11 @@ def page(group: list[Board], published: list[Published]) -> str:
 
 _VERDICT_NOTE = (
     "Same dataset, way, shot and backbone; the episodes, frames and crops of a paper are not known. Inside: "
-    "the published figure lies "
-    "in our interval over clips."
+    "the published figure lies in our interval over clips."
 )
-_PUBLISHED_NOTE = "Not measured here: figures as their sources state them, on episodes of their own. Never ranked with the rows above."
+_PUBLISHED_NOTE = (
+    "Not measured here: figures as their sources state them, on episodes of their own. Never ranked with measured rows."
+)
 
 
 def _verdict_frame(found: list) -> pd.DataFrame:
