@@ -155,7 +155,8 @@ def page(found: Explained, title: str, pictures: dict[int, bytes]) -> str:
         out.append(f"<p>{html.escape(note)}</p>")
     for j, picture in pictures.items():
         label, taken = int(found.labels[j]), int(found.prediction[j])
-        said = f"query {j}: {found.names[label]}, taken for {found.names[taken]}"
+        outcome = "right" if label == taken else f"taken for {found.names[taken]}"
+        said = f"query {j}: {found.names[label]}, {outcome}"
         source = base64.b64encode(picture).decode()
         out.append(f'<h2>{html.escape(said)}</h2><img alt="{html.escape(said)}" src="data:image/png;base64,{source}">')
         heads = "".join(f"<th>{html.escape(name)}</th>" for name in found.scores)

@@ -48,9 +48,22 @@ def test_what_changes_a_checkpoint_changes_the_training_key():
         "template=a clip of {}",
         "dataset=synthact_order",
         "group_disjoint=true",
+        "train.seed=1",
     ]
     base = keys("methods=ma_clip")[0].training
     assert all(keys("methods=ma_clip", change)[0].training != base for change in changes)
+
+
+def test_a_training_seed_changes_the_training_alone():
+    plain, same, other = (
+        resolve(["methods=ma_clip", "controls=false", *more]).cells[0] for more in ([], ["train.seed=0"], ["train.seed=1"])
+    )
+    assert plain["hash"] == same["hash"] != other["hash"]
+    assert plain["title"] == other["title"]
+    assert plain["protocol"] == other["protocol"]
+    assert (cells._training_seed(plain), cells._training_seed(other)) == (0, 1)
+    with pytest.raises(ConfigError, match=r"train\.seed=-1 must be a whole number"):
+        resolve(["methods=ma_clip", "train.seed=-1"])
 
 
 def test_a_tuned_encoder_records_its_pretrained_weights():

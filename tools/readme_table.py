@@ -1,4 +1,4 @@
-"""Copy the 5-way 1-shot table of leaderboards/synthact.md into the README: `python -m tools.readme_table [--check]`."""
+"""Copy the 5-way 1-shot table of SynthAct into the README, its main columns: `python -m tools.readme_table [--check]`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+COLUMNS = ("rank", "method", "accuracy %", "± episodes", "± clips", "pair %", "names", "trained M", "total M", "train s")
 
 
 def table(page: str) -> str:
-    """The first table below the heading of 5-way 1-shot."""
-    section = page.split("## 5-way 1-shot")[1].split("\n## ")[0]
-    return "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    """The main columns of the first table of a page."""
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    kept = [place for place, name in enumerate(rows[0]) if name.strip() in COLUMNS]
+    return "\n".join(f"|{'|'.join(row[place] for place in kept)}|" for row in rows)
 
 
 def main() -> int:
@@ -20,7 +22,7 @@ def main() -> int:
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    page = (ROOT / "leaderboards" / "synthact.md").read_text()
+    page = (ROOT / "leaderboards" / "synthact-5way_1shot.md").read_text()
     wanted = f"{before}{BEGIN}\n{table(page)}\n{END}{after}"
     if "--check" in sys.argv:
         if wanted != text:
