@@ -71,34 +71,37 @@ _LATEX = str.maketrans(
 
 def latex(board: Board) -> str:
     """A booktabs table for a paper: `\\usepackage{booktabs}`; the accuracies of the first rank in bold."""
+    backbones = {row.result.backbone.name for row in board.rows}
     lines = []
     for row, n in zip(board.rows, board.numbers, strict=True):
         accuracy = f"{n.accuracy:.2f}"
-        accuracy = rf"\textbf{{{accuracy}}}" if n.rank == 1 else accuracy
         cells = [
-            row.title.translate(_LATEX),
-            row.result.backbone.name.translate(_LATEX),
-            f"{row.result.parameters.trainable / 1e6:.2f}",
-            f"{accuracy} $\\pm$ {as_text(n.clips, 2).translate(_LATEX)}",
-            as_text(n.episodes, 2).translate(_LATEX),
             str(n.rank),
+            row.title.translate(_LATEX),
+            *([row.result.backbone.name.translate(_LATEX)] if len(backbones) > 1 else []),
+            rf"\textbf{{{accuracy}}}" if n.rank == 1 else accuracy,
+            as_text(n.clips, 2).translate(_LATEX),
+            as_text(n.episodes, 2).translate(_LATEX),
+            f"{row.result.parameters.trainable / 1e6:.2f}",
         ]
         lines.append(" & ".join(cells) + r" \\")
+    several = " & Backbone" if len(backbones) > 1 else ""
     caption = (
-        f"{board.title}. Accuracy (\\%) with 95 % intervals over clips and over episodes; rows that a paired "
-        f"test over clips can't tell "
-        "from the best share its rank. "
+        f"{board.title}. Accuracy (%) with 95 % intervals over clips and over episodes, trained parameters in millions; rows "
+        "that a paired test over clips can't tell from the best share its rank. "
+        + ("" if several else f"Backbone: {backbones.pop()}. ")
+        + board.note
     )
-    caption = caption.replace("\\%", "%").translate(_LATEX) + board.note.translate(_LATEX)
     return "\n".join(
         [
             "% Made by fsar-bench leaderboard. Needs \\usepackage{booktabs}.",
             r"\begin{table}[t]",
             r"\centering",
-            rf"\caption{{{caption}}}",
-            r"\begin{tabular}{llrrrr}",
+            r"\small",
+            rf"\caption{{{caption.translate(_LATEX)}}}",
+            rf"\begin{{tabular}}{{rl{'l' if several else ''}rrrr}}",
             r"\toprule",
-            r"Method & Backbone & Trained (M) & Accuracy $\pm$ clips & $\pm$ episodes & Rank \\",
+            rf"Rank & Method{several} & Accuracy & $\pm$ clips & $\pm$ episodes & Trained \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
