@@ -111,7 +111,7 @@ def _training_seed(cell: dict) -> int:
 
 
 @dataclass(frozen=True)
-class _Keys:
+class Keys:
     """What stored work depends on."""
 
     training: str | None  # what changes a checkpoint
@@ -119,7 +119,7 @@ class _Keys:
     weights: str  # fingerprint of the pretrained weights, taken before training
 
 
-def _keys(cell: dict, method, splits, source, device) -> _Keys:
+def _keys(cell: dict, method, splits, source, device) -> Keys:
     from fsar_bench.settings import digest
 
     protocol, plan = cell["protocol"], source.plan
@@ -128,7 +128,7 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
     weights, libraries = method.backbone.fingerprint(), [version(name) for name in method.backbone.libraries]
     embedding = digest([cell["engine"], cell["backbone"], geometry, protocol["sampling"], code, libraries, device.type])
     if not method.traits.trainable or cell["checkpoint"]:
-        return _Keys(None, embedding, weights)
+        return Keys(None, embedding, weights)
     trained = {
         "engine": cell["engine"],
         "method": {k: v for k, v in cell["method"].items() if k not in method.score_only},
@@ -141,7 +141,7 @@ def _keys(cell: dict, method, splits, source, device) -> _Keys:
         "splits": [split.fingerprint for split in splits],
         **({"group_disjoint": True} if protocol.get("group_disjoint") else {}),
     }
-    return _Keys(digest(trained), embedding, weights)
+    return Keys(digest(trained), embedding, weights)
 
 
 def run(cell: dict, options: dict, report, *, use: Callable | None = None):
@@ -164,6 +164,7 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
     from fsar_bench.data.decode import ReadPlan
     from fsar_bench.data.frames import FrameSource
     from fsar_bench.machine import choose_device
+    from fsar_bench.record import store_result
     from fsar_bench.runner import EpisodicRunner
     from fsar_bench.sources import Evaluation
 
@@ -242,10 +243,10 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
         state = f"{keys.embedding}|{keys.weights}|{sha}|{test.split.fingerprint}" + (f"|{fitted}" if fitted else "")
         test.store = folder / f"scores-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         runner.test()
-        return _store(cell, options, method, runner, keys, device, seconds, fitted)
+        return store_result(cell, options, method, runner, keys, device, seconds, fitted)
 
 
-def _training_folder(cell: dict, options: dict, keys: _Keys) -> Path:
+def _training_folder(cell: dict, options: dict, keys: Keys) -> Path:
     return Path(options["work_dir"]) / cell["dataset"]["name"] / f"{cell['name']}-training-{keys.training[:8]}"
 
 
@@ -260,7 +261,7 @@ class _Training:
     bank_store: tuple[Path, str]
 
 
-def _train(cell, options, method, keys: _Keys, runner_of, evaluation, split, text, source) -> _Training:
+def _train(cell, options, method, keys: Keys, runner_of, evaluation, split, text, source) -> _Training:
     """Train, or take up a finished training, and load its best checkpoint."""
     from filelock import FileLock
 
@@ -330,7 +331,7 @@ def _fit(method, evaluation, drawn: dict, bank_store, report) -> dict:
     return method.fit(accuracy)
 
 
-def _embedding_store(method, keys: _Keys) -> tuple[Path, str] | None:
+def _embedding_store(method, keys: Keys) -> tuple[Path, str] | None:
     """Where frozen features are cached for all methods; None for a method that changes the encoder."""
     from fsar_bench.paths import cache_folder
 
@@ -343,82 +344,3 @@ def _write_json(path: Path, data: dict) -> None:
     from fsar_bench.results import to_json, write_atomically
 
     write_atomically(path, to_json(data))
-
-
-def _store(cell, options, method, runner, keys: _Keys, device, seconds: dict, fitted: dict | None) -> Path:
-    from fsar_bench import results
-    from fsar_bench.machine import environment, peak_memory
-    from fsar_bench.scoring import pair_outcomes
-
-    test, loop = runner.test_loop.dataloader, runner.test_loop
-    split, plan, protocol = test.split, test.plan, cell["protocol"]
-    prediction = loop.scores.prediction
-    pair = pair_outcomes(loop.scores, plan, split.reverse)
-    packed = results.pack_predictions(prediction, pair)
-    backbone = method.backbone
-    class_names = "\n".join(protocol["template"].format(text) for text in split.texts)
-    result = results.Result(
-        config_hash=cell["hash"],
-        training_key=keys.training,
-        method=results.MethodRecord(
-            name=cell["name"],
-            title=cell["title"],
-            paper=cell["paper"],
-            config=cell["method"],
-            train=cell.get("train") if keys.training else None,
-            fitted=fitted,
-        ),
-        dataset=results.DatasetRecord(
-            name=cell["dataset"]["name"],
-            title=cell["dataset_title"],
-            synthetic=cell["synthetic"],
-            list_hash=split.list.digest,
-            fingerprint=split.fingerprint,
-            classes=len(split.list.classes),
-            clips=len(split.clips),
-            coverage=split.coverage,
-            controls=cell["controls"],
-        ),
-        protocol=results.ProtocolRecord(
-            name=cell["protocol_name"],
-            **{
-                k: protocol[k]
-                for k in ("split", "way", "shot", "query", "episodes", "seed", "frames", "sampling", "template")
-            },
-            group_disjoint=protocol.get("group_disjoint", False),
-            plan=plan.digest,
-            realised=plan.realised,
-            resize=backbone.resize,
-            crop=backbone.crop,
-            class_names=hashlib.sha256(class_names.encode()).hexdigest(),
-            selection_split="val" if keys.training or fitted else None,
-            reader=test.source.reader_version,
-        ),
-        backbone=results.BackboneRecord(
-            name=cell["backbone"]["name"],
-            model=backbone.name,
-            weights=keys.weights,
-            pretraining=backbone.pretraining,
-            activation=backbone.activation,
-            precision="float32",
-            mean=_rounded(backbone.mean),
-            std=_rounded(backbone.std),
-        ),
-        traits=results.TraitsRecord(**method.traits.as_dict()),
-        metrics=results.measure(prediction, plan.labels, pair),
-        parameters=results.ParametersRecord(**method.parameter_counts()),
-        predictions=hashlib.sha256(packed).hexdigest(),
-    )
-    out = Path(options["out"])
-    cost = {
-        "seconds": {**seconds, "encode": loop.encode_seconds, "score": loop.scores.seconds},
-        "videos": len(plan.used_clips) * (1 if method.role_free else 2),
-        "peak_memory_mb": peak_memory(device),
-        "environment": environment(device),
-    }
-    plan.save(out / "plans" / results.plan_name(plan.realised))
-    return results.write(out / "results", result, packed, cost)
-
-
-def _rounded(constants) -> tuple[float, ...]:
-    return tuple(round(value, 6) for value in constants.flatten().tolist())

@@ -56,7 +56,8 @@ def test_what_changes_a_checkpoint_changes_the_training_key():
 
 def test_a_training_seed_changes_the_training_alone():
     plain, same, other = (
-        resolve(["methods=ma_clip", "controls=false", *more]).cells[0] for more in ([], ["train.seed=0"], ["train.seed=1"])
+        resolve(["methods=ma_clip", "controls=false", *more]).cells[0]
+        for more in ([], ["train.seed=0"], ["train.seed=1"])
     )
     assert plain["hash"] == same["hash"] != other["hash"]
     assert plain["title"] == other["title"]

@@ -7,7 +7,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-COLUMNS = ("rank", "method", "accuracy %", "± episodes", "± clips", "pair %", "names", "trained M", "total M", "train s")
+COLUMNS = (
+    "rank",
+    "method",
+    "accuracy %",
+    "± episodes",
+    "± clips",
+    "pair %",
+    "names",
+    "trained M",
+    "total M",
+    "train s",
+)
 
 
 def table(page: str) -> str:
