@@ -101,7 +101,8 @@ def spread(right: np.ndarray, classes: np.ndarray, support: np.ndarray, query: n
     other clips. A clip's psi also holds the chance of the finitely many episodes it appears in: what clips dealt at random
     would give (see `_chance`) is taken off (m / (m - 1) makes up for what of the influence goes with it, a clip being a
     query m times in the mean), and the covariance over episodes is put in its place. Classes are held fixed. A variance
-    over clips is never reported below that over episodes.
+    over clips is never reported below that over episodes. A class of at most q + K clips puts all of them into each of its
+    episodes: what other clips would do cannot be seen there.
 
     The definition has no random numbers, so there is no seed. It takes a prediction to depend on its own query alone; for
     transductive methods, what a clip does to the other queries of its episode is left out.

@@ -223,7 +223,8 @@ def _compute(board: Board) -> dict:
             out[mine] = spread_.half_widths(kind)
         for a, i in enumerate(mine):
             for b, j in enumerate(mine[:a]):
-                raw[i, j] = raw[j, i] = p_value(accuracy[i] - accuracy[j], spread_.difference(a, b))
+                if len(plan) > 1:  # one episode tells nothing apart
+                    raw[i, j] = raw[j, i] = p_value(accuracy[i] - accuracy[j], spread_.difference(a, b))
     for i, row in enumerate(rows):
         for j, other in enumerate(rows[:i]):
             if row.realised != other.realised:
@@ -240,7 +241,7 @@ def _compute(board: Board) -> dict:
         numbers.append(
             {
                 "rank": int(ranks[i]),
-                "accuracy": round(accuracy[i], DIGITS),
+                "accuracy": round(float(accuracy[i]), DIGITS),
                 "episodes": _rounded(widths["episodes"][i] if len(plan) > 1 else None),
                 "clips": _rounded(widths["clips"][i] if len(plan) > 1 else None),
                 "classes": _rounded(class_interval(right[i], plan.classes)),

@@ -115,6 +115,15 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
     assert len(bold) == 2
 
 
+def test_one_episode_tells_nothing_apart(tmp_path):
+    plan = make_plan(episodes=1)
+    for seed, accuracy in enumerate((1.0, 0.0)):
+        add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
+    (board,) = read_boards(tmp_path)
+    assert [(n.rank, n.episodes, n.clips) for n in board.numbers] == [(1, None, None)] * 2
+    assert outputs(tmp_path)["toy-2way_1shot.md"].count("**") == 4
+
+
 def test_hand_written_text_survives_and_lost_markers_are_named(tmp_path):
     add(tmp_path, "a", 0.9)
     assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
