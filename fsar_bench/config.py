@@ -210,7 +210,12 @@ def _cells(method_name: str, dataset: dict, given: dict[str, str]) -> list[dict]
                     for v in ([given[key]] if key in ("template", "pretrained", "checkpoint") else _several(given[key]))
                 ]
             )
-    axes += [[(k, v) for v in _several(given[k])] for k in given if k.startswith(("method.", "train."))]
+    seedless = "train" not in method  # several trainings may be asked for along with methods that have none
+    axes += [
+        [(k, v) for v in _several(given[k])]
+        for k in given
+        if k.startswith(("method.", "train.")) and not (seedless and k == "train.seed")
+    ]
     return [_cell(method, name, path, dataset, dict(choice)) for choice in itertools.product(*axes)]
 
 
@@ -228,7 +233,7 @@ def _cell(method: dict, name: str, path: Path, dataset: dict, chosen: dict[str, 
         if config["method"]["matcher"]["type"] != chosen["matcher"]:
             config["method"]["matcher"] = {"type": chosen["matcher"]}
         changed["matcher"] = chosen["matcher"]
-    changed |= {key: Path(chosen[key]).name for key in ("pretrained", "checkpoint") if key in chosen}
+    changed |= {key: Path(chosen[key]).name for key in ("pretrained", "activation", "checkpoint") if key in chosen}
     for key, value in chosen.items():
         part, _, argument = key.rpartition(".")
         if part == "method.matcher" and "matcher" in chosen:  # its arguments are known when it is built
@@ -330,7 +335,7 @@ def _check_train(train: dict) -> None:
             raise ConfigError(
                 f"train.{key}={train[key]!r} must be a whole number above 0, or none to follow the protocol."
             )
-    if train["seed"] is not None and (not isinstance(train["seed"], int) or train["seed"] < 0):
+    if train["seed"] is not None and (type(train["seed"]) is not int or train["seed"] < 0):
         raise ConfigError(f"train.seed={train['seed']!r} must be a whole number from 0, or none to follow seed=.")
     if not 0 <= train["warmup"] < 1:
         raise ConfigError(f"train.warmup={train['warmup']} must lie in 0..1 (a share of the episodes).")

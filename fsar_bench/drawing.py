@@ -37,9 +37,8 @@ def draw_query(found: Explained, j: int, title: str) -> bytes:
     )
     label, taken = int(found.labels[j]), int(found.prediction[j])
     said = "right" if label == taken else f"wrong: taken for “{found.names[taken]}”"
-    figure.suptitle(
-        f"{title}\nepisode {found.episode}, query {j}: “{found.names[label]}”, {said}", fontsize=12, x=0.02, ha="left"
-    )
+    line = f"{title}\nepisode {found.episode}, query {j}: “{found.names[label]}”, {said}"
+    figure.suptitle(_plain(line), fontsize=12, x=0.02, ha="left")
     widths = [1.7, T * STRIP, *[1.7] * columns]
     for beside in _strip(figure, rows[0], widths, "query", found.query[j], PLAIN):
         beside.axis("off")
@@ -106,7 +105,7 @@ def _alignment(axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
         axes.set_ylabel("query", fontsize=7)
         axes.set_xlabel("support", fontsize=7, labelpad=1)
     if heading:
-        axes.set_title(one.matcher, fontsize=8)
+        axes.set_title(_plain(one.matcher), fontsize=8)
 
 
 def _scores(figure: Figure, row, found: Explained, j: int) -> None:
@@ -121,7 +120,7 @@ def _scores(figure: Figure, row, found: Explained, j: int) -> None:
         axes.barh(range(N), values - base, left=base, color=colors)
         axes.invert_yaxis()
         axes.set_yticks(range(N), [_wrapped(n, 22) for n in found.names] if place == 0 else [""] * N, fontsize=7)
-        axes.set_title(f"{name} score" + (" (decides)" if name == "total" else ""), fontsize=9)
+        axes.set_title(f"{_plain(name)} score" + (" (decides)" if name == "total" else ""), fontsize=9)
         axes.tick_params(axis="x", labelsize=7)
         if place == 0:
             box = axes.get_position()
@@ -129,7 +128,12 @@ def _scores(figure: Figure, row, found: Explained, j: int) -> None:
 
 
 def _wrapped(text: str, width: int = 20) -> str:
-    return "\n".join("\n".join(textwrap.wrap(line, width)) for line in text.split("\n"))
+    return _plain("\n".join("\n".join(textwrap.wrap(line, width)) for line in text.split("\n")))
+
+
+def _plain(text: str) -> str:
+    """Text without formulas."""
+    return text.replace("$", r"\$")
 
 
 STYLE = """

@@ -205,6 +205,14 @@ class EpisodePlan:
                 names = tuple(map(str, json.loads(store["names"].tobytes()))) if "names" in store.files else ()
         except Exception as error:
             raise ResultError(f"The episode plan {path} cannot be read ({error}); delete it and run again.") from error
+        shapes = [array.shape for array in arrays]
+        sound = [len(shape) for shape in shapes] == [2, 3, 3] and len({shape[:2] for shape in shapes}) == 1
+        if (
+            not sound
+            or any(a.dtype != np.int32 or not a.size or a.min() < 0 for a in arrays)
+            or not isinstance(header, dict)
+        ):
+            raise ResultError(f"The episode plan {path} is damaged (its arrays are no plan); delete it and run again.")
         if _digest(header, *arrays) != realised:
             raise ResultError(f"The episode plan {path} does not have the hash it claims; delete it and run again.")
         return cls(header, arrays[0], arrays[1], arrays[2], replaced, digest, realised, names)

@@ -117,11 +117,15 @@ def _text(value: object) -> str:
 
 
 @torch.no_grad()
-def explain(method: FewShotMethod, test: Evaluation, episode: int) -> Explained:
+def explain(method: FewShotMethod, test: Evaluation, episode: int, realised: str) -> Explained:
     """Encode and score one episode of the test plan.
+
+    Args:
+        realised: hash of the episodes of the result.
 
     Raises:
         ConfigError: there is no such episode.
+        ResultError: other clips are missing here than where the result was made.
     """
     from fsar_bench.data.decode import Request
     from fsar_bench.feature_bank import build_bank
@@ -129,6 +133,11 @@ def explain(method: FewShotMethod, test: Evaluation, episode: int) -> Explained:
     plan = test.plan
     if not 0 <= episode < len(plan):
         raise ConfigError(f"--episode {episode} does not exist: the plan has episodes 0 to {len(plan) - 1}.")
+    if plan.realised != realised:
+        raise ResultError(
+            "The episodes on this disk are not those of the result: other clips are missing here. Complete the data, or "
+            "explain it where it was made."
+        )
     classes, support, query = plan.classes[episode], plan.support[episode], plan.query[episode].ravel()
     clips = np.unique(np.concatenate([support.ravel(), query]))
     bank = build_bank(method, test.split, clips, test.class_text, test.source)

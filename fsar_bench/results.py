@@ -7,6 +7,7 @@ A result lies in `results/<dataset>/<way>way_<shot>shot/<method>-<hash8>/`: `res
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,10 +15,10 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fsar_bench.errors import ResultError
 from fsar_bench.statistics import episode_accuracy, episode_interval, pair_accuracy
@@ -44,6 +45,14 @@ class MethodRecord(_Record):
     config: dict[str, Any]
     train: dict[str, Any] | None
     fitted: dict[str, float | str] | None = None
+
+    @field_validator("train")
+    @classmethod
+    def _seed_is_a_number(cls, train: dict[str, Any] | None) -> dict[str, Any] | None:
+        seed = (train or {}).get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError("train.seed must be a whole number from 0")
+        return train
 
 
 class ProtocolRecord(_Record):
@@ -77,8 +86,8 @@ class DatasetRecord(_Record):
     synthetic: bool
     list_hash: str = _SHA
     fingerprint: str = _SHA
-    classes: int = _COUNT
-    clips: int = _COUNT
+    classes: int = Field(ge=2, le=10**5)
+    clips: int = Field(ge=2, le=10**8)
     coverage: float = Field(ge=0, le=1)
     controls: list[str]
 
@@ -121,6 +130,19 @@ class ParametersRecord(_Record):
     total: int = _COUNT
 
 
+_COST = Field(ge=0, le=10**15)
+
+
+class CostRecord(BaseModel):
+    """What cannot repeat: seconds of each stage, videos encoded, memory in MB, and the environment."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    seconds: dict[str, Annotated[float, _COST]] = {}
+    videos: Annotated[int, _COST] | None = None
+    peak_memory_mb: dict[str, Annotated[float, _COST]] = {}
+
+
 class Result(_Record):
     """One cell: everything about it that repeats."""
 
@@ -147,7 +169,7 @@ class Stored:
     """A result, what it cost, and the folder that holds both and the predictions."""
 
     result: Result
-    cost: dict
+    cost: CostRecord
     folder: Path
 
     @property
@@ -253,9 +275,7 @@ def read(folder: Path, verified: set[str] | None = None) -> Stored:
     try:
         result = Result.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ResultError(f"{path} is damaged: {where}: {first['msg']}. Delete it and run the cell again.") from error
+        raise ResultError(f"{path} is damaged: {_first(error)}. Delete it and run the cell again.") from error
     if folder.parts[-3:] != result.folder.parts:
         raise ResultError(f"{path} describes {result.folder}, not the folder it lies in. Move it there, or delete it.")
     packed = _hashed(folder, result)
@@ -268,18 +288,33 @@ def read(folder: Path, verified: set[str] | None = None) -> Stored:
             )
         if verified is not None:
             verified.add(key)
-    cost = _json(folder / "cost.json")[1]
-    if not isinstance(cost, dict):
-        raise ResultError(f"{folder / 'cost.json'} is damaged. Delete the folder and run the cell again.")
+    try:
+        cost = CostRecord.model_validate(_json(folder / "cost.json")[1])
+    except ValidationError as error:
+        raise ResultError(
+            f"{folder / 'cost.json'} is damaged: {_first(error)}. Delete the folder and run the cell again."
+        ) from error
     return Stored(result, cost, folder)
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault of a record: where, and what."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the record'}: {first['msg']}"
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
 
 
 def _json(path: Path) -> tuple[bytes, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
         if path.stat().st_size > _LARGEST_RECORD:
             raise ValueError(f"it has {path.stat().st_size} bytes")
         data = path.read_bytes()
-        return data, json.loads(data)
+        return data, json.loads(data, parse_constant=_no_constant)
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror}). Run the cell again.") from error
     except (ValueError, RecursionError) as error:
@@ -290,7 +325,8 @@ def _hashed(folder: Path, result: Result) -> bytes:
     """The bytes of the predictions that a result names."""
     path = folder / "predictions.npz"
     try:
-        data = path.read_bytes() if path.stat().st_size <= _largest_predictions(result) else b""
+        fits = path.stat().st_size <= _largest_predictions(result) and path.is_file()
+        data = path.read_bytes() if fits else b""
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror}). Run the cell again.") from error
     if hashlib.sha256(data).hexdigest() != result.predictions:
@@ -318,6 +354,8 @@ def _unpack(path: Path, data: bytes, result: Result) -> tuple[np.ndarray, np.nda
                 raise ValueError(f"it holds {array.dtype} {array.shape}, not uint8 {shape}")
         if prediction.max() >= result.protocol.way:
             raise ValueError(f"it predicts the label {prediction.max()} of {result.protocol.way} classes")
+        if pair is not None and (not np.isin(pair, (0, 1, 2, 255)).all() or (pair == 255).all()):
+            raise ValueError("it holds pair outcomes that do not exist")
     except Exception as error:
         raise ResultError(f"{path} is damaged ({error}). Delete the folder and run the cell again.") from error
     return prediction, pair
@@ -337,8 +375,14 @@ def read_all(root: Path, cache: Path | None = None) -> list[Stored]:
     before = len(verified)
     out = [read(found.parent, verified) for found in sorted(root.glob("*/*/*/result.json"))]
     if path and len(verified) > before:
-        write_atomically(path, to_json(sorted(verified)))
+        remember(path, sorted(verified))
     return out
+
+
+def remember(path: Path, data: dict | list) -> None:
+    """Write a file of a cache; where that cannot be, it is computed again next time."""
+    with contextlib.suppress(ResultError):
+        write_atomically(path, to_json(data))
 
 
 def _remembered(path: Path | None) -> set[str]:

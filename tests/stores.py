@@ -59,10 +59,12 @@ def store(
         method=results.MethodRecord(name=name, title=title or name, paper="", config=config or {"type": name}, train=train),
         dataset=results.DatasetRecord(
             name=dataset, title=dataset.capitalize(), synthetic=synthetic, list_hash=plan.header["list"], fingerprint=fingerprint,
-            classes=len(plan.names), clips=72, coverage=coverage, controls=["control"],
+            classes=len(plan.names), clips=int(max(plan.query.max(), plan.support.max())) + 1, coverage=coverage,
+            controls=["control"],
         ),
         protocol=results.ProtocolRecord(
-            name="standard", split="test", way=way, shot=shot, query=query, episodes=len(plan), seed=0, plan=plan.digest,
+            name="standard", split="test", way=way, shot=shot, query=query, episodes=len(plan),
+            seed=plan.header["seed"], plan=plan.digest,
             realised=plan.realised, frames=8, sampling="midpoint", resize=60, crop=60, template="{}", class_names=SHA,
             selection_split="val" if train else None, reader="r 1.0",
         ),

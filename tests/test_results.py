@@ -8,15 +8,17 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stores import make_plan, predictions, store
 
-from fsar_bench import results
+from fsar_bench import episodes, results
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.cli.results import merge_command
+from fsar_bench.episodes import EpisodePlan
 from fsar_bench.errors import ResultError
 from fsar_bench.scoring import PlanScores, pair_outcomes
 
@@ -48,7 +50,7 @@ def test_round_trip(tmp_path):
     found = results.read(folder)
     assert found.result.metrics.accuracy == pytest.approx(100 * (found.predictions() == PLAN.labels).mean())
     assert found.right().mean() == pytest.approx(found.result.metrics.accuracy / 100)
-    assert found.cost["seconds"]["score"] == 0.5
+    assert found.cost.seconds["score"] == 0.5
     assert folder == tmp_path / "results" / found.result.folder
     assert found.plan_file.is_file()
 
@@ -106,13 +108,31 @@ def cut_plan(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
+def other_numbers(change):
+    """A plan of other arrays, with the hash of what they are cast to."""
+
+    def tamper(folder: Path) -> None:
+        path = results.read(folder).plan_file
+        with np.load(path) as opened:
+            arrays = {name: opened[name] for name in opened.files}
+        np.savez_compressed(path, **(arrays | change(arrays)))
+
+    return tamper
+
+
+def linked_plan(folder: Path) -> None:
+    path = results.read(folder).plan_file
+    path.rename(folder.parents[3] / "plan.npz")
+    path.symlink_to(folder.parents[3] / "plan.npz")
+
+
 def linked(folder: Path) -> None:
     shutil.copy(folder / "cost.json", folder.parents[3] / "elsewhere.json")
     (folder / "cost.json").unlink()
     os.symlink(folder.parents[3] / "elsewhere.json", folder / "cost.json")
 
 
-BAD = np.full((40, 2), 9, np.uint8)
+GOOD, BAD = np.zeros((40, 2), np.uint8), np.full((40, 2), 9, np.uint8)
 TAMPERED = {
     "edited accuracy": (
         edit(lambda r: r["metrics"].update(accuracy=99.0)),
@@ -126,7 +146,7 @@ TAMPERED = {
         edit(lambda r: r["metrics"].update(pair_accuracy=100.0)),
         "claims metrics that its predictions do not",
     ),
-    "NaN": (edit(lambda r: r["metrics"].update(accuracy=float("nan"))), "damaged: metrics.accuracy"),
+    "NaN": (edit(lambda r: r["metrics"].update(accuracy=float("nan"))), "it holds NaN"),
     "huge number": (edit(lambda r: r["parameters"].update(total=10**40)), "damaged: parameters.total"),
     "more episodes than predictions": (
         edit(lambda r: r["protocol"].update(episodes=10**8)),
@@ -151,6 +171,12 @@ TAMPERED = {
     "missing field": (edit(lambda r: r.pop("traits")), "damaged: traits"),
     "plan that is no hash": (edit(lambda r: r["protocol"].update(plan="xyz")), "damaged: protocol.plan"),
     "wrong type": (edit(lambda r: r["protocol"].update(way="many")), "damaged: protocol.way"),
+    "NaN in a config": (edit(lambda r: r["method"].update(config={"x": float("nan")})), "it holds NaN"),
+    "a seed that is no number": (
+        edit(lambda r: r["method"].update(train={"seed": [1]})),
+        "train.seed must be a whole number",
+    ),
+    "classes beyond measure": (edit(lambda r: r["dataset"].update(classes=10**13)), "damaged: dataset.classes"),
     "not an object": (lambda folder: (folder / "result.json").write_text("[1]"), "damaged"),
     "not JSON": (lambda folder: (folder / "result.json").write_text("{"), r"result\.json is damaged"),
     "endless nesting": (lambda folder: (folder / "result.json").write_text("[" * 100_000), r"result\.json is damaged"),
@@ -169,12 +195,38 @@ TAMPERED = {
     "a bomb": (rehashed(bomb()), "unpacks to more than"),
     "no cost": (lambda folder: (folder / "cost.json").unlink(), r"cost\.json cannot be read"),
     "cost that is no object": (lambda folder: (folder / "cost.json").write_text("3"), r"cost\.json is damaged"),
+    "cost beyond measure": (
+        lambda folder: (folder / "cost.json").write_text('{"videos": 1%s}' % ("0" * 30)),
+        "damaged: videos",
+    ),
+    "cost below zero": (
+        lambda folder: (folder / "cost.json").write_text('{"seconds": {"train": -1}}'),
+        "damaged: seconds.train",
+    ),
+    "outcomes of pairs that do not exist": (
+        rehashed(packed(prediction=GOOD, pair=GOOD + 7)),
+        "pair outcomes that do not exist",
+    ),
+    "no pair at all": (rehashed(packed(prediction=GOOD, pair=GOOD + 255)), "pair outcomes that do not exist"),
+    "a pipe": (lambda folder: (folder / "cost.json").unlink() or os.mkfifo(folder / "cost.json"), "it is no file"),
     "moved": (moved, "not the folder it lies in"),
 }
 OF_PLANS = {
     "no plan": (no_plan, "The episode plan .* is missing"),
     "cut plan": (cut_plan, "cannot be read"),
     "another plan": (other_plan, "is not the plan that"),
+    "numbers that wrap round": (
+        other_numbers(lambda a: {"support": a["support"].astype(np.int64) + 2**32}),
+        "arrays are no plan",
+    ),
+        other_numbers(lambda a: {"support": a["support"].astype(np.int64) + 2**32}),
+        "arrays are no plan",
+    ),
+    "fractions": (other_numbers(lambda a: {"support": a["support"].astype(float)}), "arrays are no plan"),
+    "another shape": (other_numbers(lambda a: {"classes": a["classes"].ravel()}), "arrays are no plan"),
+    "another seed": (edit(lambda r: r["protocol"].update(seed=7)), "is not the plan that"),
+    "another list": (edit(lambda r: r["dataset"].update(list_hash="1" * 64)), "is not the plan that"),
+    "fewer classes": (edit(lambda r: r["dataset"].update(classes=3)), "is not the plan that"),
     "claims complete data": (edit(lambda r: r["protocol"].update(plan="1" * 64)), "is not the plan that"),
 }
 
@@ -188,9 +240,12 @@ def test_tampered_results_are_refused(tmp_path, kind):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [*TAMPERED, *OF_PLANS, "a link"])
+LINKS = {"a link": (linked, "is or holds a link"), "a linked plan": (linked_plan, "is or holds a link")}
+
+
+@pytest.mark.parametrize("kind", [*TAMPERED, *OF_PLANS, *LINKS])
 def test_merging_a_tampered_store_changes_nothing_and_names_it(tmp_path, capsys, kind):
-    tamper, message = {**TAMPERED, **OF_PLANS, "a link": (linked, "is or holds a link")}[kind]
+    tamper, message = {**TAMPERED, **OF_PLANS, **LINKS}[kind]
     one(tmp_path / "here", "mine")
     assert leaderboard_command([f"out={tmp_path / 'here'}"], check=False) == 0
     later = make_plan(shot=2)
@@ -206,6 +261,44 @@ def test_merging_a_tampered_store_changes_nothing_and_names_it(tmp_path, capsys,
     assert "nothing was taken in" in lines[1]
     with pytest.raises(ResultError, match=message):
         raise ResultError(lines[0])
+
+
+def forged(change) -> EpisodePlan:
+    """A plan that claims to be a realisation of `PLAN` on incomplete data, with a right hash."""
+    arrays = {name: getattr(PLAN, name).copy() for name in ("classes", "support", "query")}
+    change(arrays)
+    realised = episodes._digest(PLAN.header, *arrays.values())
+    return replace(PLAN, **arrays, replaced=3, realised=realised)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a["query"].__setitem__(slice(None), a["support"]), "has a clip twice in one episode"),
+        (lambda a: a["query"].__setitem__(0, a["query"][0][::-1]), "is not a realisation of the plan"),
+        (lambda a: a["classes"].__setitem__(0, a["classes"][0][::-1]), "is not a realisation of the plan"),
+    ],
+)
+def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, change, message):
+    one(tmp_path / "here", "mine")
+    plan = forged(change)
+    store(
+        tmp_path / "there", "cheat", np.tile(PLAN.labels, (40, 1)).astype(np.uint8), plan, coverage=0.9, fingerprint="1" * 64
+    )
+    before = contents(tmp_path / "here")
+    assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
+    assert message in capsys.readouterr().err
+    assert contents(tmp_path / "here") == before
+
+
+def test_merge_mends_missing_and_damaged_plans(tmp_path):
+    folder = one(tmp_path / "here", "mine")
+    one(tmp_path / "there", "mine")
+    path = results.read(folder).plan_file
+    for spoil in (path.unlink, lambda: path.write_bytes(b"x")):
+        spoil()
+        assert merge_command([tmp_path / "there"], tmp_path / "here") == 0
+        assert EpisodePlan.load(path).realised == PLAN.realised
 
 
 def contents(root: Path) -> dict[str, bytes]:

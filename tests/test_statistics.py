@@ -11,16 +11,18 @@ from scipy import stats
 
 from fsar_bench.episodes import ClipList, EpisodePlan
 from fsar_bench.statistics import (
+    Difference,
+    Spread,
+    adjusted,
     class_interval,
     episode_accuracy,
     episode_interval,
     holm,
-    p_value,
     pair_accuracy,
-    paired_p_values,
     seed_interval,
     spread,
     tie_ranks,
+    unpaired,
 )
 
 
@@ -29,6 +31,11 @@ def plan_of(
 ) -> EpisodePlan:
     clip_list = ClipList.of([(f"{c:03d}", f"{c:03d}_{i:03d}") for c in range(classes) for i in range(clips)])
     return EpisodePlan.sample(clip_list, way=way, shot=shot, query=query, episodes=episodes, seed=seed, purpose="test")
+
+
+def p_value(right: np.ndarray, found: Spread) -> float:
+    """Of the first two rows."""
+    return found.difference(0, 1).p_value(100 * float(right[0].mean() - right[1].mean()))
 
 
 def arrays(plan: EpisodePlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,10 +54,12 @@ def test_two_methods_and_three_episodes_by_hand():
     classes = np.array([[0, 1], [1, 0], [0, 1]])
     support, query = np.array([[[0], [3]], [[4], [1]], [[2], [5]]]), np.array([[[1], [4]], [[5], [2]], [[0], [3]]])
     found = spread(right, classes, support, query)
+    assert (found.count, found.clips.shape) == (3, (2, 2))
     # Deviations from the mean: A (1/6, -1/3, 1/6), B 0; covariance over episodes = sum of squares / (E (E - 1)).
     assert found.episodes == pytest.approx(1e4 * np.array([[1 / 36, 0], [0, 0]]))
     # Over clips, the difference is A's alone.
-    assert found.difference(0, 1) == pytest.approx(math.sqrt(found.clips[0, 0]))
+    assert found.difference(0, 1).clips == pytest.approx(math.sqrt(found.clips[0, 0]))
+    assert found.difference(0, 1).episodes == pytest.approx(100 / 6)
 
 
 def test_scipy_agrees():
@@ -61,10 +70,17 @@ def test_scipy_agrees():
     found = spread(right, *arrays(plan))
     assert np.sqrt(np.diag(found.episodes)) == pytest.approx([stats.sem(row) for row in accuracy])
     assert found.half_widths("episodes")[0] == pytest.approx(episode_interval(accuracy[0]))
-    error = math.sqrt(found.episodes[0, 0] + found.episodes[1, 1] - 2 * found.episodes[0, 1])
-    difference = accuracy[0].mean() - accuracy[1].mean()
-    assert difference / error == pytest.approx(stats.ttest_rel(*accuracy).statistic)
-    assert p_value(difference, error) == pytest.approx(2 * stats.norm.sf(abs(difference / error)))
+    error, difference = found.difference(0, 1), accuracy[0].mean() - accuracy[1].mean()
+    assert difference / error.episodes == pytest.approx(stats.ttest_rel(*accuracy).statistic)
+    over_episodes = Difference(error.episodes, error.episodes, 199, 200)  # Student's t, as scipy has it
+    assert over_episodes.p_value(difference) == pytest.approx(stats.ttest_rel(*accuracy).pvalue)
+    low, high = stats.ttest_rel(*accuracy).confidence_interval(0.95)
+    assert over_episodes.half_width() == pytest.approx((high - low) / 2)
+    a, b = (spread(row[None], *arrays(plan)) for row in right)
+    as_episodes = [Spread(x.episodes, x.episodes, np.full((1, 1), 199.0), 200) for x in (a, b)]
+    welch = stats.ttest_ind(*accuracy, equal_var=False)
+    assert unpaired(*as_episodes).p_value(difference) == pytest.approx(welch.pvalue)
+    assert unpaired(*as_episodes).freedom == pytest.approx(welch.df)
     seeds = np.array([70.0, 71.5, 69.2])
     low, high = stats.t.interval(0.95, 2, loc=seeds.mean(), scale=stats.sem(seeds))
     assert seed_interval(seeds) == pytest.approx((high - low) / 2)
@@ -87,8 +103,8 @@ def test_tie_ranks_by_hand():
     assert tie_ranks(accuracy, p).tolist() == [1, 1, 1, 4]
 
 
-def slow_spread(right, classes, support, query) -> np.ndarray:
-    """The definition of `spread` over clips, loop by loop."""
+def slow_spread(right, classes, support, query) -> tuple[np.ndarray, np.ndarray]:
+    """The definition of `spread` over clips, loop by loop: covariance, and degrees of freedom before they are bounded."""
     R, E, _ = right.shape
     N, K, q = support.shape[1], support.shape[2], query.shape[2]
     M = E * N * q
@@ -100,22 +116,32 @@ def slow_spread(right, classes, support, query) -> np.ndarray:
         for e, n in held:
             places += [(e, k, query[e, n, i], right[:, e, n * q + i] - own) for i in range(q)]
             places += [(e, k, support[e, n, i], right[:, e].sum(1) - whole) for i in range(K)]
-    out, used = np.zeros((R, R)), len({clip for _, _, clip, _ in places})
+    parts, used = [], len({clip for _, _, clip, _ in places})
     for k in np.unique(classes):
         mine = [place for place in places if place[1] == k]
         clips = sorted({clip for _, _, clip, _ in mine})
         n = len(clips)
-        weight = n / (n - 1) * ((n - 1) / max(n - q - K, 1)) ** 2
+        weight = n / (n - 1) * ((n - 1) / (n - q - K)) ** 2
         psi = np.array([sum(value for _, _, clip, value in mine if clip == c) / M for c in clips])
         psi = psi - psi.mean(0)
         chance = np.zeros((R, R))
         for e in {place[0] for place in mine}:
             z = np.array([value for episode, _, _, value in mine if episode == e])
             chance += z.T @ z - np.outer(z.sum(0), z.sum(0)) / n
-        out += weight * (psi.T @ psi - chance / M**2)
+        parts.append(weight * (psi.T @ psi - chance / M**2))
     often = max(M / used, 2.0)
+    parts = np.array(parts) * often / (often - 1)
     accuracy = right.mean(2) - right.mean((1, 2))[:, None]
-    return 1e4 * (out * often / (often - 1) + accuracy @ accuracy.T / (E * (E - 1)))
+    over_episodes = accuracy @ accuracy.T / (E * (E - 1))
+    whole = parts.sum(0) + over_episodes
+    freedom = np.empty((R, R))
+    for a in range(R):
+        for b in range(R):
+            sign = np.eye(R)[a] - (np.eye(R)[b] if a != b else 0)
+            of_classes = np.array([sign @ part @ sign for part in parts])
+            variance = max(sign @ whole @ sign, sign @ over_episodes @ sign)
+            freedom[a, b] = 2 * variance**2 / (len(parts) * of_classes.var(ddof=1))
+    return 1e4 * whole, freedom
 
 
 @pytest.mark.parametrize(("shot", "query"), [(1, 1), (3, 1), (2, 2)])
@@ -125,9 +151,12 @@ def test_spread_is_its_definition(shot, query):
     clip = rng.normal(0, 3.0, 45)
     z = clip[plan.query].reshape(900, -1)
     right = (np.stack([z, z + 0.3]) > rng.logistic(0, 1, (2, 900, 3 * query))).astype(float)
-    found, slow = spread(right, *arrays(plan)), slow_spread(right, *arrays(plan))
+    found, (slow, freedom) = spread(right, *arrays(plan)), slow_spread(right, *arrays(plan))
     assert (np.diag(slow) > np.diag(found.episodes)).all()  # else the floor would hide the comparison
     assert found.clips == pytest.approx(slow)
+    assert found.freedom == pytest.approx(np.maximum(freedom, 2))  # (5 classes - 1) / 2
+    widths = stats.t.ppf(0.975, np.diag(found.freedom)) * np.sqrt(np.diag(slow))
+    assert found.half_widths("clips") == pytest.approx(widths)
 
 
 def test_spread_ignores_the_order_of_episodes_and_never_falls_below_the_episodes():
@@ -139,8 +168,22 @@ def test_spread_ignores_the_order_of_episodes_and_never_falls_below_the_episodes
     assert found.clips == pytest.approx(shuffled.clips)
     assert (np.diag(found.clips) >= np.diag(found.episodes) - 1e-12).all()
     same = spread(right[[0, 0]], *arrays(plan))
-    assert same.difference(0, 1) == 0
-    assert p_value(0.0, 0.0) == 1
+    assert same.difference(0, 1).clips == 0
+    assert p_value(right[[0, 0]], same) == 1
+
+
+def test_what_cannot_be_known_is_not_told():
+    assert Difference(0.0, 0.0, 9, 29).p_value(5.0) == 1  # an error of 0 on few episodes
+    assert Difference(0.0, 0.0, 9, 30).p_value(5.0) == 0
+    assert Difference(1.0, None, 9, 100).p_value(50.0) == 1
+    assert Difference(1.0, None, 9, 100).half_width() is None
+    plan = plan_of(6, 2, episodes=80)  # every episode of a class holds all its clips
+    right = np.stack([np.ones((80, 5)), np.zeros((80, 5))])
+    found = spread(right, *arrays(plan))
+    assert found.clips is None
+    assert found.half_widths("clips") is None
+    assert found.half_widths("episodes").tolist() == [0, 0]
+    assert p_value(right, found) == 1
 
 
 def test_class_interval_by_hand():
@@ -178,7 +221,7 @@ def truth(shift: float = 0.0) -> float:
 def draw(plan: EpisodePlan, rng: np.random.Generator, shifts: tuple[float, ...], own: float = 0.0) -> np.ndarray:
     """Right queries `[R, E, Q]` of methods on one fresh pool of clips; `own` is how much clips suit one method only."""
     query, support = rng.normal(0, 1, CLASSES * CLIPS), rng.normal(0, 0.7, CLASSES * CLIPS)
-    of_support = support[plan.support[..., 0]]
+    of_support = support[plan.support].mean(2)
     rivals = (of_support.sum(1, keepdims=True) - of_support) / 4
     z = logit(DIFFICULTY[plan.classes], query[plan.query[..., 0]], of_support, rivals)
     shared = rng.logistic(0, 1, z.shape)
@@ -204,23 +247,26 @@ def test_interval_over_clips_covers_the_truth_where_that_over_episodes_does_not(
     assert covered["episodes"] < 0.8 * DRAWS
 
 
-def test_paired_test_holds_its_level_and_beats_the_unpaired(capsys):
+@pytest.mark.parametrize("shot", [1, 5])
+def test_paired_test_holds_its_level_and_beats_the_unpaired(capsys, shot):
     draws, level = 400, 0.05
-    plans = [plan_of(CLASSES, CLIPS, episodes=600, seed=number) for number in range(20)]
+    plans = [
+        plan_of(CLASSES, CLIPS, episodes=3000 if shot > 1 else 600, shot=shot, seed=number) for number in range(20)
+    ]
     rejected = {"null": 0, "paired": 0, "unpaired": 0}
     for number in range(draws):
         plan = plans[number % len(plans)]
         rng = np.random.default_rng([8, number])
         null = draw(plan, rng, (0.0, 0.0), own=0.5)
-        found = spread(null, *arrays(plan))
-        rejected["null"] += int(p_value(100 * (null[0].mean() - null[1].mean()), found.difference(0, 1)) < level)
+        rejected["null"] += int(p_value(null, spread(null, *arrays(plan))) < level)
         apart = draw(plan, rng, (0.12, 0.0), own=0.1)
-        found, difference = spread(apart, *arrays(plan)), 100 * (apart[0].mean() - apart[1].mean())
-        rejected["paired"] += int(p_value(difference, found.difference(0, 1)) < level)
-        rejected["unpaired"] += int(p_value(difference, math.sqrt(found.clips[0, 0] + found.clips[1, 1])) < level)
+        rejected["paired"] += int(p_value(apart, spread(apart, *arrays(plan))) < level)
+        each = (spread(row[None], *arrays(plan)) for row in apart)
+        rejected["unpaired"] += int(unpaired(*each).p_value(100 * float(apart[0].mean() - apart[1].mean())) < level)
     with capsys.disabled():
-        print(f"\n{draws} draws, rejected at 5 %: {rejected}")
-    assert 0.025 * draws <= rejected["null"] <= 0.085 * draws
+        print(f"\n{draws} draws at {shot} shots, rejected at 5 %: {rejected}")
+    assert rejected["null"] <= 0.085 * draws
+    assert rejected["null"] >= 0.01 * draws
     assert rejected["paired"] > 2 * rejected["unpaired"]
 
 
@@ -228,8 +274,8 @@ def test_all_pairs_are_corrected_together():
     plan = plan_of(CLASSES, CLIPS, episodes=400)
     right = draw(plan, np.random.default_rng(9), (0.4, 0.4, -0.6))
     found, accuracy = spread(right, *arrays(plan)), 100 * right.mean((1, 2))
-    p = paired_p_values(accuracy, found)
-    raw = [p_value(accuracy[a] - accuracy[b], found.difference(a, b)) for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert [p[0, 1], p[0, 2], p[1, 2]] == pytest.approx(holm(np.array(raw)))
+    raw = np.array([[found.difference(a, b).p_value(accuracy[a] - accuracy[b]) for b in range(3)] for a in range(3)])
+    p = adjusted(raw)
+    assert [p[0, 1], p[0, 2], p[1, 2]] == pytest.approx(holm(raw[[0, 0, 1], [1, 2, 2]]))
     assert (p == p.T).all()
     assert tie_ranks(accuracy, p).tolist() == [1, 1, 3]

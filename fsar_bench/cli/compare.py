@@ -17,7 +17,7 @@ from fsar_bench.leaderboard import Board, Row
 from fsar_bench.leaderboard.boards import shared_episodes
 from fsar_bench.leaderboard.tables import differing
 from fsar_bench.settings import coerce, parse_pairs
-from fsar_bench.statistics import NORMAL95, p_value, spread
+from fsar_bench.statistics import FEW, NORMAL95, spread
 
 SHOWN = 5  # classes and episodes
 FILTERS = {"dataset": "", "way": 0, "shot": 0}
@@ -30,7 +30,7 @@ class Comparison:
     Attributes:
         one: accuracy of the first row.
         two: accuracy of the second.
-        clips: half-width of the 95 % interval of the difference over clips.
+        clips: half-width of the 95 % interval of the difference over clips; None where classes have too few clips.
         episodes: over episodes.
         p: two-sided p-value over clips, of this pair alone.
         only_one: queries that the first row alone has right (the mean over seeds).
@@ -42,7 +42,7 @@ class Comparison:
 
     one: float
     two: float
-    clips: float
+    clips: float | None
     episodes: float
     p: float
     only_one: float
@@ -65,7 +65,6 @@ def compare(right: np.ndarray, plan: EpisodePlan, same: np.ndarray) -> Compariso
     spread_ = spread(right, classes, plan.support[same], plan.query[same])
     one, two = 100 * right.mean((1, 2))
     error = spread_.difference(0, 1)
-    over_episodes = spread_.episodes[0, 0] + spread_.episodes[1, 1] - 2 * spread_.episodes[0, 1]
     of_class = np.repeat(classes, plan.query.shape[2], axis=1)
     classwise = []
     for number in np.unique(classes):
@@ -76,9 +75,9 @@ def compare(right: np.ndarray, plan: EpisodePlan, same: np.ndarray) -> Compariso
     return Comparison(
         float(one),
         float(two),
-        NORMAL95 * error,
-        NORMAL95 * float(np.sqrt(max(over_episodes, 0.0))),
-        p_value(one - two, error),
+        error.half_width(),
+        NORMAL95 * error.episodes,
+        error.p_value(one - two),
         float((right[0] * (1 - right[1])).sum()),
         float((right[1] * (1 - right[0])).sum()),
         sorted(classwise, key=lambda row: (-abs(row[1] - row[2]), row[0])),
@@ -101,11 +100,12 @@ def compare_command(one: str, two: str, pairs: list[str]) -> int:
     if not both:
         _refuse(one, two, found)
     console = Console(soft_wrap=True, highlight=False)
-    for a, b, board in both:
+    for a, b, board in both:  # all of them, before anything is printed
         for name, rows in ((one, a), (two, b)):
             if len(rows) > 1:
                 hashes = ", ".join(f"{row.result.config_hash[:8]} ({row.title})" for row in rows)
                 raise ConfigError(f"{name!r} names {len(rows)} rows of {board.title}: {hashes}. Name one by its hash.")
+    for a, b, board in both:
         _show(console, board, a[0], b[0])
     return 0
 
@@ -150,17 +150,22 @@ def _refuse(one: str, two: str, found: list) -> None:
 def _show(console: Console, board: Board, one: Row, two: Row) -> None:
     plans = board.plan(one), board.plan(two)
     same = shared_episodes(*plans)
-    if same.sum() < 2:
-        raise ResultError(f"{one.title} and {two.title} share {int(same.sum())} episodes: too few to compare.")
+    if same.sum() < min(FEW, len(same)):
+        raise ResultError(
+            f"{one.title} and {two.title} share {int(same.sum())} of {len(same)} episodes; {FEW} are needed."
+        )
     found = compare(np.stack([one.right(), two.right()]), plans[0], same)
     console.print(f"\n[bold]{escape(board.title)}[/]\n[dim]{escape(board.note)}[/]")
     of = f" of {len(same)}" if found.shared < len(same) else ""
     console.print(f"A  {escape(one.title)}: {found.one:.2f} %\nB  {escape(two.title)}: {found.two:.2f} %")
     difference = found.one - found.two
     verdict = "told apart" if found.p < 0.05 else "not told apart at 5 %"
+    over_clips = "unknown over clips (too few of them)"
+    if found.clips is not None:
+        over_clips = f"95 % over clips {difference - found.clips:+.2f} to {difference + found.clips:+.2f}"
     console.print(
-        f"A - B  [bold]{difference:+.2f}[/] points, 95 % over clips {difference - found.clips:+.2f} to "
-        f"{difference + found.clips:+.2f} (over episodes alone: ± {found.episodes:.2f}), p = {found.p:.3g}: {verdict}"
+        f"A - B  [bold]{difference:+.2f}[/] points, {over_clips} (over episodes alone: ± {found.episodes:.2f}), "
+        f"p = {found.p:.3g}: {verdict}"
     )
     console.print(
         f"paired on {found.shared}{of} episodes; right in A alone: {found.only_one:.0f} queries, in B alone: "

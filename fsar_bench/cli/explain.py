@@ -33,7 +33,9 @@ def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | 
     cell, options = cell_of(stored.result, [pair for pair in pairs if not pair.startswith("out=")])
     console = Console(soft_wrap=True, highlight=False)
     with console.status(f"encoding episode {episode}"), _quiet():
-        found = run(cell, options, lambda *_: None, use=lambda method, test: explain(method, test, episode))
+        found = run(
+            cell, options, lambda *_: None, use=lambda *given: explain(*given, episode, stored.result.protocol.realised)
+        )
 
     from fsar_bench.drawing import draw_query, page
 

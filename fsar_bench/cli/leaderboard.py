@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fsar_bench.errors import ConfigError, suggest
@@ -82,8 +83,8 @@ def show(console: Console, found: list[Board], highlight: set[str]) -> None:
         frame = tables.frame(board)
         frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
         table = Table(
-            title=board.title,
-            caption=board.note,
+            title=escape(board.title),
+            caption=escape(board.note),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -95,5 +96,5 @@ def show(console: Console, found: list[Board], highlight: set[str]) -> None:
             )
         fresh = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in board.rows]
         for (_, row), is_fresh in zip(frame.iterrows(), [*fresh, True], strict=True):
-            table.add_row(*row, style="" if is_fresh else "dim")
+            table.add_row(*map(escape, row), style="" if is_fresh else "dim")
         console.print(table)

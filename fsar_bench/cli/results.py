@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from fsar_bench.cli.leaderboard import read_boards, write_tables
+from fsar_bench.episodes import EpisodePlan
 from fsar_bench.errors import ResultError
+from fsar_bench.leaderboard import boards as boards_of
+from fsar_bench.leaderboard import exports
 from fsar_bench.leaderboard.boards import checked_plan
-from fsar_bench.results import Stored, read, write_atomically
+from fsar_bench.leaderboard.page import page_data
+from fsar_bench.leaderboard.published import read_published
+from fsar_bench.results import Stored, plan_name, read, read_all, write_atomically
 
 FILES = ("predictions.npz", "cost.json", "result.json")  # the record last: without it, a folder is no result
 
@@ -19,31 +26,33 @@ def merge_command(folders: list[Path], out: Path) -> int:
     """Check all results of the folders against their plans, then copy what is new; returns the exit code."""
     problems: list[str] = []
     fresh: dict[Path, Stored] = {}
-    plans: dict[str, Path] = {}
+    plans: dict[Path, Path] = {}
     duplicates = 0
     for folder in folders:
         for found in _results(folder, problems):
             where = found.result.folder
             other = fresh.get(where) or _stored(out / "results" / where)
+            plans.setdefault(out / "plans" / found.plan_file.name, found.plan_file)
             if other is None:
                 fresh[where] = found
-                plans[found.plan_file.name] = found.plan_file
+                _check_replacements(found, out, problems)
             elif other.result == found.result:
                 duplicates += 1
             else:
                 problems.append(
-                    f"{found.folder} and {other.folder} have the same config hash and differ "
-                    f"({_difference(found, other)}). Find out "
-                    "which is right and delete the other."
+                    f"{found.folder} and {other.folder} have the same config hash and differ ({_difference(found, other)}). Find "
+                    "out which is right and delete the other."
                 )
+    if fresh and not problems:
+        _try_tables(fresh, out, problems)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
         print(f"error: nothing was taken in ({len(problems)} problems above).", file=sys.stderr)
         return 1
-    for name, plan in plans.items():
-        if not (out / "plans" / name).exists():
-            write_atomically(out / "plans" / name, plan.read_bytes())
+    for ours, theirs in plans.items():
+        if not _is_plan(ours):
+            write_atomically(ours, theirs.read_bytes())
     for where, found in fresh.items():
         for name in FILES:
             write_atomically(out / "results" / where / name, (found.folder / name).read_bytes())
@@ -56,6 +65,46 @@ def merge_command(folders: list[Path], out: Path) -> int:
     return 0
 
 
+def _try_tables(fresh: dict[Path, Stored], out: Path, problems: list[str]) -> None:
+    """Make every table and the data of the page with the new results, where they lie: what breaks them is not taken in."""
+    try:
+        here = read_all(out / "results") if (out / "results").is_dir() else []
+        all_boards, published = boards_of([*here, *fresh.values()]), read_published(out)
+        exports.pages(all_boards, published)
+        json.dumps(page_data(all_boards, published), allow_nan=False)
+    except ResultError as error:
+        problems.append(str(error))
+    except Exception as error:
+        problems.append(
+            f"The tables cannot be made with these results ({type(error).__name__}: {error}). Leave some out."
+        )
+
+
+def _is_plan(path: Path) -> bool:
+    try:
+        EpisodePlan.load(path)
+    except ResultError:
+        return False
+    return True
+
+
+def _check_replacements(found: Stored, out: Path, problems: list[str]) -> None:
+    """Episodes hold no clip twice; on incomplete data they differ from the whole plan (if it is here) in replaced clips alone."""
+    p = found.result.protocol
+    plan = EpisodePlan.load(found.plan_file)
+    clips = np.sort(np.concatenate([plan.support, plan.query], 2).reshape(len(plan), -1), axis=1)
+    if (clips[:, 1:] == clips[:, :-1]).any():
+        problems.append(f"{found.plan_file} has a clip twice in one episode. Run the cell of {found.folder} again.")
+    whole = out / "plans" / plan_name(p.plan)
+    if p.plan != p.realised and _is_plan(whole):
+        full = EpisodePlan.load(whole)
+        places = sum(int((a != b).sum()) for a, b in ((plan.support, full.support), (plan.query, full.query)))
+        if (plan.classes != full.classes).any() or places != plan.replaced:
+            problems.append(
+                f"{found.plan_file} is not a realisation of the plan {whole}. Run the cell of {found.folder} again."
+            )
+
+
 def _results(folder: Path, problems: list[str]) -> list[Stored]:
     """Every sound result below a folder; what is wrong with the others goes to `problems`."""
     root = folder / "results"
@@ -65,12 +114,9 @@ def _results(folder: Path, problems: list[str]) -> list[Stored]:
     out = []
     for path in sorted(root.glob("*/*/*/result.json")):
         try:
-            links = [
-                p for p in (*path.relative_to(root).parents, *map(Path, FILES)) if _below(root, path, p).is_symlink()
-            ]
-            if links:
-                raise ResultError(f"{path.parent} is or holds a link ({links[0]}). Copy the files themselves.")
+            _no_links(root, path.parent)
             found = read(path.parent)
+            _no_links(folder, found.plan_file)
             _check_plan(found)
             out.append(found)
         except ResultError as error:
@@ -80,8 +126,12 @@ def _results(folder: Path, problems: list[str]) -> list[Stored]:
     return out
 
 
-def _below(root: Path, record: Path, part: Path) -> Path:
-    return record.parent / part if str(part) in FILES else root / part
+def _no_links(root: Path, path: Path) -> None:
+    """Refuse links at a path, in it, and between it and a root."""
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    links = [p for p in (path, *inside, *path.parents) if p.is_relative_to(root) and p != root and p.is_symlink()]
+    if links:
+        raise ResultError(f"{path} is or holds a link ({links[0].name}). Copy the files themselves.")
 
 
 def _check_plan(found: Stored) -> None:

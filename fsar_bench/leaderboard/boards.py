@@ -14,18 +14,11 @@ import numpy as np
 
 from fsar_bench.episodes import EpisodePlan
 from fsar_bench.errors import ResultError
-from fsar_bench.results import Result, Stored, to_json, write_atomically
+from fsar_bench.results import Result, Stored, remember
 from fsar_bench.settings import canonical
-from fsar_bench.statistics import (
-    class_interval,
-    holm,
-    p_value,
-    seed_interval,
-    spread,
-    tie_ranks,
-)
+from fsar_bench.statistics import FEW, adjusted, class_interval, seed_interval, spread, tie_ranks, unpaired
 
-VERSION = 1  # of what is cached; raised when the statistics change
+VERSION = 2  # of what is cached; raised when the statistics change
 DIGITS = 4  # of accuracies and intervals; their last bits depend on the machine
 
 
@@ -68,17 +61,14 @@ class Row:
         """A number of the cost files, the mean over seeds; None where one lacks it."""
         found = []
         for seed in self.seeds:
-            value: object = seed.cost
-            for name in names:
-                value = value.get(name) if isinstance(value, dict) else None
-            found.append(value)
-        numbers = [v for v in found if isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)]
-        return fmean(numbers) if len(numbers) == len(found) else None
+            value = getattr(seed.cost, names[0])
+            found.append(value.get(names[1]) if len(names) > 1 else value)
+        return None if None in found else fmean(found)
 
     def rate(self, count: float | None, stage: str) -> float | None:
         """Things a second of a stage ("encode" or "score"); None where the cost files do not tell."""
         seconds = self.cost("seconds", stage)
-        return count / seconds if count and seconds else None
+        return count / seconds if count and seconds and seconds > 1e-6 else None
 
 
 @dataclass(frozen=True)
@@ -119,9 +109,16 @@ def checked_plan(stored: Stored) -> EpisodePlan:
         ResultError: the plan is missing, damaged, or not the one that the result names.
     """
     need_plan(stored)
-    plan, p = EpisodePlan.load(stored.plan_file), stored.result.protocol
+    plan, p, d = EpisodePlan.load(stored.plan_file), stored.result.protocol, stored.result.dataset
+    said = {"list": d.list_hash, "way": p.way, "shot": p.shot, "query": p.query, "episodes": p.episodes, "seed": p.seed}
+    said["purpose"] = p.split
     fits = plan.query.shape == (p.episodes, p.way, p.query) and plan.support.shape == (p.episodes, p.way, p.shot)
-    if (plan.digest, plan.realised) != (p.plan, p.realised) or not fits:
+    fits = fits and plan.classes.max() < d.classes and max(plan.query.max(), plan.support.max()) < d.clips
+    if (
+        (plan.digest, plan.realised) != (p.plan, p.realised)
+        or not fits
+        or any(plan.header.get(k) != v for k, v in said.items())
+    ):
         raise ResultError(f"{stored.plan_file} is not the plan that {stored.folder} names. Copy the right one there.")
     return plan
 
@@ -136,7 +133,7 @@ class Board:
 
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
         self.rows = sorted(rows, key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
-        self._cache = cache
+        self._cache, self._plans = cache, {}
 
     @property
     def first(self) -> Result:
@@ -166,7 +163,18 @@ class Board:
                 for c in sorted({row.result.dataset.coverage for row in self.rows})
                 if c < 1
             )
+            + ("" if self.few_clips is None else f" {self.few_clips}")
         )
+
+    @property
+    def few_clips(self) -> str | None:
+        """What to say where classes have too few clips for intervals over clips, or for trusting them."""
+        p, fewest = self.first.protocol, self._statistics["fewest"]
+        if fewest <= p.shot + p.query:
+            return "Some classes have no more clips than an episode takes: no intervals over clips, no row told from another."
+        if fewest < 2 * (p.shot + p.query):
+            return f"Classes of only {fewest} clips: intervals over clips are too narrow."
+        return None
 
     def plan(self, row: Row) -> EpisodePlan:
         """The episodes of a row as they were on its machine.
@@ -174,16 +182,22 @@ class Board:
         Raises:
             ResultError: the plan is missing, damaged, or not the one that the result names.
         """
-        return checked_plan(row.seeds[0])
+        key = (row.realised, row.result.dataset.classes, row.result.dataset.clips)
+        if key not in self._plans:
+            self._plans[key] = checked_plan(row.seeds[0])
+        return self._plans[key]
 
     @cached_property
     def _statistics(self) -> dict:
         """Numbers of the rows and adjusted p-values of their pairs, from the cache or computed."""
-        content = [VERSION, [[row.realised, [s.result.predictions for s in row.seeds]] for row in self.rows]]
+        content: list = [VERSION]
+        for row in self.rows:
+            need_plan(row.seeds[0])
+            content.append([row.realised, row.result.dataset.classes, [s.result.predictions for s in row.seeds]])
+        files = sorted({row.seeds[0].plan_file for row in self.rows})
+        content.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         path = self._cache and self._cache / "boards" / f"{name}.json"
-        for row in self.rows:
-            need_plan(row.seeds[0])  # also where the statistics are known
         if path and path.is_file():
             try:
                 found = json.loads(path.read_bytes())
@@ -193,15 +207,15 @@ class Board:
                 pass  # damaged: computed again
         found = _compute(self)
         if path:
-            write_atomically(path, to_json(found))
+            remember(path, found)
         return found
 
-    @property
+    @cached_property
     def numbers(self) -> list[Numbers]:
         """Of each row, in their order."""
         return [Numbers(**{**row, "classwise": tuple(row["classwise"])}) for row in self._statistics["numbers"]]
 
-    @property
+    @cached_property
     def p(self) -> np.ndarray:
         """p-values of all pairs of rows over clips, adjusted for their number (Holm), `[R, R]`."""
         return np.array(self._statistics["p"]).reshape(len(self.rows), len(self.rows))
@@ -215,25 +229,23 @@ def _compute(board: Board) -> dict:
     right = np.stack([row.right() for row in rows])
     accuracy = np.array([row.accuracy for row in rows])
     raw = np.ones((len(rows), len(rows)))
-    widths: dict[str, np.ndarray] = {kind: np.empty(len(rows)) for kind in ("episodes", "clips")}
+    widths: dict[str, list[float | None]] = {kind: [None] * len(rows) for kind in ("episodes", "clips")}
     for realised, plan in plans.items():
         mine = [i for i, row in enumerate(rows) if row.realised == realised]
         spread_ = spread(right[mine], plan.classes, plan.support, plan.query)
         for kind, out in widths.items():
-            out[mine] = spread_.half_widths(kind)
+            found = spread_.half_widths(kind)
+            for a, i in enumerate(mine):
+                out[i] = None if found is None or len(plan) < 2 else float(found[a])
         for a, i in enumerate(mine):
             for b, j in enumerate(mine[:a]):
-                if len(plan) > 1:  # one episode tells nothing apart
-                    raw[i, j] = raw[j, i] = p_value(accuracy[i] - accuracy[j], spread_.difference(a, b))
+                raw[i, j] = raw[j, i] = spread_.difference(a, b).p_value(accuracy[i] - accuracy[j])
     for i, row in enumerate(rows):
         for j, other in enumerate(rows[:i]):
             if row.realised != other.realised:
                 one, two = plans[row.realised], plans[other.realised]
-                raw[i, j] = raw[j, i] = _on_shared(right[[i, j]], one, two)
-    upper = np.triu_indices(len(rows), 1)
-    p = np.ones_like(raw)
-    p[upper] = holm(raw[upper])
-    p = np.minimum(p, p.T)
+                raw[i, j] = raw[j, i] = _between_plans(right[[i, j]], one, two)
+    p = adjusted(raw)
     ranks = tie_ranks(accuracy, p)
     numbers = []
     for i, row in enumerate(rows):
@@ -242,14 +254,23 @@ def _compute(board: Board) -> dict:
             {
                 "rank": int(ranks[i]),
                 "accuracy": round(float(accuracy[i]), DIGITS),
-                "episodes": _rounded(widths["episodes"][i] if len(plan) > 1 else None),
-                "clips": _rounded(widths["clips"][i] if len(plan) > 1 else None),
+                "episodes": _rounded(widths["episodes"][i]),
+                "clips": _rounded(widths["clips"][i]),
                 "classes": _rounded(class_interval(right[i], plan.classes)),
                 "seeds": _rounded(seed_interval(np.array([s.result.metrics.accuracy for s in row.seeds]))),
                 "classwise": _classwise(right[i], plan, row.result.dataset.classes),
             }
         )
-    return {"numbers": numbers, "p": [[float(f"{value:.4g}") for value in line] for line in p]}
+    fewest = min(_fewest(plan) for plan in plans.values())
+    return {"numbers": numbers, "p": [[float(f"{value:.4g}") for value in line] for line in p], "fewest": fewest}
+
+
+def _fewest(plan: EpisodePlan) -> int:
+    """Clips of the class of which the fewest appear."""
+    clips = np.concatenate([plan.support, plan.query], 2)
+    of_class = np.broadcast_to(plan.classes[..., None], clips.shape)
+    pairs = np.unique(np.stack([of_class.ravel(), clips.ravel()], 1), axis=0)
+    return int(np.unique(pairs[:, 0], return_counts=True)[1].min())
 
 
 def shared_episodes(one: EpisodePlan, two: EpisodePlan) -> np.ndarray:
@@ -257,14 +278,15 @@ def shared_episodes(one: EpisodePlan, two: EpisodePlan) -> np.ndarray:
     return (one.support == two.support).all((1, 2)) & (one.query == two.query).all((1, 2))
 
 
-def _on_shared(right: np.ndarray, one: EpisodePlan, two: EpisodePlan) -> float:
-    """p-value of the difference of two rows `[2, E, Q]` on the episodes that they share; 1 where these are fewer than two."""
+def _between_plans(right: np.ndarray, one: EpisodePlan, two: EpisodePlan) -> float:
+    """p-value of the difference of two rows `[2, E, Q]`: paired on shared episodes, unpaired where these are fewer than `FEW`."""
     same = shared_episodes(one, two)
-    if same.sum() < 2:
-        return 1.0
+    if same.sum() < FEW:
+        apart = [spread(r[None], p.classes, p.support, p.query) for r, p in zip(right, (one, two), strict=True)]
+        return unpaired(*apart).p_value(100 * float(right[0].mean() - right[1].mean()))
     right = right[:, same]
     spread_ = spread(right, one.classes[same], one.support[same], one.query[same])
-    return p_value(100 * float(right[0].mean() - right[1].mean()), spread_.difference(0, 1))
+    return spread_.difference(0, 1).p_value(100 * float(right[0].mean() - right[1].mean()))
 
 
 def _classwise(right: np.ndarray, plan: EpisodePlan, classes: int) -> list[float | None]:

@@ -12,7 +12,7 @@ from fsar_bench.leaderboard.tables import as_text, index, page, published_page
 
 
 def records(all_boards: list[Board]) -> list[dict]:
-    """One flat record a row, with full precision where that repeats."""
+    """One flat record a row; numbers are rounded to what repeats on any machine."""
     out = []
     for number, board in enumerate(all_boards):
         for i, (row, numbers) in enumerate(zip(board.rows, board.numbers, strict=True)):
@@ -36,8 +36,12 @@ def records(all_boards: list[Board]) -> list[dict]:
                     "config_hashes": [s.result.config_hash for s in row.seeds],
                 }
             )  # fmt: skip
-            out[-1] = {k: round(v, 4) if isinstance(v, float) else v for k, v in out[-1].items()}
+            out[-1] = {k: _rounded(k, v) if isinstance(v, float) else v for k, v in out[-1].items()}
     return out
+
+
+def _rounded(name: str, value: float) -> float:
+    return value if name == "p_against_best" else round(value, 4)
 
 
 def csv(rows: list[dict]) -> str:

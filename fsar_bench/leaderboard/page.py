@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,14 +27,14 @@ def write_page(path: Path, all_boards: list[Board], published: list[Published]) 
     parts = files("fsar_bench.leaderboard") / "page_files"
     # JSON inside a script element: "<" would let a text end it.
     data = json.dumps(page_data(all_boards, published), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    html = (parts / "page.html").read_text(encoding="utf-8")
-    for name, text in (
-        ("STYLE", (parts / "page.css").read_text(encoding="utf-8")),
-        ("PLOTLY", get_plotlyjs().replace("</script", "<\\/script")),
-        ("DATA", data),
-        ("SCRIPT", (parts / "page.js").read_text(encoding="utf-8")),
-    ):
-        html = html.replace(f"@@{name}@@", text, 1)
+    inside = {
+        "STYLE": (parts / "page.css").read_text(encoding="utf-8"),
+        "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
+        "DATA": data,
+        "SCRIPT": (parts / "page.js").read_text(encoding="utf-8"),
+    }
+    page = (parts / "page.html").read_text(encoding="utf-8")
+    html = re.sub("@@([A-Z]+)@@", lambda place: inside[place[1]], page)  # in one pass: texts may hold such marks
     write_atomically(path, html.encode())
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -84,8 +85,13 @@ def markdown(board: Board) -> str:
 
 def _markdown(table: pd.DataFrame) -> str:
     align = ["left" if column in TEXT_COLUMNS else "right" for column in table.columns]
-    safe = table.map(lambda text: text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " "))
+    safe = table.map(_safe)
     return safe.to_markdown(index=False, colalign=align, disable_numparse=True)
+
+
+def _safe(text: str) -> str:
+    """A cell whose text is neither markup nor a link; bold stays."""
+    return re.sub(r"([\\|\[\]`])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
 
 
 def page(group: list[Board], published: list[Published]) -> str:
@@ -167,7 +173,7 @@ def differing(one: Row, two: Row) -> list[str]:
     complete = one.result.dataset.coverage == two.result.dataset.coverage == 1
     if not out and complete and one.result.dataset.fingerprint != two.result.dataset.fingerprint:
         out = ["the content of the clips"]
-    return out
+    return out or ["the completeness of the clips"]
 
 
 def _protocol(row: Row, field: str) -> object:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stores import make_plan
 
 from fsar_bench import results
+from fsar_bench.cli.explain import explain_command
 from fsar_bench.drawing import draw_query, page
+from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
 from fsar_bench.explain import Explained, Matched, cell_of, explain
 from fsar_bench.matching import build_matcher
 from fsar_bench.matching.matcher import influence
@@ -94,16 +98,16 @@ def test_command_draws_what_was_stored(command, tiny):
     assert (
         "OTAM: dots show" in (command.folder / "explained" / f"{folders['otam_frozen'].name}-episode7.html").read_text()
     )
-    for arguments, message in (
-        (("--episode", "30"), "episodes 0 to 29"),
-        (("--query", "9"), "queries 0 to 4"),
-        (("method.x=1",), "has no key"),
-        (("frames=8",), "do not give its config hash"),
+    for pairs, how, message in (
+        ([], {"episode": 30}, "episodes 0 to 29"),
+        ([], {"query": 9}, "queries 0 to 4"),
+        (["method.x=1"], {}, "has no key"),
+        (["frames=8"], {}, "do not give its config hash"),
     ):
-        done = command("explain", str(folders["otam_frozen"]), f"dataset={tiny}", *arguments)
-        assert done.returncode == 1
-        assert message in done.stderr
-    assert command("explain", "nowhere").returncode == 1
+        with pytest.raises(FsarBenchError, match=message):
+            explain_command(folders["otam_frozen"], [f"dataset={tiny}", *pairs], **{"episode": 0, "query": None, **how})
+    with pytest.raises(FsarBenchError, match="cannot be read"):
+        explain_command(Path("nowhere"), [], episode=0, query=None)
 
 
 def test_every_committed_setting_is_found_again():
@@ -123,7 +127,7 @@ def toy(K: int, matched: bool) -> Explained:
         [Matched("OTAM", "share", rng.rand(N, 1, 4, 4), rng.rand(N, 1, 4, 4))] if matched else [] for _ in range(Q)
     ]
     return Explained(
-        4, ["<b>one</b>", "two", "three"], np.arange(3), np.array([0, 2, 2]),
+        4, ["<b>one</b>", "two $5^{ and $6", "three"], np.arange(3), np.array([0, 2, 2]),
         {"total": rng.rand(Q, N), "text": np.zeros((Q, N))}, rng.randint(0, 256, (N, K, 4, 16, 16, 3), np.uint8),
         rng.randint(0, 256, (Q, 4, 16, 16, 3), np.uint8), weights,
     )  # fmt: skip
@@ -137,12 +141,12 @@ def test_pictures_have_the_same_bytes_again_and_pages_no_markup(K, matched):
     text = page(found, "A & B", {1: picture})
     assert "<b>one</b>" not in text
     assert "&lt;b&gt;one" in text
-    assert "query 1: two, taken for three" in text
+    assert "query 1: two $5^{ and $6, taken for three" in text
 
 
-def test_nothing_is_explained_beyond_the_plan(tiny):
-    class Test:
-        plan = range(3)
-
-    with pytest.raises(Exception, match="episodes 0 to 2"):
-        explain(None, Test(), 3)
+def test_other_episodes_than_those_of_the_result_are_not_explained():
+    test = SimpleNamespace(plan=make_plan(episodes=3))
+    with pytest.raises(ConfigError, match="episodes 0 to 2"):
+        explain(None, test, 3, test.plan.realised)
+    with pytest.raises(ResultError, match="other clips are missing here"):
+        explain(None, test, 0, "0" * 64)

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from leaderboard.make_store import GOLDEN, STORE, make, outputs
+from rich.console import Console
 from stores import make_plan, predictions, store
 
-from fsar_bench.cli.leaderboard import leaderboard_command, read_boards
+from fsar_bench.cli.leaderboard import leaderboard_command, read_boards, show
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
+from fsar_bench.leaderboard.boards import shared_episodes
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
 from fsar_bench.results import read_all
-from fsar_bench.statistics import paired_p_values, seed_interval, spread
+from fsar_bench.statistics import adjusted, seed_interval, spread, unpaired
 
 PLAN = make_plan()
 
@@ -109,10 +111,67 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
     (board,) = read_boards(tmp_path)
     assert [n.rank for n in board.numbers] == [1, 1, 3]
     right = np.stack([row.right() for row in board.rows])
-    expected = paired_p_values(100 * right.mean((1, 2)), spread(right, PLAN.classes, PLAN.support, PLAN.query))
-    assert board.p == pytest.approx(expected, rel=1e-3)
+    found, accuracy = spread(right, PLAN.classes, PLAN.support, PLAN.query), 100 * right.mean((1, 2))
+    raw = np.array([[found.difference(a, b).p_value(accuracy[a] - accuracy[b]) for b in range(3)] for a in range(3)])
+    assert board.p == pytest.approx(adjusted(raw), rel=1e-3)
+    assert [n.clips for n in board.numbers] == pytest.approx(found.half_widths("clips").tolist(), abs=1e-3)
     bold = [line for line in tables.markdown(board).splitlines() if "**" in line]
     assert len(bold) == 2
+
+
+def test_rows_that_share_few_episodes_are_compared_unpaired(tmp_path):
+    halves = [frozenset(f"c{c}_{i:02d}" for c in range(6) for i in half) for half in (range(6), range(6, 12))]
+    plans = [make_plan(episodes=200, missing=half) for half in halves]
+    assert not shared_episodes(*plans).any()
+    for seed, (plan, accuracy) in enumerate(zip(plans, (0.95, 0.4), strict=True)):
+        add(tmp_path, f"m{seed}", accuracy, seed, plan=plan, coverage=0.5, fingerprint=str(seed) * 64)
+    (board,) = read_boards(tmp_path)
+    apart = [spread(row.right()[None], p.classes, p.support, p.query) for row, p in zip(board.rows, plans, strict=True)]
+    expected = unpaired(*apart).p_value(board.rows[0].accuracy - board.rows[1].accuracy)
+    assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
+    assert [n.rank for n in board.numbers] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("clips", "said"), [(2, "no more clips than an episode takes"), (3, "Classes of only 3 clips"), (4, "")]
+)
+def test_too_few_clips_are_said(tmp_path, clips, said):
+    plan = make_plan(clips=clips)
+    for seed, accuracy in enumerate((0.95, 0.4)):
+        add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
+    (board,) = read_boards(tmp_path)
+    assert said in board.note
+    assert board.note.endswith("reader r 1.0.") == (not said)
+    if clips == 2:
+        assert [(n.clips, n.rank) for n in board.numbers] == [(None, 1)] * 2
+
+
+def test_a_changed_plan_file_is_seen_behind_the_cache(tmp_path):
+    folder = add(tmp_path, "a", 0.9)
+    assert outputs(tmp_path)
+    plan = next((tmp_path / "plans").iterdir())
+    plan.write_bytes(plan.read_bytes()[:-10])
+    with pytest.raises(ResultError, match="cannot be read"):
+        outputs(tmp_path)
+    assert folder.is_dir()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    add(tmp_path, "a", 0.9)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "file" / "below"))
+    assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
+
+
+def test_markdown_has_neither_links_nor_pictures(tmp_path):
+    add(tmp_path, "a", 0.9, title="![x](y.png) [z](javascript:1) `c` \\|")
+    assert r"!\[x\](y.png) \[z\](javascript:1) \`c\` \\\|" in outputs(tmp_path)["toy-2way_1shot.md"]
+
+
+def test_brackets_on_the_screen_are_text(tmp_path, capsys):
+    add(tmp_path, "a", 0.9, title="a [/b] c")
+    show(Console(width=120), read_boards(tmp_path), set())
+    assert "a [/b] c" in capsys.readouterr().out
 
 
 def test_one_episode_tells_nothing_apart(tmp_path):

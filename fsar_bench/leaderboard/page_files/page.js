@@ -178,7 +178,7 @@ function drawPareto(rows) {
 function drawMatrix(rows) {
   const t = theme();
   const z = rows.map((a) => rows.map((b) => a.accuracy - b.accuracy));
-  const most = Math.max(1, ...z.flat().map(Math.abs));
+  const most = z.flat().reduce((top, value) => Math.max(top, Math.abs(value)), 1);
   const p = (a, b) => board().p[a.place][b.place];
   const dots = rows.flatMap((a, i) => rows.map((b, j) => [i, j, p(a, b)])).filter(([i, j, value]) => i !== j && value < 0.05);
   const places = rows.map((_, i) => i);
