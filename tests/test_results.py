@@ -219,9 +219,6 @@ OF_PLANS = {
         other_numbers(lambda a: {"support": a["support"].astype(np.int64) + 2**32}),
         "arrays are no plan",
     ),
-        other_numbers(lambda a: {"support": a["support"].astype(np.int64) + 2**32}),
-        "arrays are no plan",
-    ),
     "fractions": (other_numbers(lambda a: {"support": a["support"].astype(float)}), "arrays are no plan"),
     "another shape": (other_numbers(lambda a: {"classes": a["classes"].ravel()}), "arrays are no plan"),
     "another seed": (edit(lambda r: r["protocol"].update(seed=7)), "is not the plan that"),
@@ -283,7 +280,12 @@ def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, c
     one(tmp_path / "here", "mine")
     plan = forged(change)
     store(
-        tmp_path / "there", "cheat", np.tile(PLAN.labels, (40, 1)).astype(np.uint8), plan, coverage=0.9, fingerprint="1" * 64
+        tmp_path / "there",
+        "cheat",
+        np.tile(PLAN.labels, (40, 1)).astype(np.uint8),
+        plan,
+        coverage=0.9,
+        fingerprint="1" * 64,
     )
     before = contents(tmp_path / "here")
     assert merge_command([tmp_path / "there"], tmp_path / "here") == 1

@@ -26,7 +26,9 @@ def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) ->
     out = results_folder(pairs)
     found = read_boards(out)
     if check:
-        stale = [path for path, text in files(out, found) if not path.exists() or path.read_bytes() != text.encode()]
+        made = files(out, found)
+        stale = [path for path, text in made if not path.exists() or path.read_bytes() != text.encode()]
+        stale += orphans(out, [path for path, _ in made])
         for path in stale:
             print(f"error: {path} is stale. Run fsar-bench leaderboard out={out} and commit it.", file=sys.stderr)
         return 1 if stale else 0
@@ -68,12 +70,25 @@ def files(out: Path, found: list[Board]) -> list[tuple[Path, str]]:
     ]
 
 
+def orphans(out: Path, made: list[Path]) -> list[Path]:
+    """Tables of ours whose results are gone."""
+    kinds = {".md": tables.BEGIN, ".tex": exports.TEX_MARK}
+    found = [path for suffix in kinds for path in out.glob(f"*-*way_*shot{suffix}") if path not in made]
+    return sorted(path for path in found if kinds[path.suffix] in path.read_text(encoding="utf-8", errors="replace"))
+
+
 def write_tables(out: Path, found: list[Board]) -> list[Path]:
-    """Write every file; returns their paths."""
+    """Write every file and clear those whose results are gone; returns the paths of what was written."""
     written = []
     for path, text in files(out, found):
         write_atomically(path, text.encode())
         written.append(path)
+    for path in orphans(out, written):
+        left = tables.without_block(path.read_text(encoding="utf-8")) if path.suffix == ".md" else ""
+        if left:  # what a person wrote stays
+            write_atomically(path, left.encode())
+        else:
+            path.unlink()
     return written
 
 

@@ -10,6 +10,8 @@ from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.leaderboard.tables import as_text, index, page, published_page
 
+TEX_MARK = "% Made by fsar-bench leaderboard"
+
 
 def records(all_boards: list[Board]) -> list[dict]:
     """One flat record a row; numbers are rounded to what repeats on any machine."""
@@ -98,7 +100,7 @@ def latex(board: Board) -> str:
     )
     return "\n".join(
         [
-            "% Made by fsar-bench leaderboard. Needs \\usepackage{booktabs}.",
+            f"{TEX_MARK}. Needs \\usepackage{{booktabs}}.",
             r"\begin{table}[t]",
             r"\centering",
             r"\small",

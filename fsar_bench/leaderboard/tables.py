@@ -244,6 +244,13 @@ def _short_names(some: list[Board]) -> list[str]:
     return out
 
 
+def without_block(text: str) -> str:
+    """What of a page was written by hand; empty where nothing was."""
+    before, _, rest = text.partition(BEGIN)
+    left = f"{before.rstrip()}\n\n{rest.partition(END)[2].strip()}".strip()
+    return f"{left}\n" if left else ""
+
+
 def into_page(path: Path, generated: str) -> str:
     """The text of a page with its generated block replaced; what is written outside the markers stays.
 
@@ -267,7 +274,7 @@ def published_page(published: list[Published]) -> str:
     """All published figures, a table for each dataset, way and shot."""
     out = ["# Published figures", "", _PUBLISHED_NOTE, ""]
     out += [
-        "Cited: the source only repeats the figure of another paper. The file is [published.csv](published.csv).",
+        "Cited: the source only repeats the figure of another paper.",
         "",
     ]
     groups: dict[tuple[str, int, int], list[Published]] = defaultdict(list)

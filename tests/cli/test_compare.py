@@ -71,7 +71,7 @@ def test_what_cannot_be_compared_is_named(root):
         compare_command("one", "two", [f"out={root}", "datset=toy"])
     other = make_plan(episodes=200, seed=1)
     store(root, "elsewhere", predictions(other, 0.7, 3), other)
-    with pytest.raises(ResultError, match="share no episodes, so they cannot be compared: plan .seed. differ"):
+    with pytest.raises(ResultError, match=r"share no episodes, so they cannot be compared: plan .seed. differ"):
         compare_command("one", "elsewhere", [f"out={root}"])
     later = make_plan(shot=2, episodes=200)
     store(root, "later", predictions(later, 0.7, 3), later)

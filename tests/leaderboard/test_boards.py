@@ -20,6 +20,7 @@ from fsar_bench.cli.leaderboard import leaderboard_command, read_boards, show
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.boards import shared_episodes
+from fsar_bench.leaderboard.exports import TEX_MARK
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
 from fsar_bench.results import read_all
 from fsar_bench.statistics import adjusted, seed_interval, spread, unpaired
@@ -204,6 +205,25 @@ def test_hand_written_text_survives_and_lost_markers_are_named(tmp_path):
     page.write_text(text.replace(tables.END, ""))
     with pytest.raises(ResultError, match="has lost one of its markers"):
         leaderboard_command([f"out={tmp_path}"], check=False)
+
+
+def test_tables_whose_results_are_gone_go_too(tmp_path):
+    add(tmp_path, "a", 0.9)
+    gone = [add(tmp_path, "b", 0.8, plan=make_plan(shot=shot)) for shot in (2, 3)]
+    leaderboard_command([f"out={tmp_path}"], check=False)
+    kept = tmp_path / "toy-2way_3shot.md"
+    kept.write_text(kept.read_text() + "\nBy hand.\n")
+    foreign = tmp_path / "my-2way_9shot.md"
+    foreign.write_text("no table of ours\n")
+    for folder in gone:
+        shutil.rmtree(folder)
+    assert leaderboard_command([f"out={tmp_path}"], check=True) == 1
+    assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
+    assert not list(tmp_path.glob("toy-2way_2shot.*"))
+    assert kept.read_text() == "By hand.\n"
+    assert foreign.read_text() == "no table of ours\n"
+    (tmp_path / "toy-2way_2shot.tex").write_text(f"{TEX_MARK}\n")
+    assert leaderboard_command([f"out={tmp_path}"], check=True) == 1
 
 
 def test_texts_are_escaped(tmp_path):

@@ -142,6 +142,8 @@ def test_published_figures_stand_apart(page):
 
 @needs_browser
 def test_dark_mode_and_a_phone(page):
+    from selenium.webdriver.support.ui import WebDriverWait
+
     def background() -> str:
         return page.execute_script("return getComputedStyle(document.body).backgroundColor")
 
@@ -150,9 +152,9 @@ def test_dark_mode_and_a_phone(page):
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     )
     assert background() != light
-    paper = page.execute_script("return document.getElementById('intervals').layout.paper_bgcolor")
+    drawn = "return document.getElementById('intervals').layout.paper_bgcolor"
+    WebDriverWait(page, 10).until(lambda page: page.execute_script(drawn) == "#15181c")
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert paper == "#15181c"
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     page.refresh()
