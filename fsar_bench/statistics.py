@@ -88,10 +88,10 @@ class Spread:
 
     def difference(self, a: int, b: int) -> Difference:
         """What is known of the accuracy of row a minus that of row b."""
-        over_episodes = max(float(_of_differences(self.episodes)[a, b]), 0.0)
+        over_episodes = max(_of_difference(self.episodes, a, b), 0.0)
         if self.clips is None:
             return Difference(math.sqrt(over_episodes), None, 1.0, self.count)
-        over_clips = max(float(_of_differences(self.clips)[a, b]), over_episodes)
+        over_clips = max(_of_difference(self.clips, a, b), over_episodes)
         return Difference(math.sqrt(over_episodes), math.sqrt(over_clips), float(self.freedom[a, b]), self.count)
 
 
@@ -135,6 +135,10 @@ def unpaired(one: Spread, two: Spread) -> Difference:
     a, b = one.clips[0, 0], two.clips[0, 0]
     weighed = a**2 / one.freedom[0, 0] + b**2 / two.freedom[0, 0]
     return Difference(over_episodes, math.sqrt(a + b), float((a + b) ** 2 / weighed) if weighed else 1.0, count)
+
+
+def _of_difference(covariance: np.ndarray, a: int, b: int) -> float:
+    return float(covariance[a, a] + covariance[b, b] - 2 * covariance[a, b])
 
 
 def _of_differences(covariance: np.ndarray) -> np.ndarray:

@@ -201,7 +201,7 @@ class Board:
         if path and path.is_file():
             try:
                 found = json.loads(path.read_bytes())
-                if len(found["numbers"]) == len(self.rows) == len(found["p"]):
+                if len(found["numbers"]) == len(self.rows) == len(found["p"]) and isinstance(found["fewest"], int):
                     return found
             except (OSError, ValueError, KeyError, TypeError):
                 pass  # damaged: computed again
@@ -228,15 +228,16 @@ def _compute(board: Board) -> dict:
         plans.setdefault(row.realised, board.plan(row))
     right = np.stack([row.right() for row in rows])
     accuracy = np.array([row.accuracy for row in rows])
-    raw = np.ones((len(rows), len(rows)))
-    widths: dict[str, list[float | None]] = {kind: [None] * len(rows) for kind in ("episodes", "clips")}
+    spreads, widths = {}, {}
     for realised, plan in plans.items():
         mine = [i for i, row in enumerate(rows) if row.realised == realised]
-        spread_ = spread(right[mine], plan.classes, plan.support, plan.query)
-        for kind, out in widths.items():
-            found = spread_.half_widths(kind)
-            for a, i in enumerate(mine):
-                out[i] = None if found is None or len(plan) < 2 else float(found[a])
+        spreads[realised] = mine, spread(right[mine], plan.classes, plan.support, plan.query)
+        for kind in ("episodes", "clips"):
+            found = spreads[realised][1].half_widths(kind)
+            known = found is not None and len(plan) > 1
+            widths |= {(kind, i): float(found[a]) if known else None for a, i in enumerate(mine)}
+    raw = np.ones((len(rows), len(rows)))
+    for mine, spread_ in spreads.values():
         for a, i in enumerate(mine):
             for b, j in enumerate(mine[:a]):
                 raw[i, j] = raw[j, i] = spread_.difference(a, b).p_value(accuracy[i] - accuracy[j])
@@ -254,8 +255,8 @@ def _compute(board: Board) -> dict:
             {
                 "rank": int(ranks[i]),
                 "accuracy": round(float(accuracy[i]), DIGITS),
-                "episodes": _rounded(widths["episodes"][i]),
-                "clips": _rounded(widths["clips"][i]),
+                "episodes": _rounded(widths["episodes", i]),
+                "clips": _rounded(widths["clips", i]),
                 "classes": _rounded(class_interval(right[i], plan.classes)),
                 "seeds": _rounded(seed_interval(np.array([s.result.metrics.accuracy for s in row.seeds]))),
                 "classwise": _classwise(right[i], plan, row.result.dataset.classes),

@@ -177,10 +177,11 @@ def test_names_are_text_not_markup(browser, tmp_path):
         }
     )
     store(tmp_path, "a", predictions(plan, 0.8, 0), hostile)
-    store(tmp_path, "b", predictions(plan, 0.7, 1), hostile)
+    store(tmp_path, "b", predictions(plan, 0.7, 1), hostile, title="@@SCRIPT@@ $&")
     browser.get(write_page(tmp_path / "x.html", read_boards(tmp_path), []).as_uri())
     assert browser.find_elements("css selector", "#classes svg.main-svg")
     assert browser.execute_script("return window.hit") is None
+    assert "@@SCRIPT@@ $&" in column(browser, "method")
     ticks = browser.execute_script("return document.getElementById('confusion').layout.yaxis.ticktext")
     assert not [tick for tick in ticks if re.search("<(img|script)", tick)]
 
