@@ -149,8 +149,7 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
 
     Args:
         use: called with the finished method and the test `Evaluation` instead of encoding, scoring and storing; nothing is
-        trained
-            then.
+            trained then.
 
     Returns:
         Folder of the result, or what `use` gives.
@@ -220,9 +219,8 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
             method.prepare(text)
             if use and not (_training_folder(cell, options, keys) / "finished.json").exists():
                 raise ResultError(
-                    f"The trained weights of {cell['title']} are not in "
-                    f"{_training_folder(cell, options, keys)}. Name the work_dir= "
-                    "of the run, or train again with fsar-bench run and overwrite=true."
+                    f"The trained weights of {cell['title']} are not in {_training_folder(cell, options, keys)}. Name the "
+                    "work_dir= of the run, or train again with fsar-bench run and overwrite=true."
                 )
             training = _train(cell, options, method, keys, runner_of, evaluation, splits[0], text, source)
             runner, method, bank_store = training.runner, training.method, training.bank_store

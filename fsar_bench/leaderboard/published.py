@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,12 +110,13 @@ def read_published(out: Path) -> list[Published]:
 def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
     """Rows of a board that a published figure has the same setting as; cited figures only where there are no others.
 
-    A row qualifies with the defaults of its config alone (its title names no changed setting).
+    A row qualifies with the defaults of its config alone: its title names no changed setting, or only where its weights are from.
     """
     out = []
     for row, numbers in zip(board.rows, board.numbers, strict=True):
         r = row.result
-        if r.method.title.endswith(")"):
+        changed = re.search(r" \(([^()]*)\)$", r.method.title)
+        if changed and {pair.partition("=")[0] for pair in changed[1].split(", ")} - {"pretrained", "activation"}:
             continue
         setting = (r.method.name, r.backbone.name, r.dataset.name, r.protocol.way, r.protocol.shot)
         mine = [p for p in published if (p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot) == setting]

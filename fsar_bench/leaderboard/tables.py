@@ -115,7 +115,7 @@ def page(group: list[Board], published: list[Published]) -> str:
 
 
 _VERDICT_NOTE = (
-    "Same dataset, way, shot and backbone; the episodes, frames and crops of a paper are not known. Inside: "
+    "Same dataset, way, shot and architecture; the episodes, frames and crops of a paper are not known. Inside: "
     "the published figure lies in our interval over clips."
 )
 _PUBLISHED_NOTE = (
@@ -128,6 +128,7 @@ def _verdict_frame(found: list) -> pd.DataFrame:
         {
             "method": v.row.title,
             "published": v.published.method,
+            "pre-training": v.row.result.backbone.pretraining,
             "paper %": f"{v.published.accuracy:.1f}",
             "ours %": f"{v.numbers.accuracy:.2f}",
             "difference": f"{v.numbers.accuracy - v.published.accuracy:+.2f}",

@@ -254,8 +254,11 @@ def test_published_figures_are_whole_and_compared_where_the_setting_is_the_same(
     for name, backbone in (("ma_clip", "vit_b_16"), ("ma_clip", "vit_b_32"), ("strm", "vit_b_16")):
         add(tmp_path, name, 0.8, plan=plan, dataset="hmdb51", backbone=backbone, title=name.upper())
     add(tmp_path, "ma_clip", 0.7, plan=plan, dataset="hmdb51", backbone="vit_b_16", title="MA-CLIP (method.alpha=0.9)")
+    weights = "MA-CLIP (pretrained=ViT-B-16.pt, activation=quick_gelu)"
+    add(tmp_path, "ma_clip", 0.6, 1, plan=plan, dataset="hmdb51", backbone="vit_b_16", title=weights)
     (board,) = read_boards(tmp_path)
     found = verdicts(board, published)
+    assert sorted(v.row.title for v in found) == [weights, "MA_CLIP", "MA_CLIP"]
     assert {(v.row.result.backbone.name, v.published.accuracy) for v in found} == {
         ("vit_b_16", 83.4),
         ("vit_b_32", 77.3),
