@@ -93,9 +93,9 @@ def cell_of(result: Result, extra: list[str]) -> tuple[dict, dict]:
     run = resolve([f"{key}={value}" for key, value in pairs.items()])
     if len(run.cells) != 1 or run.cells[0]["hash"] != result.config_hash:
         raise ResultError(
-            f"The settings of this result do not give its config hash {result.config_hash[:8]} on this "
-            f"machine. Other weights, data or "
-            "code made it; name what its record does not tell: pretrained=, activation=, checkpoint=, or methods=./my_method.py."
+            f"The settings of this result do not give its config hash {result.config_hash[:8]} on this machine. Other weights, "
+            "data or code made it; name what its record does not tell: pretrained=, activation=, checkpoint=, or "
+            "methods=./my_method.py."
         )
     return run.cells[0], run.options
 

@@ -142,8 +142,7 @@ def _refuse(one: str, two: str, found: list) -> None:
     fields = differing(rows[one][0], rows[two][0])
     raise ResultError(
         f"{one} and {two} share no episodes, so they cannot be compared: {', '.join(fields) or 'the boards'} "
-        f"differ. Run both with "
-        "the same settings."
+        "differ. Run both with the same settings."
     )
 
 
@@ -169,8 +168,7 @@ def _show(console: Console, board: Board, one: Row, two: Row) -> None:
     )
     console.print(
         f"paired on {found.shared}{of} episodes; right in A alone: {found.only_one:.0f} queries, in B alone: "
-        f"{found.only_two:.0f}. "
-        "One comparison: p is not corrected for others."
+        f"{found.only_two:.0f}. One comparison: p is not corrected for others."
     )
     table = Table(
         "class", "A %", "B %", "A - B", title="classes that differ most", title_justify="left", box=None, pad_edge=False

@@ -18,10 +18,9 @@ BEGIN, END = "<!-- fsar-bench:begin (made from results/; edits inside are lost) 
 LEGEND = (
     "Accuracy: percent of queries. ± episodes: half-width of the 95 % interval over episodes of these clips, as papers print it. "
     "± clips: over other clips of these classes, the wider and honest one. Rows that paired tests over clips "
-    "(Holm-corrected, 5 %) "
-    "can't tell from the best share its rank; the first rank is bold. Names: class names reach the "
-    "prediction. Transd.: queries are "
-    "seen together. Parameters in millions. Times and memory are of the machine named in each cost file. "
+    "(Holm-corrected, 5 %) can't tell from the best share its rank; the first rank is bold. Names: class names reach the "
+    "prediction. Transd.: queries are seen together. Parameters in millions. Times and memory are of the machine named in "
+    "each cost file. "
 )
 LEGEND_PAIR = (
     "Pair: among queries whose time-reversed class is in the episode, percent that score the true class above it "
@@ -206,8 +205,7 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
 
 _OVERVIEW_NOTE = (
     "Accuracy in percent and, in brackets, the rank; ties share it. Average rank is over the columns a method "
-    "has, and is comparable only "
-    "between methods that have the same ones."
+    "has, and is comparable only between methods that have the same ones."
 )
 
 
