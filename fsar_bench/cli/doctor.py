@@ -95,6 +95,19 @@ def _weights(console: Console) -> None:
         console.print(f"{GOOD} {escape(file.name)}, {file.stat().st_size / 1e6:.1f} MB")
     if not files:
         console.print(f"{NOTE} none: put MODEL-TAG.safetensors there, or name a file with pretrained=")
+    _hub(console)
+
+
+def _hub(console: Console) -> None:
+    """What the libraries have fetched before: tags and hf-hub: ids that work offline."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folders = sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots"))
+    for folder in folders:
+        name = folder.parent.name.removeprefix("models--").replace("--", "/")
+        console.print(f"{GOOD} hf-hub:{escape(name)}, in the hub's cache {HF_HUB_CACHE}")
+    if not folders:
+        console.print(f"{NOTE} the hub's cache {HF_HUB_CACHE} holds no models")
 
 
 def _datasets(console: Console) -> None:

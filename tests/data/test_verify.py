@@ -214,8 +214,10 @@ def test_stats_and_doctor(command, custom):
     assert "do not tell their source recording" in done.stdout
     assert re.search(r"seconds of 25 clips, spread over all: [\d.]+ to [\d.]+, median [\d.]+", done.stdout)
     (custom / "wave" / "0.mp4").unlink()
-    done = command("doctor")
+    (custom.parents[1] / "hf" / "hub" / "models--me--tiny" / "snapshots").mkdir(parents=True)
+    done = command("doctor", HF_HOME=str(custom.parents[1] / "hf"))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "✓ hf-hub:me/tiny, in the hub's cache" in done.stdout
     assert "✓ decord" in done.stdout
     assert "✓ av" in done.stdout
     assert "custom: 24 of 25 clips on this disk, 1 gone since it was prepared" in done.stdout
