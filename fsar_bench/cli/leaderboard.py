@@ -17,7 +17,16 @@ from fsar_bench.paths import cache_folder
 from fsar_bench.results import read_all, write_atomically
 from fsar_bench.settings import coerce, parse_pairs
 
-SCREEN_COLUMNS = ["rank", "method", "accuracy %", "± episodes", "± clips", "pair %", "train s"]  # fits 80 characters
+SCREEN_COLUMNS = [
+    "rank",
+    "method",
+    "accuracy %",
+    "± episodes",
+    "± clips",
+    "± seeds",
+    "pair %",
+    "train s",
+]  # fits 80 characters
 HTML = "leaderboard.html"
 
 

@@ -60,7 +60,7 @@ def test_the_same_bytes_from_the_cache_and_again(tmp_path):
     assert outputs(STORE) == first
 
 
-def test_seeds_are_one_row(tmp_path):
+def test_seeds_are_one_row(tmp_path, capsys):
     folders = [
         add(tmp_path, "m", 0.8, seed, train={"episodes": 5, **({"seed": seed} if seed else {})}) for seed in (0, 1, 2)
     ]
@@ -75,6 +75,8 @@ def test_seeds_are_one_row(tmp_path):
     assert numbers.seeds == pytest.approx(seed_interval(np.array(accuracies)), abs=1e-4)
     frame = tables.frame(board)
     assert frame["seeds"].tolist()[:2] == [str(len(r.seeds)) for r in board.rows]
+    show(Console(width=120), [board], set())
+    assert "± seeds" in capsys.readouterr().out
     assert row.right().max() <= 1
     assert set(np.unique(np.round(3 * row.right()))) <= {0, 1, 2, 3}
 
