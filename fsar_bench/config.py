@@ -140,6 +140,10 @@ def resolve(pairs: list[str]) -> Run:
             cells += [{**cell, "is_control": True} for cell in _cells(method, dataset, common)]
         for method, settings in asked:
             cells += _cells(method, dataset, _with_settings(given, settings, method))
+    if "train.seed" in given and not any("train" in cell for cell in cells):
+        raise ConfigError(
+            f"train.seed={given['train.seed']} does not apply: no method of these is trained. Leave it out."
+        )
     unique = {cell["hash"]: cell for cell in cells}
     return Run(list(unique.values()), options)
 

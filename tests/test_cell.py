@@ -63,6 +63,10 @@ def test_a_training_seed_changes_the_training_alone():
     assert plain["title"] == other["title"]
     assert plain["protocol"] == other["protocol"]
     assert (cells._training_seed(plain), cells._training_seed(other)) == (0, 1)
+    along = resolve(["methods=ma_clip,prototype_frozen", "controls=false", "train.seed=0,1"]).cells
+    assert [cell["name"] for cell in along] == ["ma_clip", "ma_clip", "prototype_frozen"]
+    with pytest.raises(ConfigError, match="no method of these is trained"):
+        resolve(["methods=prototype_frozen", "controls=false", "train.seed=1"])
     with pytest.raises(ConfigError, match=r"train\.seed=-1 must be a whole number"):
         resolve(["methods=ma_clip", "train.seed=-1"])
 

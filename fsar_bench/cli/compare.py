@@ -92,9 +92,8 @@ def compare_command(one: str, two: str, pairs: list[str]) -> int:
     filters = {key: coerce(key, given.pop(key), default) for key, default in FILTERS.items() if key in given}
     if unknown := [key for key in given if key != "out"]:
         raise ConfigError(f"Unknown key {unknown[0]!r}.{suggest(unknown[0], ['out', *FILTERS])}")
-    boards = [
-        b for b in read_boards(results_folder([f"out={given['out']}"] if "out" in given else [])) if _fits(b, filters)
-    ]
+    out = results_folder([f"out={given['out']}"] if "out" in given else [])
+    boards = [board for board in read_boards(out) if _fits(board, filters)]
     found = [(_find(board, one), _find(board, two), board) for board in boards]
     both = [(a, b, board) for a, b, board in found if a and b]
     if not both:
@@ -127,10 +126,8 @@ def _find(board: Board, name: str) -> list[Row]:
             if name in known or by_hash or seed.folder.resolve() == folder:
                 out.append(row)
                 break
-    plain = [row for row in out if row.result.method.title == name or not row.result.method.title.endswith(")")]
-    return (
-        plain if len(out) > 1 and len(plain) == 1 else out
-    )  # the row without changed settings goes by the name of its method
+    plain = [row for row in out if row.result.method.title == name or not row.changed]
+    return plain if len(plain) == 1 else out  # the row without changed settings goes by the name of its method
 
 
 def _refuse(one: str, two: str, found: list) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -37,6 +38,12 @@ class Row:
         """Title of the method; control rows are marked."""
         control = " (control)" if self.result.method.name in self.result.dataset.controls else ""
         return self.result.method.title + control
+
+    @property
+    def changed(self) -> set[str]:
+        """Keys that its title names as set otherwise than in its config."""
+        found = re.search(r" \(([^()]*)\)$", self.result.method.title)
+        return {pair.partition("=")[0] for pair in found[1].split(", ")} if found else set()
 
     @property
     def accuracy(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,8 +114,7 @@ def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
     out = []
     for row, numbers in zip(board.rows, board.numbers, strict=True):
         r = row.result
-        changed = re.search(r" \(([^()]*)\)$", r.method.title)
-        if changed and {pair.partition("=")[0] for pair in changed[1].split(", ")} - {"pretrained", "activation"}:
+        if row.changed - {"pretrained", "activation"}:
             continue
         setting = (r.method.name, r.backbone.name, r.dataset.name, r.protocol.way, r.protocol.shot)
         mine = [p for p in published if (p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot) == setting]
