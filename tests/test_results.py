@@ -16,6 +16,7 @@ import pytest
 from stores import make_plan, predictions, store
 
 from fsar_bench import episodes, results
+from fsar_bench.cli import results as merging
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.cli.results import merge_command
 from fsar_bench.episodes import EpisodePlan
@@ -290,6 +291,21 @@ def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, c
     before = contents(tmp_path / "here")
     assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
     assert message in capsys.readouterr().err
+    assert contents(tmp_path / "here") == before
+
+
+def test_results_that_break_the_tables_are_not_taken_in(tmp_path, capsys, monkeypatch):
+    """Whatever the checks do not foresee shows before anything is written."""
+    one(tmp_path / "here", "mine")
+    one(tmp_path / "there", "theirs", 0.7)
+    before = contents(tmp_path / "here")
+
+    def broken(*_: object) -> dict:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(merging, "page_data", broken)
+    assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
+    assert "The tables cannot be made with these results (ZeroDivisionError" in capsys.readouterr().err
     assert contents(tmp_path / "here") == before
 
 

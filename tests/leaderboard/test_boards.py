@@ -135,6 +135,26 @@ def test_rows_that_share_few_episodes_are_compared_unpaired(tmp_path):
     assert [n.rank for n in board.numbers] == [1, 2]
 
 
+def test_thirty_shared_episodes_are_needed_for_pairing(tmp_path):
+    whole, short = (
+        make_plan(episodes=36, missing=frozenset(gone)) for gone in ((), ("c0_03", "c1_04", "c2_05", "c3_06"))
+    )
+    same = shared_episodes(whole, short)
+    assert 2 < same.sum() < 30
+    add(tmp_path, "a", 0.9, 0, plan=whole)
+    add(tmp_path, "b", 0.5, 1, plan=short, coverage=68 / 72, fingerprint="1" * 64)
+    (board,) = read_boards(tmp_path)
+    right = np.stack([row.right() for row in board.rows])
+    plans = [board.plan(row) for row in board.rows]
+    apart = [spread(r[None], p.classes, p.support, p.query) for r, p in zip(right, plans, strict=True)]
+    together = spread(right[:, same], whole.classes[same], whole.support[same], whole.query[same]).difference(0, 1)
+    expected = unpaired(*apart).p_value(100 * float(right[0].mean() - right[1].mean()))
+    assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
+    assert board.p[0, 1] != pytest.approx(
+        together.p_value(100 * float(right[0, same].mean() - right[1, same].mean())), rel=1e-3
+    )
+
+
 @pytest.mark.parametrize(
     ("clips", "said"), [(2, "no more clips than an episode takes"), (3, "Classes of only 3 clips"), (4, "")]
 )
