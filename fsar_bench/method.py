@@ -1,4 +1,8 @@
-"""FewShotMethod: the contract a method fulfils, and MetricMethod, a backbone with a matcher."""
+"""FewShotMethod: the contract that a method fulfils, and the values that it exchanges with the engine.
+
+Tensor legend used everywhere: E episodes in a batch, N ways, K shots, Q queries of one episode, V videos, T frames,
+P patch tokens, D visual width, C joint image-text embedding width.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,49 @@ from torch import Tensor
 
 from fsar_bench.backbones.backbone import Backbone
 from fsar_bench.errors import ConfigError, TrainingError
-from fsar_bench.features import VideoFeatures
-from fsar_bench.matching import build_matcher
-from fsar_bench.registry import METHODS
+
+
+class VideoFeatures:
+    """Named tensors with common leading dimensions, indexed and moved as one.
+
+    `features.frames` and so on read a tensor; `features[index]`, `features.view(n, k)` and `features.to(device)` act on all.
+    """
+
+    def __init__(self, **tensors: Tensor) -> None:
+        self._tensors = tensors
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self.__dict__["_tensors"][name]
+        except KeyError:
+            raise AttributeError(f"These features hold {', '.join(self._tensors)}, not {name!r}.") from None
+
+    def __getitem__(self, index: object) -> VideoFeatures:
+        return self._map(lambda tensor: tensor[index])
+
+    def __len__(self) -> int:
+        return len(next(iter(self._tensors.values())))
+
+    def leading(self, dims: int) -> tuple[int, ...]:
+        """Sizes of the first `dims` dimensions, which all tensors share."""
+        return tuple(next(iter(self._tensors.values())).shape[:dims])
+
+    def items(self):
+        return self._tensors.items()
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> VideoFeatures:
+        return VideoFeatures(**{name: function(tensor) for name, tensor in self._tensors.items()})
+
+    def to(self, *args: object, **kwargs: object) -> VideoFeatures:
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def view(self, *leading: int) -> VideoFeatures:
+        """Split the first dimension into `leading` dimensions."""
+        return self._map(lambda tensor: tensor.reshape(*leading, *tensor.shape[1:]))
+
+    @staticmethod
+    def cat(parts: list[VideoFeatures]) -> VideoFeatures:
+        return VideoFeatures(**{name: torch.cat([p._tensors[name] for p in parts]) for name, _ in parts[0].items()})
 
 
 @dataclass(frozen=True)
@@ -231,34 +275,3 @@ class FewShotMethod(BaseModel):
         parameters = list(self.parameters())
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         return {"trainable": trainable, "total": sum(p.numel() for p in parameters)}
-
-
-@METHODS.register_module()
-class MetricMethod(FewShotMethod):
-    """A backbone and a matcher, and nothing else: training-free, or with the visual encoder fine-tuned.
-
-    Args:
-        backbone: image-text encoder.
-        matcher: config of the matcher.
-        tune: "none" (training-free) or "visual" (the whole image encoder is trained).
-        scale: factor of the scores -distance; it matters for the training loss alone.
-    """
-
-    role_free = True
-
-    def __init__(self, backbone: Backbone, matcher: dict, tune: str = "none", scale: float = 1.0) -> None:
-        super().__init__(backbone)
-        self.matcher, self.scale = build_matcher(matcher, backbone.embedding_width), scale
-        self.tune(tune)
-        if tune == "none" and self.matcher.learned:
-            raise ConfigError(f"The matcher {matcher['type']} has parameters, so it cannot be used training-free.")
-        self.traits = Traits(
-            uses_class_names=False,
-            trainable=tune == "visual",
-            transductive=False,
-            order_sensitive=self.matcher.order_sensitive,
-        )
-
-    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
-        """Total = -scale * distance of the frame features."""
-        return Scores(-self.scale * self.matcher(query.frames, support.frames))

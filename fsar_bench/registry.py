@@ -25,9 +25,9 @@ METHODS = Registry("method", parent=MMENGINE_MODELS, scope=SCOPE, locations=["fs
 MATCHERS = Registry("matcher", scope=SCOPE, locations=["fsar_bench.matching"])
 BACKBONES = Registry("backbone", scope=SCOPE, locations=["fsar_bench.backbones"])
 READERS = Registry("reader", scope=SCOPE, locations=["fsar_bench.data.readers"])
-RUNNERS = Registry("runner", parent=MMENGINE_RUNNERS, scope=SCOPE, locations=["fsar_bench.runner"])
-LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["fsar_bench.loops"])
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["fsar_bench.hooks"])
+RUNNERS = Registry("runner", parent=MMENGINE_RUNNERS, scope=SCOPE, locations=["fsar_bench.engine.runner"])
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["fsar_bench.engine.hooks"])
 
 ENTRY_POINT_GROUP = "fsar_bench.methods"
 

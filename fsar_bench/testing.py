@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, VideoFeatures
 
 E, N, K, Q = 3, 4, 3, 5  # episodes, ways, shots, queries of one episode
 CLASSES = 7  # training classes

@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from fsar_bench.backbones import Backbone, ViTBlock
 from fsar_bench.errors import ConfigError
-from fsar_bench.features import VideoFeatures
+from fsar_bench.layers import Adapter, ModulationBlock
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
-from fsar_bench.modules import Adapter, ModulationBlock
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
 from fsar_bench.registry import METHODS
 
 PROTOTYPES = ("none", "transformer", "multimodal_transformer", "text_guided")

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from fsar_bench.backbones import Backbone
 from fsar_bench.errors import ConfigError
-from fsar_bench.features import VideoFeatures
+from fsar_bench.layers import ModulationBlock, SinusoidalPositions
 from fsar_bench.matching import build_matcher, frame_distance
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
-from fsar_bench.modules import ModulationBlock, SinusoidalPositions
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
 from fsar_bench.registry import METHODS
 
 REDUCTION = 8  # channels of a map over those of its motion

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from fsar_bench.backbones import Backbone
 from fsar_bench.errors import ConfigError
-from fsar_bench.features import VideoFeatures
+from fsar_bench.layers import SinusoidalPositions
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits
-from fsar_bench.modules import SinusoidalPositions
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
 from fsar_bench.registry import METHODS
 
 GRID = 4  # patches a side

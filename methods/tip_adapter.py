@@ -16,8 +16,7 @@ from torch import Tensor
 
 from fsar_bench.backbones import Backbone
 from fsar_bench.errors import ConfigError
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import FewShotMethod, Scores, Traits
+from fsar_bench.method import FewShotMethod, Scores, Traits, VideoFeatures
 from fsar_bench.registry import METHODS
 
 ALPHAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

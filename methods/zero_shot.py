@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsar_bench.backbones import Backbone
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import FewShotMethod, Scores, Traits
+from fsar_bench.method import FewShotMethod, Scores, Traits, VideoFeatures
 from fsar_bench.registry import METHODS
 
 

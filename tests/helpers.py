@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fsar_bench.features import VideoFeatures
+from fsar_bench.method import VideoFeatures
 
 
 def annotation_rows(classes_per_split: int = 6, clips: int = 7) -> dict:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fsar_bench import results
-from fsar_bench.episodes import ClipList, EpisodePlan
+from fsar_bench.plan import ClipList, EpisodePlan
+from fsar_bench.results import store as results
 
 SHA = "0" * 64
 

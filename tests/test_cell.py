@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from fsar_bench import cell as cells
-from fsar_bench.config import resolve
+from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import Dataset
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.episodes import ClipList, EpisodePlan
+from fsar_bench.engine import run as cells
+from fsar_bench.engine.bank import FeatureBank
+from fsar_bench.engine.scoring import score_plan
 from fsar_bench.errors import ConfigError, ProtocolError
-from fsar_bench.feature_bank import FeatureBank
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import Scores
+from fsar_bench.method import Scores, VideoFeatures
 from fsar_bench.methods.zero_shot import ZeroShot
-from fsar_bench.scoring import score_plan
+from fsar_bench.plan import ClipList, EpisodePlan
 
 
 def keys(*pairs: str) -> list:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fsar_bench.config import names, resolve
+from fsar_bench.config.overrides import coerce, digest, merge
+from fsar_bench.config.resolve import names, resolve
 from fsar_bench.errors import ConfigError
-from fsar_bench.settings import coerce, digest, merge
 
 
 def hashes(*pairs: str) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsar_bench.episodes import ClipList, EpisodePlan
 from fsar_bench.errors import ProtocolError, ResultError
+from fsar_bench.plan import ClipList, EpisodePlan
 
 MASK = (1 << 64) - 1
 

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from stores import make_plan, predictions, store
 
-from fsar_bench import episodes, results
+from fsar_bench import plan as episodes
 from fsar_bench.cli import results as merging
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.cli.results import merge_command
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.engine.scoring import PlanScores, pair_outcomes
 from fsar_bench.errors import ResultError
-from fsar_bench.scoring import PlanScores, pair_outcomes
+from fsar_bench.plan import EpisodePlan
+from fsar_bench.results import store as results
 
 PLAN = make_plan()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import Command, annotation_rows, write_dataset
 
-from fsar_bench.config import names
+from fsar_bench.config.resolve import names
 
 TINY = ("train.episodes=8", "episodes=2500", "checkpoint_seconds=0", "workers=1")
 
@@ -21,11 +21,11 @@ KILLER = '''
 """Kills the cell at a chosen point, once: a stand-in for kill -9."""
 import os, signal
 from pathlib import Path
-import fsar_bench.checkpoint as checkpoint
-import fsar_bench.feature_bank as feature_bank
-import fsar_bench.loops as loops
-import fsar_bench.results as results
-import fsar_bench.scoring as scoring
+import fsar_bench.engine.checkpoint as checkpoint
+import fsar_bench.engine.bank as feature_bank
+import fsar_bench.engine.loops as loops
+import fsar_bench.results.store as results
+import fsar_bench.engine.scoring as scoring
 
 POINT, MARK = os.environ.get("KILL_AT"), Path(os.environ.get("KILL_MARK", "unset"))
 
@@ -225,7 +225,7 @@ def test_hanging_reader_stops_the_cell_and_names_the_clip(command, tiny, tmp_pat
 
 def test_nan_loss_keeps_the_last_checkpoint(command, tiny, tmp_path):
     (tmp_path / "nan_method.py").write_text(
-        "import torch\nfrom torch import nn\nfrom fsar_bench.method import MetricMethod, Traits\n"
+        "import torch\nfrom fsar_bench.methods.metric import MetricMethod\n"
         "from fsar_bench.registry import METHODS\n\n@METHODS.register_module()\nclass Breaks(MetricMethod):\n"
         "    steps = 0\n    def loss(self, episodes):\n        losses = super().loss(episodes)\n        self.steps += 1\n"
         '        return {k: v * (float("nan") if self.steps == 6 else 1) for k, v in losses.items()}\n'
@@ -360,7 +360,7 @@ def test_method_of_a_package_with_an_entry_point(command, tiny, tmp_path):
     (site / "fsar_far-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: fsar-far\nVersion: 1.0\n")
     (site / "fsar_far-1.0.dist-info" / "entry_points.txt").write_text("[fsar_bench.methods]\nfar = fsar_far\n")
     (site / "fsar_far.py").write_text(
-        "from fsar_bench.method import MetricMethod\nfrom fsar_bench.registry import METHODS\n\n"
+        "from fsar_bench.methods.metric import MetricMethod\nfrom fsar_bench.registry import METHODS\n\n"
         "@METHODS.register_module()\nclass Far(MetricMethod):\n    pass\n"
     )
     (tmp_path / "far.py").write_text('method = dict(type="Far", matcher=dict(type="BiMHM"))\n')

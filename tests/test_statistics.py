@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fsar_bench.episodes import ClipList, EpisodePlan
-from fsar_bench.statistics import (
+from fsar_bench.leaderboard.intervals import (
     Difference,
     Spread,
     adjusted,
@@ -24,6 +23,7 @@ from fsar_bench.statistics import (
     tie_ranks,
     unpaired,
 )
+from fsar_bench.plan import ClipList, EpisodePlan
 
 
 def plan_of(

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import FewShotMethod, Scores, Traits
+from fsar_bench.method import FewShotMethod, Scores, Traits, VideoFeatures
 from fsar_bench.testing import MethodTester
 
 

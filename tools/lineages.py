@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fsar_bench.data.classes import KNOWN
-from fsar_bench.data.lists import read_lists, short_hashes
+from fsar_bench.data.importing.classes import KNOWN
+from fsar_bench.data.importing.lists import read_lists, short_hashes
 
 
 def main() -> int:

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from fsar_bench.backbones import Backbone
-from fsar_bench.cards import FIELDS, card
-from fsar_bench.config import load, names, resolve
+from fsar_bench.config.cards import FIELDS, card
+from fsar_bench.config.resolve import load, names, resolve
 from fsar_bench.errors import ConfigError
 from fsar_bench.registry import BACKBONES, METHODS, build
 

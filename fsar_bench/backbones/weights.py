@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.paths import is_weight_file, weight_files
+from fsar_bench.io import is_weight_file, weight_files
 
 BUILTIN = Path(__file__).with_name("builtin")
 OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's archives

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from fsar_bench.config import names, resolve
+from fsar_bench.config.resolve import names, resolve
 from fsar_bench.errors import ConfigError, FsarBenchError, suggest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def build_tester(cell: dict) -> MethodTester:
     Raises:
         ConfigError: a method or backbone that cannot be built.
     """
-    from fsar_bench.cell import build_method
+    from fsar_bench.engine.run import build_method
     from fsar_bench.testing import MethodTester
 
     backbone = build_method(cell).backbone

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fsar_bench.cli.leaderboard import read_boards, results_folder
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.leaderboard import Board, Row
 from fsar_bench.leaderboard.boards import shared_episodes
+from fsar_bench.leaderboard.intervals import FEW, NORMAL95, spread
 from fsar_bench.leaderboard.tables import differing
-from fsar_bench.settings import coerce, parse_pairs
-from fsar_bench.statistics import FEW, NORMAL95, spread
+from fsar_bench.plan import EpisodePlan
 
 SHOWN = 5  # classes and episodes
 FILTERS = {"dataset": "", "way": 0, "shot": 0}

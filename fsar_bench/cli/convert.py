@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fsar_bench.config import resolve
+from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ConfigError, WeightsError
 
 
@@ -13,8 +13,8 @@ def convert_command(method: str, checkpoint: str, pairs: list[str]) -> int:
     """Convert, check the shapes against the method on the backbone asked for, and write safetensors; returns the exit code."""
     import torch
 
-    from fsar_bench.cell import build_method
-    from fsar_bench.checkpoint import load_trainable, save_best
+    from fsar_bench.engine.checkpoint import load_trainable, save_best
+    from fsar_bench.engine.run import build_method
 
     outs = [pair.removeprefix("out=") for pair in pairs if pair.startswith("out=")]
     source = Path(checkpoint).expanduser()

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from fsar_bench.data import prepare as preparing
-from fsar_bench.data.classes import SPLITS, table
-from fsar_bench.data.lists import PublishedList, read_lists, recognise
+from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing.classes import SPLITS, table
+from fsar_bench.data.importing.lists import PublishedList, read_lists, recognise
 from fsar_bench.errors import ConfigError, DataError
 
 SHOWN = 10  # names of one kind of fault
@@ -109,9 +109,9 @@ def prepare_command(dataset: str, root: Path) -> int:
 
 def _dataset(name: str):
     """A dataset by config name or path, and the folder of its verification."""
-    from fsar_bench.config import load
+    from fsar_bench.config.resolve import load
     from fsar_bench.data.dataset import Dataset
-    from fsar_bench.paths import annotation_file, cache_folder
+    from fsar_bench.io import annotation_file, cache_folder
 
     config, _, path = load("datasets", name)
     if "dataset" not in config:
@@ -130,7 +130,7 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
     """Decode every clip once and name the bad ones; returns the exit code (1 if bad clips are not accepted)."""
     from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    from fsar_bench.data.verify import all_clips, verify, write_quarantine
+    from fsar_bench.data.importing.verify import all_clips, verify, write_quarantine
 
     dataset, folder, prepared = _dataset(name)
     console = Console(soft_wrap=True, highlight=False)
@@ -167,7 +167,7 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
 
 def parity_command(name: str, *, readers: str, count: int, workers: int, seconds: float) -> int:
     """Print how much two readers differ on a sample of clips; returns the exit code."""
-    from fsar_bench.data.verify import all_clips, parity, sample
+    from fsar_bench.data.importing.verify import all_clips, parity, sample
 
     both = tuple(part.strip() for part in readers.split(","))
     if len(both) != 2:
@@ -192,10 +192,10 @@ def stats_command(name: str) -> int:
     """Classes and clips of each split, and the leak audit; returns the exit code."""
     import numpy as np
 
-    from fsar_bench.data.audit import leak, recordings
-    from fsar_bench.data.verify import all_clips, sample, seconds_of
-    from fsar_bench.episodes import EpisodePlan
+    from fsar_bench.data.importing.audit import leak, recordings
+    from fsar_bench.data.importing.verify import all_clips, sample, seconds_of
     from fsar_bench.errors import ProtocolError
+    from fsar_bench.plan import EpisodePlan
 
     dataset, _, _ = _dataset(name)
     console = Console(soft_wrap=True, highlight=False)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsar_bench import __version__
-from fsar_bench.paths import WEIGHT_SUFFIXES, cache_folder, data_folder
+from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
 GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"

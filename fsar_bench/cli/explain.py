@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard.boards import checked_plan
-from fsar_bench.results import read, write_atomically
+from fsar_bench.results.store import read
 
 
 def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | None) -> int:
@@ -27,8 +28,8 @@ def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | 
     if query is not None and not 0 <= query < kept.shape[1]:
         raise ConfigError(f"--query {query} does not exist: an episode has queries 0 to {kept.shape[1] - 1}.")
 
-    from fsar_bench.cell import run
-    from fsar_bench.explain import cell_of, explain
+    from fsar_bench.engine.run import run
+    from fsar_bench.explain.episode import cell_of, explain
 
     cell, options = cell_of(stored.result, [pair for pair in pairs if not pair.startswith("out=")])
     console = Console(soft_wrap=True, highlight=False)
@@ -37,7 +38,7 @@ def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | 
             cell, options, lambda *_: None, use=lambda *given: explain(*given, episode, stored.result.protocol.realised)
         )
 
-    from fsar_bench.drawing import draw_query, page
+    from fsar_bench.explain.drawing import draw_query, page
 
     differing = [j for j, (now, then) in enumerate(zip(found.prediction, kept[episode], strict=True)) if now != then]
     result = stored.result

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.io import cache_folder, write_atomically
 from fsar_bench.leaderboard import Board, boards, exports, tables
 from fsar_bench.leaderboard.published import read_published
-from fsar_bench.paths import cache_folder
-from fsar_bench.results import read_all, write_atomically
-from fsar_bench.settings import coerce, parse_pairs
+from fsar_bench.results.store import read_all
 
 SCREEN_COLUMNS = [
     "rank",

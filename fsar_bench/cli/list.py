@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fsar_bench.cards import card
-from fsar_bench.config import names
+from fsar_bench.config.cards import card
+from fsar_bench.config.resolve import names
 from fsar_bench.errors import ConfigError, suggest
 
 KINDS = ("methods", "ablations", "datasets", "backbones", "matchers", "protocols")

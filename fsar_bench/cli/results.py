@@ -10,14 +10,15 @@ import numpy as np
 from rich.console import Console
 
 from fsar_bench.cli.leaderboard import read_boards, write_tables
-from fsar_bench.episodes import EpisodePlan
 from fsar_bench.errors import ResultError
+from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard import boards as boards_of
 from fsar_bench.leaderboard import exports
 from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
-from fsar_bench.results import Stored, plan_name, read, read_all, write_atomically
+from fsar_bench.plan import EpisodePlan
+from fsar_bench.results.store import Stored, plan_name, read, read_all
 
 FILES = ("predictions.npz", "cost.json", "result.json")  # the record last: without it, a folder is no result
 

@@ -12,10 +12,10 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fsar_bench import cell as cell_process
-from fsar_bench import results
-from fsar_bench.config import Run, resolve
+from fsar_bench.config.resolve import Run, resolve
+from fsar_bench.engine import run as cell_process
 from fsar_bench.errors import ResultError
+from fsar_bench.results import store as results
 
 
 def run_command(pairs: list[str]) -> int:

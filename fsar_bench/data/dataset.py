@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from fsar_bench.episodes import ClipList
 from fsar_bench.errors import ConfigError, DataError, ProtocolError
-from fsar_bench.paths import annotation_file
+from fsar_bench.io import annotation_file
+from fsar_bench.plan import ClipList
 
 BUILTIN = Path(__file__).with_name("builtin")
 GONE = Path("missing")  # stands for the path of a clip that is not on this disk

@@ -14,7 +14,7 @@ import numpy as np
 from fsar_bench.data.decode import DecodePool, ReadPlan, Request
 from fsar_bench.data.sampling import random_frames
 from fsar_bench.errors import DataError, suggest
-from fsar_bench.paths import cache_folder
+from fsar_bench.io import cache_folder
 from fsar_bench.registry import READERS
 
 

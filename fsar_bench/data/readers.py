@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from mmaction.datasets.transforms import CenterCrop, DecordDecode, DecordInit, PyAVDecode, PyAVInit, Resize
 
-from fsar_bench.paths import IMAGE_SUFFIXES
+from fsar_bench.io import IMAGE_SUFFIXES
 from fsar_bench.registry import READERS
 
 

@@ -13,11 +13,11 @@ from statistics import fmean
 
 import numpy as np
 
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.config.overrides import canonical
 from fsar_bench.errors import ResultError
-from fsar_bench.results import Result, Stored, remember
-from fsar_bench.settings import canonical
-from fsar_bench.statistics import FEW, adjusted, class_interval, seed_interval, spread, tie_ranks, unpaired
+from fsar_bench.leaderboard.intervals import FEW, adjusted, class_interval, seed_interval, spread, tie_ranks, unpaired
+from fsar_bench.plan import EpisodePlan
+from fsar_bench.results.store import Result, Stored, remember
 
 VERSION = 2  # of what is cached; raised when the statistics change
 DIGITS = 4  # of accuracies and intervals; their last bits depend on the machine

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from fsar_bench import __version__
+from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard.boards import Board, Row
 from fsar_bench.leaderboard.exports import records
 from fsar_bench.leaderboard.published import Published, verdicts
-from fsar_bench.results import write_atomically
 
 
 def write_page(path: Path, all_boards: list[Board], published: list[Published]) -> Path:

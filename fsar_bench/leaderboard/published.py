@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.boards import Board, Numbers, Row
-from fsar_bench.results import Result
+from fsar_bench.results.store import Result
 
 NAMES = {  # datasets as the literature writes them
     "hmdb51": "HMDB51",

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.layers import SinusoidalPositions
 from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance
-from fsar_bench.modules import SinusoidalPositions
 from fsar_bench.registry import MATCHERS
 
 CHUNK = {

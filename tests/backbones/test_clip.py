@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from fsar_bench.backbones import CLIPBackbone
 from fsar_bench.backbones.weights import BUILTIN, fingerprint
 from fsar_bench.errors import ConfigError, WeightsError
-from fsar_bench.paths import cache_folder
+from fsar_bench.io import cache_folder
 
 
 def load(pretrained: str | None, model: str = "synthact_clip", **changes) -> CLIPBackbone:

@@ -10,8 +10,8 @@ from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone, ImageBackbone
 from fsar_bench.errors import ConfigError, WeightsError
+from fsar_bench.io import cache_folder
 from fsar_bench.methods.ma_clip import MACLIP
-from fsar_bench.paths import cache_folder
 
 BUILDERS = {
     "clip_vit": lambda **k: CLIPBackbone("synthact_clip", None, quick_gelu=False, resize=60, crop=60, **k),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fsar_bench.episodes import ClipList, EpisodePlan
-from fsar_bench.feature_bank import FeatureBank
-from fsar_bench.features import VideoFeatures
+from fsar_bench.engine.bank import FeatureBank
+from fsar_bench.method import VideoFeatures
+from fsar_bench.plan import ClipList, EpisodePlan
 
 CLASSES, CLIPS, T, C = 24, 100, 8, 512  # the size of the field's test splits, CLIP ViT-B features
 

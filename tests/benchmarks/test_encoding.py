@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fsar_bench.episodes import EpisodePlan
 from fsar_bench.methods.ma_clip import MACLIP
+from fsar_bench.plan import EpisodePlan
 
 
 @pytest.mark.benchmark(group="encoding 32 clips")

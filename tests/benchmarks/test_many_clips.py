@@ -7,11 +7,11 @@ import resource
 
 import pytest
 
-from fsar_bench.data import prepare as preparing
-from fsar_bench.data.classes import table
 from fsar_bench.data.dataset import Dataset
-from fsar_bench.data.lists import read_lists, recognise
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing.classes import table
+from fsar_bench.data.importing.lists import read_lists, recognise
+from fsar_bench.plan import EpisodePlan
 
 CLIPS = 100_000
 

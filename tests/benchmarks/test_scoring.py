@@ -11,11 +11,11 @@ import pytest
 import torch
 from helpers import GivenFeatures
 
-from fsar_bench.method import MetricMethod
+from fsar_bench.engine.scoring import score_plan
 from fsar_bench.methods.clip_fsar import CLIPFSAR
 from fsar_bench.methods.hyrsm import HyRSM
 from fsar_bench.methods.ma_clip import MACLIP
-from fsar_bench.scoring import score_plan
+from fsar_bench.methods.metric import MetricMethod
 
 
 def metric(kind: str, **settings) -> MetricMethod:

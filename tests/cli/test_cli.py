@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from fsar_bench.cards import card
 from fsar_bench.cli.check import build_tester, cells
-from fsar_bench.config import names
+from fsar_bench.config.cards import card
+from fsar_bench.config.resolve import names
 
 HEAVY = "{'torch', 'open_clip', 'mmaction', 'decord', 'torchvision', 'timm'}"
 
@@ -71,7 +71,7 @@ def test_verbose_list_shows_cards_and_headers(command):
 
 
 SOUND = """
-from fsar_bench.method import MetricMethod
+from fsar_bench.methods.metric import MetricMethod
 from fsar_bench.registry import METHODS
 
 @METHODS.register_module()

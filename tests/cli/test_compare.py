@@ -10,7 +10,7 @@ from stores import make_plan, predictions, store
 
 from fsar_bench.cli.compare import compare, compare_command
 from fsar_bench.errors import ConfigError, ResultError
-from fsar_bench.statistics import spread
+from fsar_bench.leaderboard.intervals import spread
 
 PLAN = make_plan(episodes=200)
 

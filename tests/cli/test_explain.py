@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from stores import make_plan
 
-from fsar_bench import results
 from fsar_bench.cli.explain import explain_command
-from fsar_bench.drawing import draw_query, page
 from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
-from fsar_bench.explain import Explained, Matched, cell_of, explain
+from fsar_bench.explain.drawing import draw_query, page
+from fsar_bench.explain.episode import Explained, Matched, cell_of, explain
 from fsar_bench.matching import build_matcher
 from fsar_bench.matching.matcher import influence
 from fsar_bench.matching.otam import otam
+from fsar_bench.results import store as results
 
 T, C = 6, 12
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsar_bench.data import lists
-from fsar_bench.data.classes import SPLITS, key, known_datasets, table
-from fsar_bench.data.lists import fingerprint, lineages, read_lists, recognise, short_hashes, video_id
+from fsar_bench.data.importing import lists
+from fsar_bench.data.importing.classes import SPLITS, key, known_datasets, table
+from fsar_bench.data.importing.lists import fingerprint, lineages, read_lists, recognise, short_hashes, video_id
 from fsar_bench.errors import ConfigError, DataError
 
 COUNTS = {

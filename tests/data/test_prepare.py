@@ -9,13 +9,13 @@ from pathlib import Path
 import av
 import pytest
 
-from fsar_bench.cell import run as run_cell
 from fsar_bench.cli.data import import_command, prepare_command, verify_command
 from fsar_bench.cli.leaderboard import leaderboard_command
-from fsar_bench.config import resolve
-from fsar_bench.data import prepare as preparing
-from fsar_bench.data.classes import table
+from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import BUILTIN, Dataset
+from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing.classes import table
+from fsar_bench.engine.run import run as run_cell
 from fsar_bench.errors import DataError
 
 WAYS, CLIPS = 5, 3

@@ -15,15 +15,15 @@ import cv2
 import numpy as np
 import pytest
 
-from fsar_bench.data import prepare as preparing
-from fsar_bench.data import verify as verifying
-from fsar_bench.data.audit import leak, recordings
 from fsar_bench.data.dataset import BUILTIN, Clip, Dataset
 from fsar_bench.data.decode import ReadPlan
-from fsar_bench.data.verify import sample, seconds_of, verify
-from fsar_bench.episodes import ClipList, EpisodePlan
+from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing import verify as verifying
+from fsar_bench.data.importing.audit import leak, recordings
+from fsar_bench.data.importing.verify import sample, seconds_of, verify
+from fsar_bench.engine.episodes import TrainEpisodes
 from fsar_bench.errors import DataError
-from fsar_bench.sources import TrainEpisodes
+from fsar_bench.plan import ClipList, EpisodePlan
 
 CLASSES = ("wave", "jump", "sit", "run", "fall")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fsar_bench.cli.check import build_tester, cells
-from fsar_bench.config import names
+from fsar_bench.config.resolve import names
 from fsar_bench.method import EpisodeBatch
 
 pytestmark = [

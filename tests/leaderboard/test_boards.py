@@ -21,9 +21,9 @@ from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.boards import shared_episodes
 from fsar_bench.leaderboard.exports import TEX_MARK
+from fsar_bench.leaderboard.intervals import adjusted, seed_interval, spread, unpaired
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
-from fsar_bench.results import read_all
-from fsar_bench.statistics import adjusted, seed_interval, spread, unpaired
+from fsar_bench.results.store import read_all
 
 PLAN = make_plan()
 

@@ -8,9 +8,9 @@ import torch
 from helpers import GivenFeatures, score_features
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.layers import ModulationBlock
 from fsar_bench.method import EpisodeBatch
 from fsar_bench.methods.clip_fsar import CLIPFSAR
-from fsar_bench.modules import ModulationBlock
 
 
 def official(arrays: dict) -> dict[str, torch.Tensor]:

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 
 from fsar_bench.backbones import CLIPBackbone
 from fsar_bench.errors import ConfigError
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import EpisodeBatch
+from fsar_bench.method import EpisodeBatch, VideoFeatures
 from fsar_bench.methods.ma_clip import MACLIP
 
 T, V, N = 8, 3, 4

@@ -57,7 +57,7 @@ def test_branches_begin_with_their_class_token_and_score_without_it(method):
 
 
 def _features(tensor):
-    from fsar_bench.features import VideoFeatures
+    from fsar_bench.method import VideoFeatures
 
     return VideoFeatures(maps=tensor)
 

@@ -11,9 +11,9 @@ from helpers import GivenFeatures, score_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsar_bench.checkpoint import load_best, save_best
+from fsar_bench.engine.checkpoint import load_best, save_best
 from fsar_bench.errors import ConfigError
-from fsar_bench.features import VideoFeatures
+from fsar_bench.method import VideoFeatures
 from fsar_bench.methods.strm import STRM, nearest_tuple_distance
 
 MATCHER = {"type": "TRX", "cardinalities": (2,), "out": 12}

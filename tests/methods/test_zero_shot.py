@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fsar_bench.features import VideoFeatures
+from fsar_bench.method import VideoFeatures
 from fsar_bench.methods.zero_shot import ZeroShot
 
 

@@ -9,11 +9,11 @@ import torch
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
+from fsar_bench.engine.episodes import Evaluation, TrainEpisodes
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.method import FewShotMethod
 from fsar_bench.randomness import integer_seed
 from fsar_bench.registry import RUNNERS, SCOPE
-from fsar_bench.sources import Evaluation, TrainEpisodes
 
 Report = Callable[..., None]  # (stage, done, total, note="")
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fsar_bench.explain import Explained, Matched
+from fsar_bench.explain.episode import Explained, Matched
 
 RIGHT, WRONG, PLAIN = "#1a7f37", "#c4320a", "#4b5563"
 STRIP, SCORES = 1.0, 2.2  # inches of a strip of frames and of the panel of scores

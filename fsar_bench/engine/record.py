@@ -6,16 +6,16 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsar_bench import results
-from fsar_bench.machine import environment, peak_memory
-from fsar_bench.scoring import pair_outcomes
+from fsar_bench.engine.device import environment, peak_memory
+from fsar_bench.engine.scoring import pair_outcomes
+from fsar_bench.results import store as results
 
 if TYPE_CHECKING:
     import torch
 
-    from fsar_bench.cell import Keys
+    from fsar_bench.engine.run import Keys
+    from fsar_bench.engine.runner import EpisodicRunner
     from fsar_bench.method import FewShotMethod
-    from fsar_bench.runner import EpisodicRunner
 
 
 def store_result(

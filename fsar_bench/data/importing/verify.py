@@ -13,7 +13,7 @@ import numpy as np
 from fsar_bench.data.dataset import Clip, Dataset
 from fsar_bench.data.decode import DecodePool, ReadPlan, Request
 from fsar_bench.errors import DataError
-from fsar_bench.results import to_json, write_atomically
+from fsar_bench.io import to_json, write_atomically
 
 FRAMES = 16  # at segment midpoints: from the first to almost the last
 SIDE = 32  # pixels of the decoded frames; what they show does not matter here

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fsar_bench.data.classes import KNOWN, SPLITS, ClassName, ClassTable, table
+from fsar_bench.data.importing.classes import KNOWN, SPLITS, ClassName, ClassTable, table
 from fsar_bench.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")

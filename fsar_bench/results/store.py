@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fsar_bench.errors import ResultError
-from fsar_bench.statistics import episode_accuracy, episode_interval, pair_accuracy
+from fsar_bench.io import to_json, write_atomically
+from fsar_bench.results.metrics import episode_accuracy, episode_interval, pair_accuracy
 
 SCHEMA = 1
 _SHA = Field(pattern=r"^[0-9a-f]{64}$")
@@ -222,30 +222,6 @@ def pack_predictions(prediction: np.ndarray, pair: np.ndarray | None) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, prediction=prediction, **({} if pair is None else {"pair": pair}))
     return buffer.getvalue()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        ResultError: the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ResultError(
-            f"Cannot write {path} ({error.strerror}). Choose another folder with out= or work_dir=."
-        ) from error
-
-
-def to_json(record: dict | list) -> bytes:
-    return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def write(root: Path, result: Result, predictions: bytes, cost: dict) -> Path:

@@ -19,9 +19,8 @@ from torch import Tensor
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.episodes import EpisodePlan
-from fsar_bench.features import VideoFeatures
-from fsar_bench.method import FewShotMethod
+from fsar_bench.method import FewShotMethod, VideoFeatures
+from fsar_bench.plan import EpisodePlan
 
 CHUNK = 32  # clips encoded at a time; fixed, so that shapes, and so floats, do not depend on a resume
 

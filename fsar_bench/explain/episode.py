@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fsar_bench.config import resolve
+from fsar_bench.config.overrides import parse_pairs
+from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.matching.matcher import Matcher
-from fsar_bench.results import Result
-from fsar_bench.settings import parse_pairs
+from fsar_bench.results.store import Result
 
 if TYPE_CHECKING:
+    from fsar_bench.engine.episodes import Evaluation
     from fsar_bench.method import FewShotMethod
-    from fsar_bench.sources import Evaluation
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def explain(method: FewShotMethod, test: Evaluation, episode: int, realised: str
         ResultError: other clips are missing here than where the result was made.
     """
     from fsar_bench.data.decode import Request
-    from fsar_bench.feature_bank import build_bank
+    from fsar_bench.engine.bank import build_bank
 
     plan = test.plan
     if not 0 <= episode < len(plan):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fsar_bench.data.dataset import Split
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.plan import EpisodePlan
 
 _HMDB51 = re.compile(r"^(.+)_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+$")
 

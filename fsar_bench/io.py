@@ -1,9 +1,15 @@
-"""Folders of the user's machine."""
+"""Files: the folders of this machine, and writing that readers never see half done."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from fsar_bench.errors import ResultError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -42,3 +48,42 @@ def cache_folder() -> Path:
         return Path(folder).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "fsar_bench"
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=") -> Iterator[BinaryIO]:
+    """Write a file so that readers see the old one or the new one, never a part.
+
+    Args:
+        path: the file; its folder is made.
+        sync: flush to the disk before the rename; caches, which are checked when read, go without.
+        hint: the setting that names another folder, for the error.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultError(f"Cannot write {path} ({error.strerror}). Choose another folder with {hint}.") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write bytes with `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def to_json(record: dict | list) -> bytes:
+    """JSON that is the same for equal records: sorted keys, one value a line."""
+    return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

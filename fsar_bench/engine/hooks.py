@@ -8,9 +8,9 @@ from time import monotonic
 
 from mmengine.hooks import Hook
 
-from fsar_bench.checkpoint import load_last, load_trainable, save_best, save_last, trainable_state
+from fsar_bench.engine.checkpoint import load_last, load_trainable, save_best, save_last, trainable_state
+from fsar_bench.io import write_atomically
 from fsar_bench.registry import HOOKS
-from fsar_bench.results import write_atomically
 
 
 @HOOKS.register_module()

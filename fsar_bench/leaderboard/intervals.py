@@ -20,23 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-NORMAL95 = 1.96
+from fsar_bench.results.metrics import NORMAL95
+
 FEW = 30  # fewer episodes than this tell little apart
-
-
-def episode_accuracy(prediction: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Accuracy of each episode in percent, float64 `[E]`, from predictions `[E, Q]` and labels `[Q]`."""
-    return 100.0 * (prediction == labels).mean(1)
-
-
-def episode_interval(accuracy: np.ndarray) -> float:
-    """Half-width of the 95 % interval over episodes: 1.96 s / sqrt(E), s the sample standard deviation.
-
-    It covers the drawing of episodes from this pool of clips alone: not the choice of clips, not the training seed.
-    """
-    if len(accuracy) < 2:
-        return math.nan
-    return float(NORMAL95 * accuracy.std(ddof=1) / math.sqrt(len(accuracy)))
 
 
 def seed_interval(accuracy: np.ndarray) -> float | None:
@@ -49,17 +35,6 @@ def seed_interval(accuracy: np.ndarray) -> float | None:
     if n < 2:
         return None
     return float(stdtrit(n - 1, 0.975) * np.std(accuracy, ddof=1) / math.sqrt(n))
-
-
-def pair_accuracy(outcome: np.ndarray) -> tuple[float, int]:
-    """Share in percent of queries that score their class above its time-reverse (a tie counts half), and their number.
-
-    Args:
-        outcome: uint8, 0 below, 1 above, 2 equal, 255 no reverse in the episode.
-    """
-    counted = outcome[outcome != 255]
-    wins = np.where(counted == 2, 0.5, counted)
-    return float(100.0 * wins.mean()), int(counted.size)
 
 
 @dataclass(frozen=True)

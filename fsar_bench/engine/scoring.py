@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
-from fsar_bench.feature_bank import FeatureBank
 from fsar_bench.method import FewShotMethod
+from fsar_bench.plan import EpisodePlan
 
 PART = 1000  # episodes of one stored part
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from fsar_bench.config import load
+from fsar_bench.config.resolve import load
 
 FIELDS = ("Followed", "Differs", "Unknown")
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fsar_bench.data.classes import SPLITS, ClassTable, key, table
-from fsar_bench.data.lists import VIDEO_SUFFIXES, PublishedList, Row, video_id
+from fsar_bench.data.importing.classes import SPLITS, ClassTable, key, table
+from fsar_bench.data.importing.lists import VIDEO_SUFFIXES, PublishedList, Row, video_id
 from fsar_bench.errors import ConfigError, DataError, suggest
-from fsar_bench.paths import IMAGE_SUFFIXES, data_folder
-from fsar_bench.results import to_json, write_atomically
+from fsar_bench.io import IMAGE_SUFFIXES, data_folder, to_json, write_atomically
 
 BY_CLASS = ("hmdb51", "ucf101")  # every clip of a class belongs to it: no list is needed
 
@@ -294,7 +293,7 @@ def store(prepared: Prepared) -> Path:
 
 def known_names() -> list[str]:
     """Names that `data prepare` knows, lineages included."""
-    from fsar_bench.config import names
+    from fsar_bench.config.resolve import names
 
     return [name for name in names("datasets") if not name.startswith("synthact")]
 

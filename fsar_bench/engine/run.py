@@ -80,9 +80,9 @@ def build_method(cell: dict, *, for_training: bool = False):
         NotApplicableError: the method needs class names, and the backbone has no text encoder.
         WeightsError: weights that cannot be loaded.
     """
+    from fsar_bench.engine.runner import seed_torch
     from fsar_bench.method import Traits
     from fsar_bench.registry import BACKBONES, METHODS, build, import_components
-    from fsar_bench.runner import seed_torch
 
     import_components(cell["custom_imports"], cell["folder"])
     seed_torch(cell["protocol"]["seed"], "backbone")  # one without weights is random
@@ -120,7 +120,7 @@ class Keys:
 
 
 def _keys(cell: dict, method, splits, source, device) -> Keys:
-    from fsar_bench.settings import digest
+    from fsar_bench.config.overrides import digest
 
     protocol, plan = cell["protocol"], source.plan
     geometry = [plan.resize, plan.crop, plan.frames, source.reader_version]
@@ -162,10 +162,10 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
     from fsar_bench.data.dataset import Dataset
     from fsar_bench.data.decode import ReadPlan
     from fsar_bench.data.frames import FrameSource
-    from fsar_bench.machine import choose_device
-    from fsar_bench.record import store_result
-    from fsar_bench.runner import EpisodicRunner
-    from fsar_bench.sources import Evaluation
+    from fsar_bench.engine.device import choose_device
+    from fsar_bench.engine.episodes import Evaluation
+    from fsar_bench.engine.record import store_result
+    from fsar_bench.engine.runner import EpisodicRunner
 
     report("starting", 0, 1)
     device, protocol = choose_device(options["device"]), cell["protocol"]
@@ -263,8 +263,8 @@ def _train(cell, options, method, keys: Keys, runner_of, evaluation, split, text
     """Train, or take up a finished training, and load its best checkpoint."""
     from filelock import FileLock
 
-    from fsar_bench.checkpoint import load_best
-    from fsar_bench.sources import TrainEpisodes, known_recordings
+    from fsar_bench.engine.checkpoint import load_best
+    from fsar_bench.engine.episodes import TrainEpisodes, known_recordings
 
     train, seed, device = cell["train"], cell["protocol"]["seed"], text.device
     drawn = {"way": train["way"], "shot": train["shot"], "query": 1, "episodes": train["val_episodes"], "seed": seed}
@@ -299,7 +299,7 @@ def _train(cell, options, method, keys: Keys, runner_of, evaluation, split, text
 
 def _load_checkpoint(cell: dict, method, text) -> str:
     """Load the checkpoint that the cell names; returns its SHA-256."""
-    from fsar_bench.checkpoint import load_best
+    from fsar_bench.engine.checkpoint import load_best
 
     method.prepare(text)
     load_best(Path(cell["checkpoint"]), method)
@@ -308,8 +308,8 @@ def _load_checkpoint(cell: dict, method, text) -> str:
 
 def _fit(method, evaluation, drawn: dict, bank_store, report) -> dict:
     """Let the method choose weights of its score on val episodes; the clips are encoded once."""
-    from fsar_bench.feature_bank import build_bank
-    from fsar_bench.scoring import score_plan
+    from fsar_bench.engine.bank import build_bank
+    from fsar_bench.engine.scoring import score_plan
 
     val = evaluation(name="val", episodes=drawn)
     store, key = val.bank_store or bank_store or (None, "")
@@ -331,7 +331,7 @@ def _fit(method, evaluation, drawn: dict, bank_store, report) -> dict:
 
 def _embedding_store(method, keys: Keys) -> tuple[Path, str] | None:
     """Where frozen features are cached for all methods; None for a method that changes the encoder."""
-    from fsar_bench.paths import cache_folder
+    from fsar_bench.io import cache_folder
 
     if not method.shares_embedding:
         return None
@@ -339,6 +339,6 @@ def _embedding_store(method, keys: Keys) -> tuple[Path, str] | None:
 
 
 def _write_json(path: Path, data: dict) -> None:
-    from fsar_bench.results import to_json, write_atomically
+    from fsar_bench.io import to_json, write_atomically
 
     write_atomically(path, to_json(data))

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsar_bench.data.audit import recordings
 from fsar_bench.data.dataset import Dataset, Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.episodes import EpisodePlan
+from fsar_bench.data.importing.audit import recordings
+from fsar_bench.engine.bank import frames_to_tensor
 from fsar_bench.errors import ProtocolError
-from fsar_bench.feature_bank import frames_to_tensor
 from fsar_bench.method import EpisodeBatch
+from fsar_bench.plan import EpisodePlan
 
 TextEncoder = Callable[[Split], Tensor]  # text features `[classes, C]` of a split
 

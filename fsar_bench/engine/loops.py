@@ -8,10 +8,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from mmengine.runner import BaseLoop
 
-from fsar_bench.feature_bank import FeatureBank, build_bank
+from fsar_bench.engine.bank import FeatureBank, build_bank
+from fsar_bench.engine.episodes import Evaluation
+from fsar_bench.engine.scoring import PlanScores, score_plan
 from fsar_bench.registry import LOOPS
-from fsar_bench.scoring import PlanScores, score_plan
-from fsar_bench.sources import Evaluation
 
 
 @METRICS.register_module()

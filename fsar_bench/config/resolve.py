@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fsar_bench.config.overrides import coerce, digest, merge, override, parse_pairs
+from fsar_bench.config.protocol import Protocol
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.paths import annotation_file, is_weight_file, weight_files
-from fsar_bench.protocol import Protocol
-from fsar_bench.results import TEXT_PATTERN
-from fsar_bench.settings import coerce, digest, merge, override, parse_pairs
+from fsar_bench.io import annotation_file, is_weight_file, weight_files
+from fsar_bench.results.store import TEXT_PATTERN
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.@-]*"
 ENGINE = 1  # raised when a change of the engine changes results

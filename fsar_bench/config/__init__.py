@@ -1,0 +1,1 @@
+"""Configs: words into cells."""

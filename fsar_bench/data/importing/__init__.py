@@ -1,0 +1,1 @@
+"""Published lists and clips on a disk, made into annotations."""

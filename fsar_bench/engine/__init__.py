@@ -1,0 +1,1 @@
+"""The engine: turns a cell into a result."""

@@ -1,0 +1,1 @@
+"""One episode of a result, in pictures."""

@@ -1,0 +1,1 @@
+"""Results: records, predictions and costs as files. Imports no torch."""
