@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class FsarBenchError(Exception):
-    """Base of every error that a user can mend."""
+    """Base class of errors that the user can fix."""
 
 
 class ConfigError(FsarBenchError):
@@ -15,7 +15,7 @@ class ConfigError(FsarBenchError):
 
 
 class NotApplicableError(ConfigError):
-    """A method cannot work with what it was given, such as class names without a text encoder; a control is left out then."""
+    """A method cannot work with what it is given, such as class names without a text encoder; a control is left out then."""
 
 
 class DataError(FsarBenchError):
@@ -32,6 +32,10 @@ class ProtocolError(FsarBenchError):
 
 class TrainingError(FsarBenchError):
     """Training went wrong."""
+
+
+class CellCrashedError(FsarBenchError):
+    """The process of a cell died, or met an error that is not the user's."""
 
 
 class ResultError(FsarBenchError):

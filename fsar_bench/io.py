@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,3 +89,25 @@ def write_atomically(path: Path, data: bytes) -> None:
 def to_json(record: dict | list) -> bytes:
     """JSON that is the same for equal records: sorted keys, one value a line."""
     return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def canonical(values: object) -> str:
+    """JSON of plain values with sorted keys and no blanks: what hashes are made of."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(values: object) -> str:
+    """SHA-256 of the canonical JSON of plain values."""
+    return hashlib.sha256(canonical(values).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; an unchanged file is read once per process."""
+    state = path.stat()
+    return _digest(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -39,3 +39,10 @@ def stream_key(seed: int, purpose: str) -> np.uint64:
     """Start of a SplitMix64 key chain: splitmix64(splitmix64(seed) xor crc32(purpose))."""
     first = splitmix64(np.array([seed & _MASK], np.uint64))
     return splitmix64(first ^ np.uint64(zlib.crc32(purpose.encode())))[0]
+
+
+def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
+    """Seed torch's global generators, which dropout and initialisers read. Nothing else in the suite seeds them."""
+    import torch
+
+    torch.manual_seed(integer_seed(seed, purpose, step))

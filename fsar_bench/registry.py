@@ -1,7 +1,7 @@
 """Registries of everything that a config names by `type`; children of MMEngine's, in the scope `fsar_bench`.
 
-`METHODS` may not be looked up before `import_components` has run: that imports the built-in methods, the packages that
-offer the entry point `fsar_bench.methods`, and a config's own modules.
+`METHODS` finds the built-in methods, and what `import_components` has imported: packages that offer the entry point
+`fsar_bench.methods`, and a config's own modules. Only registered names are built: a name with dots is never imported.
 """
 
 from __future__ import annotations
@@ -10,48 +10,113 @@ import importlib
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine import registry as roots
 from mmengine.registry import Registry
 
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.randomness import seed_torch
 
 SCOPE = "fsar_bench"
-
-METHODS = Registry("method", parent=MMENGINE_MODELS, scope=SCOPE, locations=["fsar_bench.methods"])
-MATCHERS = Registry("matcher", scope=SCOPE, locations=["fsar_bench.matching"])
-BACKBONES = Registry("backbone", scope=SCOPE, locations=["fsar_bench.backbones"])
-READERS = Registry("reader", scope=SCOPE, locations=["fsar_bench.data.readers"])
-RUNNERS = Registry("runner", parent=MMENGINE_RUNNERS, scope=SCOPE, locations=["fsar_bench.engine.runner"])
-LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["fsar_bench.engine.hooks"])
-
 ENTRY_POINT_GROUP = "fsar_bench.methods"
 
 
-def build(registry: Registry, config: dict, **defaults: object) -> object:
-    """Build `config` from a registry.
+def _build_component(config: dict[str, Any], registry: Registry, **defaults: Any) -> Any:
+    """How MMEngine builds a method or backbone from a config.
+
+    Beside the arguments of its class, a config may have `init_seed` (a seed and what for: the global generator is seeded so
+    before anything is initialised) and `imports` (modules to import first, and their folder).
+    """
+    config = {**defaults, **config}
+    imports, init_seed = config.pop("imports", None), config.pop("init_seed", None)
+    if imports:
+        import_components(imports["modules"], imports["folder"])
+    if isinstance(config.get("backbone"), dict):
+        config["backbone"] = _build_component(config["backbone"], BACKBONES)
+    if init_seed:
+        seed_torch(init_seed["seed"], init_seed["purpose"])
+    return build(registry, config)
+
+
+METHODS = Registry(
+    "method", build_func=_build_component, parent=roots.MODELS, scope=SCOPE, locations=["fsar_bench.methods"]
+)
+MATCHERS = Registry("matcher", scope=SCOPE, locations=["fsar_bench.matching"])
+BACKBONES = Registry("backbone", build_func=_build_component, scope=SCOPE, locations=["fsar_bench.backbones"])
+READERS = Registry("reader", scope=SCOPE, locations=["fsar_bench.data.readers"])
+RUNNERS = Registry("runner", parent=roots.RUNNERS, scope=SCOPE, locations=["fsar_bench.engine.runner"])
+LOOPS = Registry("loop", parent=roots.LOOPS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
+HOOKS = Registry("hook", parent=roots.HOOKS, scope=SCOPE, locations=["mmengine.hooks", "fsar_bench.engine.hooks"])
+DATASETS = Registry("dataset", parent=roots.DATASETS, scope=SCOPE, locations=["fsar_bench.engine.episodes"])
+FUNCTIONS = Registry("function", parent=roots.FUNCTIONS, scope=SCOPE, locations=["fsar_bench.engine.episodes"])
+METRICS = Registry("metric", parent=roots.METRICS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
+OPTIMIZERS = Registry(
+    "optimizer",
+    build_func=roots.OPTIMIZERS.build_func,
+    parent=roots.OPTIMIZERS,
+    scope=SCOPE,
+    locations=["mmengine.optim"],
+)
+PARAM_SCHEDULERS = Registry(
+    "parameter scheduler",
+    build_func=roots.PARAM_SCHEDULERS.build_func,
+    parent=roots.PARAM_SCHEDULERS,
+    scope=SCOPE,
+    locations=["mmengine.optim"],
+)
+for _root in (  # what only MMEngine registers: a child in our scope keeps it from searching in vain
+    roots.DATA_SAMPLERS,
+    roots.EVALUATOR,
+    roots.LOG_PROCESSORS,
+    roots.OPTIM_WRAPPERS,
+    roots.OPTIM_WRAPPER_CONSTRUCTORS,
+    roots.VISBACKENDS,
+    roots.VISUALIZERS,
+):
+    Registry(_root.name, build_func=_root.build_func, parent=_root, scope=SCOPE)
+
+
+def find(registry: Registry, name: object) -> Any:
+    """The class (or function) that a registry or one of its parents has under a name.
 
     Raises:
-        ConfigError: for an unknown `type` (close names are listed) or arguments that the class does not take.
+        ConfigError: nothing is registered under that name; close names are listed. Nothing is imported to find it.
     """
-    registry.import_from_location()
-    name = config.get("type")
     if not isinstance(name, str):
-        raise ConfigError(f"A {registry.name} needs a type, but its config is {config!r}.")
-    if registry.get(name) is None:
-        hint = suggest(name, registry.module_dict)
+        raise ConfigError(f"A {registry.name} needs a type, but has {name!r}.")
+    known: dict[str, Any] = {}
+    node: Registry | None = registry
+    while node is not None:
+        node.import_from_location()
+        known = {**node.module_dict, **known}
+        node = node.parent
+    if name not in known:
+        own = registry.module_dict or known
         raise ConfigError(
-            f"No {registry.name} {name!r} is registered.{hint} A class of your own is found when its config names its "
-            "module in custom_imports."
+            f"No {registry.name} {name!r} is registered.{suggest(name, own)} A custom class is found when the config names "
+            "its module in custom_imports."
         )
+    return known[name]
+
+
+def build(registry: Registry, config: dict[str, Any], **defaults: Any) -> Any:
+    """Build the class that a config names by its `type`.
+
+    Args:
+        registry: where the class is registered.
+        config: `type` and arguments.
+        defaults: arguments that the config need not have.
+
+    Raises:
+        ConfigError: the type is not registered (close names are listed), or the class does not take the arguments.
+    """
+    kind = find(registry, config.get("type"))
+    arguments = {**defaults, **{key: value for key, value in config.items() if key != "type"}}
     try:
-        return registry.build(dict(config), default_args=defaults or None)
+        return kind(**arguments)
     except TypeError as error:
-        raise ConfigError(f"The {registry.name} {name!r} cannot be built: {error}") from error
+        raise ConfigError(f"The {registry.name} {config['type']!r} cannot be built: {error}") from error
 
 
 def import_components(modules: list[str], folder: str | None) -> None:
@@ -62,7 +127,7 @@ def import_components(modules: list[str], folder: str | None) -> None:
         folder: folder of that config; it is on the import path while they load.
 
     Raises:
-        ConfigError: names the module that cannot be imported and why.
+        ConfigError: names the module that cannot be imported, and why.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP):
         _load(point.value.split(":")[0], "offered by an installed package")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
-from fsar_bench.config.resolve import load
+from fsar_bench.config.files import load, package_folder
 
 FIELDS = ("Followed", "Differs", "Unknown")
 
@@ -46,7 +45,8 @@ def card(name: str) -> Card:
     Raises:
         ConfigError: unknown name, or a file that is not a method's config.
     """
-    config, stem, path = load("methods", name)
+    file = load("methods", name)
+    config, stem, path = file.values, file.name, file.path
     kind = config.get("method", {}).get("type", "")
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     source = _source(kind)
@@ -62,7 +62,7 @@ def _field(text: str, key: str) -> str:
 
 def _source(kind: str) -> Path | None:
     """File in `methods/` that defines a class."""
-    folder = Path(next(iter(find_spec("fsar_bench.methods").submodule_search_locations)))
+    folder = package_folder("fsar_bench.methods")
     for path in sorted(folder.glob("*.py")):
         if any(isinstance(node, ast.ClassDef) and node.name == kind for node in ast.parse(path.read_text()).body):
             return path

@@ -1,21 +1,24 @@
-"""Values from text and nested configs: parsing, typed overrides, merging, hashing."""
+"""Settings as users write them: pairs of text, values of Python, and typed changes of nested configs."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fsar_bench.errors import ConfigError, suggest
+
+WHOLE = ("template", "pretrained", "checkpoint")  # texts in which a comma is a comma
+CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def parse_pairs(pairs: list[str]) -> dict[str, str]:
     """Split `key=value` arguments.
 
     Raises:
-        ConfigError: an argument without "=", or a key given twice.
+        ConfigError: an argument without "=", or a key that is given twice.
     """
     out: dict[str, str] = {}
     for pair in pairs:
@@ -30,8 +33,57 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
     return out
 
 
+def text_settings(values: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """Python values as the command line would spell them; nested dictionaries become dotted keys, lists several values."""
+    out: dict[str, str | list[str]] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and not key.endswith(".scheduler"):
+            out |= text_settings({f"{key}.{name}": inner for name, inner in value.items()})
+        elif isinstance(value, (list, tuple)) and not key.endswith((".hooks", ".scheduler")):
+            out[key] = [_spell(item) for item in value]
+        else:
+            out[key] = _spell(value)
+    return out
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, (Mapping, list, tuple)) else str(value)
+
+
+def several(key: str, value: str | list[str]) -> list[str]:
+    """The values of a key: text is split at commas outside of brackets and quotes.
+
+    Raises:
+        ConfigError: there is no value.
+    """
+    parts = list(value) if isinstance(value, list) else [value] if key in WHOLE else _split(value)
+    parts = [part.strip() if key not in WHOLE else part for part in parts]
+    parts = [part for part in parts if part]
+    if not parts:
+        raise ConfigError(f"A value is missing after {key}=.")
+    return parts
+
+
+def _split(text: str) -> list[str]:
+    parts, expected, quote = [""], "", ""
+    for sign in text:
+        if sign == "," and not expected and not quote:
+            parts.append("")
+            continue
+        parts[-1] += sign
+        if sign in "\"'" and (not quote or quote == sign):
+            quote = "" if quote else sign
+        elif not quote and sign in CLOSING:
+            expected += CLOSING[sign]
+        elif not quote and expected.endswith(sign):
+            expected = expected[:-1]
+    return parts
+
+
 def coerce(key: str, text: str, default: Any) -> Any:
-    """Turn text into the type of the default.
+    """Turn text into the type of a config's value.
 
     Raises:
         ConfigError: the text does not read as that type.
@@ -47,26 +99,30 @@ def coerce(key: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     if isinstance(default, (int, float)):
-        kind = type(default)
-        try:
-            value = kind(word)
-            if not math.isfinite(value):
-                raise ValueError
-            return value
-        except ValueError:
-            noun = "a whole number" if kind is int else "a number"
-            raise ConfigError(f"{key}={text!r} must be {noun} (default {default}).") from None
+        return _number(key, text, default)
     try:
         return json.loads(word.lower().replace("none", "null"))
     except ValueError:
         return text
 
 
-def override(config: dict, dotted: str, text: str, root: str) -> None:
+def _number(key: str, text: str, default: int | float) -> int | float:
+    kind = type(default)
+    try:
+        value = kind(text.strip())
+        if not math.isfinite(value):
+            raise ValueError
+    except ValueError:
+        noun = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{key}={text!r} must be {noun} (default {default}).") from None
+    return value
+
+
+def override(config: dict[str, Any], dotted: str, text: str, root: str) -> None:
     """Set one value of a nested config from text, checked against the value that is there.
 
     Raises:
-        ConfigError: the key is unknown (close ones are listed) or the value has the wrong type.
+        ConfigError: the key is unknown (close ones are listed), or the value has the wrong type.
     """
     *parents, last = dotted.split(".")
     node: Any = config
@@ -77,16 +133,23 @@ def override(config: dict, dotted: str, text: str, root: str) -> None:
     node[last] = coerce(dotted, text, node[last])
 
 
-def flatten(config: dict, prefix: str = "") -> list[str]:
-    """Dotted names of all values of a nested config."""
-    out: list[str] = []
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All values of a nested config by dotted name."""
+    out: dict[str, Any] = {}
     for key, value in config.items():
-        out += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+        if isinstance(value, Mapping) and value:
+            out |= flatten(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
     return out
 
 
-def merge(base: dict, extra: dict, where: str) -> dict:
-    """`base` with `extra` laid over it; keys that `base` lacks are errors."""
+def merge(base: dict[str, Any], extra: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`base` with `extra` laid over it.
+
+    Raises:
+        ConfigError: `extra` has a key that `base` lacks.
+    """
     out = copy.deepcopy(base)
     for key, value in extra.items():
         if key not in out:
@@ -94,13 +157,3 @@ def merge(base: dict, extra: dict, where: str) -> dict:
         both = isinstance(value, dict) and isinstance(out[key], dict) and "type" not in value
         out[key] = merge(out[key], value, f"{where}.{key}") if both else copy.deepcopy(value)
     return out
-
-
-def canonical(config: object) -> str:
-    """JSON with sorted keys: what hashes are made of."""
-    return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(config: object) -> str:
-    """SHA-256 of the canonical JSON of plain values."""
-    return hashlib.sha256(canonical(config).encode()).hexdigest()

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache, partial
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
+from fsar_bench.io import replacing
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
 
 CHUNK = 32  # clips encoded at a time; fixed, so that shapes, and so floats, do not depend on a resume
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class BankStore:
+    """A folder that keeps encoded chunks, so that an interrupted encoding can be resumed.
+
+    Attributes:
+        folder: where chunks are stored.
+        key: what they depend on beside their clips (weights, geometry, frames, reader).
+    """
+
+    folder: Path
+    key: str
 
 
 @dataclass
@@ -35,7 +48,7 @@ class FeatureBank:
         row: row of each clip of the split, int64 `[clips]`, -1 where a clip is not used.
         query: features of all clips in the query role.
         support: features of all clips in the support role (the same object for a role-free method).
-        seconds: what encoding took, without reading frames; for chunks taken up from a store, what it took then.
+        seconds: seconds of encoding, without decoding; cached chunks count their original time.
     """
 
     row: np.ndarray
@@ -66,126 +79,166 @@ def build_bank(
     class_text: Tensor,
     source: FrameSource,
     *,
-    store: Path | None = None,
-    store_key: str = "",
+    store: BankStore | None = None,
     progress: Progress | None = None,
 ) -> FeatureBank:
     """Encode clips in fixed chunks.
 
     Args:
+        method: in the mode it is in; it is set to eval mode.
+        split: the clips' split.
         clips: numbers of the clips to encode, sorted.
         class_text: text features of all classes of the split, `[classes, C]`.
-        store: folder that keeps encoded chunks, so that an interrupted encoding goes on; None keeps nothing.
-        store_key: what the chunks depend on beside their clips (weights, geometry, frames, reader).
+        source: gives frames.
+        store: keeps encoded chunks; None keeps nothing.
         progress: called with (videos encoded, videos in all).
     """
     method.eval()
-    device, class_of = class_text.device, np.array(split.class_of)
     roles = ("query",) if method.role_free else ("query", "support")
-    total, done = len(clips) * len(roles), 0
-    parts: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
-    seconds = 0.0
-    for chunk, frames in _chunks(split, clips, source):
-        pixels = cache(lambda frames=frames: frames_to_tensor(frames(), device))
-        embedding = cache(lambda pixels=pixels: method.embed(pixels(), None))
+    features: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
+    seconds, encoded = 0.0, 0
+    for chunk in _chunks(method, split, clips, class_text, source):
         for role in roles:
-            text = class_text[torch.from_numpy(class_of[chunk]).to(device)] if role == "support" else None
-            if method.shares_embedding:
-                kind, key_text, compute = "embedding", None, embedding
-            else:
-                embed = embedding if method.role_blind_embedding else partial(_embed, method, pixels, text)
-                kind, key_text, compute = role, text, partial(_encode, method, embed, text)
-            path = store and store / f"{_chunk_key(store_key, kind, split, chunk, key_text)}.safetensors"
-            features, spent = _cached(path, device, pixels, compute)
-            if method.shares_embedding:
-                features, more = _timed(partial(method.encode, features, text), device)
-                spent += more
-            seconds += spent
-            parts[role].append(features)
-            done += len(chunk)
+            part = _encode_role(chunk, role, store)
+            features[role].append(part.features)
+            seconds, encoded = seconds + part.seconds, encoded + len(chunk.clips)
             if progress:
-                progress(done, total)
+                progress(encoded, len(clips) * len(roles))
     row = np.full(len(split.clips), -1, np.int64)
     row[clips] = np.arange(len(clips))
-    banks = {role: VideoFeatures.cat(parts[role]) for role in roles}
+    banks = {role: VideoFeatures.cat(parts) for role, parts in features.items()}
     return FeatureBank(row, banks["query"], banks[roles[-1]], seconds)
 
 
-def _embed(method: FewShotMethod, pixels: Callable[[], Tensor], text: Tensor | None) -> VideoFeatures:
-    return method.embed(pixels(), text)
+@dataclass(frozen=True)
+class _Timed:
+    """Features and the seconds that they took."""
+
+    features: VideoFeatures
+    seconds: float
 
 
-def _encode(method: FewShotMethod, embed: Callable[[], VideoFeatures], text: Tensor | None) -> VideoFeatures:
-    return method.encode(embed(), text)
+@dataclass
+class _Chunk:
+    """Clips that are encoded together; frames are read, and embedded without text, at most once.
+
+    Attributes:
+        clips: numbers of the clips.
+        contents: hashes of their files.
+        text: class text of each clip, `[V, C]`.
+        read: gives their frames, uint8 `[V, T, H, W, 3]`.
+    """
+
+    method: FewShotMethod
+    clips: np.ndarray
+    contents: list[str]
+    text: Tensor
+    read: Callable[[], np.ndarray]
+    _pixels: Tensor | None = field(default=None, init=False)
+    _embedding: VideoFeatures | None = field(default=None, init=False)
+
+    def pixels(self) -> Tensor:
+        """Frames uint8 `[V, T, 3, H, W]` on the device."""
+        if self._pixels is None:
+            self._pixels = frames_to_tensor(self.read(), self.text.device)
+        return self._pixels
+
+    def embed(self, text: Tensor | None) -> VideoFeatures:
+        """The method's embedding, in the support role with text, in the query role without."""
+        if not self.method.role_blind_embedding:
+            return self.method.embed(self.pixels(), text)
+        if self._embedding is None:
+            self._embedding = self.method.embed(self.pixels(), None)
+        return self._embedding
+
+    def timed(self, compute: Callable[[], VideoFeatures]) -> _Timed:
+        """Features with the time of their computation; frames are read before the clock starts."""
+        began = perf_counter()
+        features = compute()
+        if self.text.device.type == "cuda":
+            torch.cuda.synchronize(self.text.device)
+        return _Timed(features, perf_counter() - began)
+
+    def key(self, store: BankStore, kind: str, text: Tensor | None) -> str:
+        """Hash of what the stored features of this chunk depend on."""
+        sha = hashlib.sha256(f"{store.key}|{kind}".encode())
+        for content in self.contents:
+            sha.update(content.encode())
+        if text is not None:
+            sha.update(text.cpu().numpy().tobytes())
+        return sha.hexdigest()
 
 
-def _timed(compute: Callable[[], VideoFeatures], device: torch.device) -> tuple[VideoFeatures, float]:
-    began = perf_counter()
-    features = compute()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return features, perf_counter() - began
+def _encode_role(chunk: _Chunk, role: str, store: BankStore | None) -> _Timed:
+    """Features of a chunk in one role.
+
+    The plain embedding of a frozen encoder is cached for all methods, and encoded by each; otherwise the encoded features
+    are cached for this method.
+    """
+    text = chunk.text if role == "support" else None
+    if chunk.method.shares_embedding:
+        embedded = _cached(chunk, "embedding", None, lambda: chunk.embed(None), store)
+        encoded = chunk.timed(lambda: chunk.method.encode(embedded.features, text))
+        return _Timed(encoded.features, embedded.seconds + encoded.seconds)
+    return _cached(chunk, role, text, lambda: chunk.method.encode(chunk.embed(text), text), store)
 
 
 def _cached(
-    path: Path | None, device: torch.device, pixels: Callable[[], Tensor], compute: Callable[[], VideoFeatures]
-) -> tuple[VideoFeatures, float]:
-    """Stored features and the seconds they took, or computed ones (frames are read before the clock starts)."""
-    loaded = _load(path, device)
+    chunk: _Chunk, kind: str, text: Tensor | None, compute: Callable[[], VideoFeatures], store: BankStore | None
+) -> _Timed:
+    """Stored features with the seconds that they took, or computed ones, which are stored."""
+    path = store.folder / f"{chunk.key(store, kind, text)}.safetensors" if store else None
+    loaded = _load(path, chunk.text.device)
     if loaded is not None:
         return loaded
-    pixels()
-    features, seconds = _timed(compute, device)
-    _save(path, features, seconds)
-    return features, seconds
+    chunk.pixels()
+    part = chunk.timed(compute)
+    _save(path, part)
+    return part
 
 
-def _chunks(split: Split, clips: np.ndarray, source: FrameSource) -> Iterator[tuple[np.ndarray, Callable]]:
-    """Chunks of clip numbers, each with a function that gives its frames (read ahead by one chunk once it is asked for)."""
+def _chunks(
+    method: FewShotMethod, split: Split, clips: np.ndarray, class_text: Tensor, source: FrameSource
+) -> Iterator[_Chunk]:
+    """Chunks of clips; frames are read ahead by one chunk once any are asked for."""
+    class_of = np.array(split.class_of)
     starts = range(0, len(clips), CHUNK)
     requests = {start: [Request(split.clips[i]) for i in clips[start : start + CHUNK]] for start in starts}
-    pending: dict[int, list] = {}
-    kept: dict[int, np.ndarray] = {}
+    pending: dict[int, list[np.ndarray | Future]] = {}
 
-    def frames(start: int) -> np.ndarray:
-        if start not in kept:
-            kept.clear()
-            for ahead in (start, start + CHUNK):
-                if ahead in requests and ahead not in pending:
-                    pending[ahead] = source.prefetch(requests[ahead])
-            kept[start] = source.collect(requests[start], pending.pop(start))
-        return kept[start]
+    def read(start: int) -> np.ndarray:
+        for ahead in (start, start + CHUNK):
+            if ahead in requests and ahead not in pending:
+                pending[ahead] = source.prefetch(requests[ahead])
+        return source.collect(requests[start], pending.pop(start))
 
     for start in starts:
-        yield clips[start : start + CHUNK], lambda start=start: frames(start)
+        numbers = clips[start : start + CHUNK]
+        yield _Chunk(
+            method,
+            numbers,
+            [split.clips[number].content for number in numbers],
+            class_text[torch.from_numpy(class_of[numbers]).to(class_text.device)],
+            lambda start=start: read(start),  # type: ignore[misc]  # the loop's value, not its variable
+        )
 
 
-def _chunk_key(store_key: str, role: str, split: Split, chunk: np.ndarray, text: Tensor | None) -> str:
-    sha = hashlib.sha256(f"{store_key}|{role}".encode())
-    for number in chunk:
-        sha.update(split.clips[number].content.encode())
-    if text is not None:
-        sha.update(text.cpu().numpy().tobytes())
-    return sha.hexdigest()
-
-
-def _load(path: Path | None, device: torch.device) -> tuple[VideoFeatures, float] | None:
+def _load(path: Path | None, device: torch.device) -> _Timed | None:
     if path is None or not path.exists():
         return None
     try:
         with safe_open(path, "pt", device=str(device)) as file:
-            seconds = float(file.metadata()["seconds"])
-            return VideoFeatures(**{name: file.get_tensor(name) for name in file.keys()}), seconds  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+            return _Timed(VideoFeatures(**tensors), float(file.metadata()["seconds"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         path.unlink(missing_ok=True)  # damaged: encode again
         return None
 
 
-def _save(path: Path | None, features: VideoFeatures, seconds: float) -> None:
+def _save(path: Path | None, part: _Timed) -> None:
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    tensors = {name: tensor.contiguous() for name, tensor in features.items()}
-    save_file(tensors, temporary, metadata={"seconds": repr(seconds)})
-    os.replace(temporary, path)
+    tensors = {name: tensor.contiguous() for name, tensor in part.features.items()}
+    data = save(tensors, metadata={"seconds": repr(part.seconds)})
+    with replacing(path, sync=False, hint="work_dir= or $FSAR_BENCH_CACHE") as file:
+        file.write(data)

@@ -1,16 +1,17 @@
-"""Checkpoints of tensors and plain values: written whole or not at all, loaded with `weights_only=True`."""
+"""Checkpoints of tensors and plain values: written whole or not at all, loaded with `weights_only=True` or as safetensors."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fsar_bench.errors import WeightsError
+from fsar_bench.io import replacing
 
 
 def trainable_state(method: nn.Module) -> dict[str, Tensor]:
@@ -39,9 +40,9 @@ def load_trainable(method: nn.Module, state: dict[str, Tensor], path: Path) -> N
 
 def save_best(path: Path, method: nn.Module) -> None:
     """Write the trainable state as safetensors."""
-    _replace(
-        path, lambda temporary: save_file({k: v.contiguous() for k, v in trainable_state(method).items()}, temporary)
-    )
+    data = save({name: tensor.contiguous() for name, tensor in trainable_state(method).items()})
+    with replacing(path, hint="work_dir=") as file:
+        file.write(data)
 
 
 def load_best(path: Path, method: nn.Module) -> None:
@@ -57,12 +58,13 @@ def load_best(path: Path, method: nn.Module) -> None:
     load_trainable(method, state, path)
 
 
-def save_last(path: Path, state: dict) -> None:
+def save_last(path: Path, state: dict[str, Any]) -> None:
     """Write the training state."""
-    _replace(path, lambda temporary: torch.save(state, temporary))
+    with replacing(path, hint="work_dir=") as file:
+        torch.save(state, file)
 
 
-def load_last(path: Path) -> dict:
+def load_last(path: Path) -> dict[str, Any]:
     """Read what `save_last` wrote.
 
     Raises:
@@ -72,25 +74,11 @@ def load_last(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or "iteration" not in state:
             raise ValueError("it is not a training state")
-        return state
     except Exception as error:
         raise _damaged(path, error) from error
+    return state
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
     return WeightsError(f"The checkpoint {path} is damaged ({reason}). Delete the folder {path.parent} to train again.")
-
-
-def _replace(path: Path, write) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WeightsError(
-            f"Cannot write the checkpoint {path} ({error.strerror}). Choose another folder with work_dir=."
-        ) from error

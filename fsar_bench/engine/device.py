@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.results.record import Environment, PeakMemory
+
+PACKAGES = ("fsar-bench", "torch", "mmengine", "mmaction2", "open_clip_torch", "numpy", "decord", "av")
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,7 +30,7 @@ def choose_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= count:
             raise ConfigError(
-                f"device={name!r} is not there: this machine has {count} CUDA devices. Use device=cpu or auto."
+                f"device={name!r} does not exist: this machine has {count} CUDA devices. Use device=cpu or auto."
             )
         # Results must not depend on tensor-core rounding: float32 is float32 unless mixed precision is asked for.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -35,29 +38,33 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process in MiB, on the host and, on a GPU, on the device."""
-    unit = 1024 if sys.platform != "darwin" else 1024**2
-    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to measure the peak memory of a GPU anew; that of the host is the process's own and cannot be reset."""
     if device.type == "cuda":
-        peak["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
-    return peak
+        torch.cuda.reset_peak_memory_stats(device)
 
 
-def environment(device: torch.device) -> dict[str, object]:
+def peak_memory(device: torch.device) -> PeakMemory:
+    """Peak memory of this process in MB (10^6 bytes), on the host and, on a GPU, on the device."""
+    unit = 1024 if sys.platform != "darwin" else 1  # of ru_maxrss, in bytes
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return PeakMemory(host=round(host / 1e6, 1), device=None if on_gpu is None else round(on_gpu / 1e6, 1))
+
+
+def environment(device: torch.device) -> Environment:
     """Device, threads and versions: what a cost was measured on."""
+    return Environment(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+        packages={name: _version(name) for name in PACKAGES},
+    )
 
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
 
-    packages = ("fsar-bench", "torch", "mmengine", "mmaction2", "open_clip_torch", "numpy", "decord", "av")
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "packages": {name: installed(name) for name in packages},
-    }
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,26 +1,26 @@
-"""What the episodic loops read from: training episodes by index, and a split with its plan."""
+"""Episodes as MMEngine datasets: training episodes by number, and a split with the plan that evaluates it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
-from fsar_bench.data.dataset import Dataset, Split
-from fsar_bench.data.decode import Request
-from fsar_bench.data.frames import FrameSource
+from fsar_bench.backbones.backbone import Backbone
+from fsar_bench.data.dataset import Dataset, Split, open_dataset
+from fsar_bench.data.decode import ReadPlan, Request
+from fsar_bench.data.frames import FrameSource, frame_source
 from fsar_bench.data.importing.audit import recordings
 from fsar_bench.engine.bank import frames_to_tensor
 from fsar_bench.errors import ProtocolError
-from fsar_bench.method import EpisodeBatch
+from fsar_bench.method import EpisodeBatch, FewShotMethod
 from fsar_bench.plan import EpisodePlan
-
-TextEncoder = Callable[[Split], Tensor]  # text features `[classes, C]` of a split
+from fsar_bench.registry import DATASETS, FUNCTIONS
 
 
 def known_recordings(dataset: Dataset, split: Split) -> np.ndarray:
@@ -38,109 +38,166 @@ def known_recordings(dataset: Dataset, split: Split) -> np.ndarray:
     return recording
 
 
-class TrainEpisodes:
-    """Training episodes by number: number i is the same whatever was drawn before it.
+def encode_class_text(backbone: Backbone, split: Split, template: str) -> Tensor:
+    """Text features `[classes, C]` of a split's classes; C is 0 for a backbone without a text encoder."""
+    if not backbone.has_text:
+        return backbone.mean.new_zeros(len(split.texts), 0)
+    return backbone.encode_text([template.format(text) for text in split.texts])
+
+
+def prepare_method(method: FewShotMethod, dataset: Dataset, template: str) -> Tensor:
+    """Give a method the text features of all training classes, once, and return them.
+
+    What a method builds for its training classes is not built again when it is prepared already.
+    """
+    text = encode_class_text(method.backbone, dataset.split("train"), template)
+    if not getattr(method, "is_prepared", False):
+        method.prepare(text)
+        method.is_prepared = True
+    return text
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One training episode on the CPU.
+
+    Attributes:
+        support: frames uint8 `[N, K, T, 3, H, W]`.
+        query: frames uint8 `[Q, T, 3, H, W]`.
+        labels: label of each query, int64 `[Q]`.
+        classes: class number of each label in the split, int64 `[N]`.
+    """
+
+    support: Tensor
+    query: Tensor
+    labels: Tensor
+    classes: Tensor
+
+    def batch(self, class_text: Tensor) -> EpisodeBatch:
+        """A batch of this episode on the device of the text features `[classes of the split, C]`."""
+        device = class_text.device
+        classes = self.classes.to(device)
+        return EpisodeBatch(
+            support=self.support.to(device)[None],
+            query=self.query.to(device)[None],
+            labels=self.labels.to(device)[None],
+            classes=classes[None],
+            class_text=class_text[classes][None],
+        )
+
+
+@FUNCTIONS.register_module()
+def single_episode(episode: Episode) -> Episode:
+    """Collate function of dataloaders without batches: the episode itself."""
+    return episode
+
+
+class _Episodes(TorchDataset):
+    """What training and evaluation episodes share: a dataset, its frames and the rules of drawing.
 
     Args:
-        split: the train split.
-        class_text: `[classes, C]`.
-        source: where frames come from.
-        train: the training config (way, shot, query_per_class, episodes).
-        seed: of episodes and frames.
-        recording: number of the source recording of each clip where supports may share none with queries, or None.
+        dataset: arguments of `open_dataset` (name, annotation, groups).
+        frames: arguments of `ReadPlan`, and `workers` and `seconds` of `frame_source`.
+        template: prompt template of class texts.
+        way: classes per episode.
+        shot: supports per class.
+        query: queries per class.
+        episodes: number of episodes.
+        seed: of episodes and, in training, of frames.
+        group_disjoint: supports share no source recording with the queries of their class.
     """
 
     def __init__(
         self,
-        split: Split,
-        class_text: Tensor,
-        source: FrameSource,
-        train: dict,
         *,
+        dataset: dict[str, Any],
+        frames: dict[str, Any],
+        template: str,
+        way: int,
+        shot: int,
+        query: int,
+        episodes: int,
         seed: int,
-        device: torch.device,
-        recording: np.ndarray | None = None,
+        group_disjoint: bool = False,
     ) -> None:
-        self.split, self.class_text, self.source, self.device, self.seed = split, class_text, source, device, seed
-        self.plan = EpisodePlan.sample(
-            split.list,
-            way=train["way"],
-            shot=train["shot"],
-            query=train["query_per_class"],
-            episodes=train["episodes"],
-            seed=seed,
-            purpose="train",
-            missing=split.missing,
-            recording=recording,
+        reading = {key: value for key, value in frames.items() if key not in ("workers", "seconds")}
+        self.dataset = open_dataset(**dataset)
+        self.source: FrameSource = frame_source(
+            ReadPlan(**{**reading, "modules": tuple(reading.get("modules", ()))}),
+            workers=frames["workers"],
+            seconds=frames["seconds"],
         )
-        self.dataset = split  # MMEngine's hooks look for a loader's dataset
-        self._ahead: dict[int, tuple[list[Request], list]] = {}
+        self.template, self.group_disjoint = template, group_disjoint
+        self._drawing = {"way": way, "shot": shot, "query": query, "episodes": episodes, "seed": seed}
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return self._drawing["episodes"]
 
-    def __getitem__(self, number: int) -> EpisodeBatch:
+    def _draw(self, split: Split, purpose: str) -> EpisodePlan:
+        recording = known_recordings(self.dataset, split) if self.group_disjoint else None
+        return EpisodePlan.sample(
+            split.list, purpose=purpose, missing=split.missing, recording=recording, **self._drawing
+        )
+
+
+@DATASETS.register_module()
+class TrainEpisodes(_Episodes):
+    """Training episodes by number: episode i depends on the seed and i alone; arguments as in `_Episodes`."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.split = self.dataset.split("train")
+        self.plan = self._draw(self.split, "train")
+        self._ahead: dict[int, tuple[list[Request], list[Any]]] = {}
+
+    def __getitem__(self, number: int) -> Episode:
         """Episode `number`; the next one is read ahead meanwhile."""
         requests, pending = self._ahead.pop(number, None) or self._begin(number)
         if number + 1 < len(self):
             self._ahead = {number + 1: self._begin(number + 1)}
-        frames = frames_to_tensor(self.source.collect(requests, pending), self.device)
-        classes = torch.from_numpy(self.plan.classes[number].astype(np.int64)).to(self.device)
+        frames = frames_to_tensor(self.source.collect(requests, pending), torch.device("cpu"))
         N, K = self.plan.support.shape[1:]
-        return EpisodeBatch(
-            support=frames[: N * K].unflatten(0, (1, N, K)),
-            query=frames[N * K :].unsqueeze(0),
-            labels=torch.from_numpy(self.plan.labels).to(self.device)[None],
-            classes=classes[None],
-            class_text=self.class_text[classes][None],
+        return Episode(
+            support=frames[: N * K].unflatten(0, (N, K)),
+            query=frames[N * K :],
+            labels=torch.from_numpy(self.plan.labels),
+            classes=torch.from_numpy(self.plan.classes[number].astype(np.int64)),
         )
 
-    def _begin(self, number: int) -> tuple[list[Request], list]:
+    def _begin(self, number: int) -> tuple[list[Request], list[Any]]:
         clips = [*self.plan.support[number].ravel(), *self.plan.query[number].ravel()]
-        requests = [Request(self.split.clips[clip], (self.seed, number, place)) for place, clip in enumerate(clips)]
+        seed = self._drawing["seed"]
+        requests = [Request(self.split.clips[clip], (seed, number, place)) for place, clip in enumerate(clips)]
         return requests, self.source.prefetch(requests)
 
 
-@dataclass
-class Evaluation:
-    """A split with its plan, opened when it is first used.
+@DATASETS.register_module()
+class EvaluationEpisodes(_Episodes):
+    """A split and the plan that evaluates it, opened when they are first used; item 0 is the plan itself.
 
-    Attributes:
-        dataset: where the split is opened.
-        name: name of the split.
-        episodes: arguments of `EpisodePlan.sample` beside list and purpose.
-        encode_text: gives the text features of a split.
-        source: where frames come from.
-        batch: episodes scored at a time.
-        store: folder of score parts, or None.
-        bank_store: folder of encoded chunks, or None, and the key of what they depend on.
-        group_disjoint: supports share no source recording with the queries of their class.
+    Args:
+        split: name of the split.
+        arguments: as in `_Episodes`.
     """
 
-    dataset: Dataset
-    name: str
-    episodes: dict
-    encode_text: TextEncoder
-    source: FrameSource
-    batch: int
-    store: Path | None = None
-    bank_store: tuple[Path, str] | None = None
-    group_disjoint: bool = False
+    def __init__(self, *, split: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.name = split
 
     @cached_property
     def split(self) -> Split:
+        """The split.
+
+        Raises:
+            ProtocolError: it is closed, because a training is going on, or does not exist.
+        """
         return self.dataset.split(self.name)
 
     @cached_property
     def plan(self) -> EpisodePlan:
-        recording = known_recordings(self.dataset, self.split) if self.group_disjoint else None
-        return EpisodePlan.sample(
-            self.split.list, purpose=self.name, missing=self.split.missing, recording=recording, **self.episodes
-        )
+        """The episodes."""
+        return self._draw(self.split, self.name)
 
-    @cached_property
-    def class_text(self) -> Tensor:
-        return self.encode_text(self.split)
-
-    def __len__(self) -> int:
-        return self.episodes["episodes"]
+    def __getitem__(self, number: int) -> EpisodePlan:
+        """The whole plan: episodes are evaluated together."""
+        return self.plan

@@ -1,23 +1,148 @@
-"""MMEngine hooks: checkpoints that a kill cannot spoil, and progress."""
+"""MMEngine hooks: seeds of steps, the closed test split, checkpoints that a kill cannot spoil, curves and progress."""
 
 from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
-from fsar_bench.engine.checkpoint import load_last, load_trainable, save_best, save_last, trainable_state
+from fsar_bench.data.dataset import close_split, open_split
+from fsar_bench.engine.checkpoint import load_best, load_last, load_trainable, save_best, save_last, trainable_state
+from fsar_bench.engine.progress import VALIDATED, report
 from fsar_bench.io import write_atomically
+from fsar_bench.randomness import seed_torch
 from fsar_bench.registry import HOOKS
+
+LAST, BEST = "last.pt", "best.safetensors"
+
+
+@HOOKS.register_module()
+class SeedEachStep(Hook):
+    """Seed torch's generators before every training step, so that a resumed training needs no random state.
+
+    Args:
+        seed: of the training.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed the step."""
+        seed_torch(self.seed, "train step", batch_idx)
+
+
+@HOOKS.register_module()
+class KeepTestSplitClosed(Hook):
+    """No dataset of this process opens its test split while the training goes on."""
+
+    priority = "VERY_HIGH"
+
+    def before_train(self, runner: Runner) -> None:
+        """Close it."""
+        close_split("test", self)
+
+    def after_train(self, runner: Runner) -> None:
+        """Open it."""
+        open_split("test", self)
+
+    def before_test(self, runner: Runner) -> None:
+        """Open it where a failed training left it closed."""
+        open_split("test", self)
+
+
+@HOOKS.register_module()
+class TrainingCurves(Hook):
+    """Keep the loss of every episode and the val accuracies: `loss.csv`, `curve.csv` and `curve.png` in the work folder.
+
+    The state travels in checkpoints, so that a resumed training continues its curves.
+
+    Attributes:
+        losses: loss of each episode.
+        accuracies: (training episodes, val accuracy in percent) of each validation.
+    """
+
+    priority = "LOW"
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.accuracies: list[tuple[int, float]] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Note the loss."""
+        if outputs:
+            self.losses.append(float(outputs["loss"]))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note the accuracy, and write all files."""
+        if metrics:
+            self.accuracies.append((runner.iter, metrics["query/accuracy"]))
+            folder = Path(runner.work_dir)
+            _write_table(folder / "curve.csv", ("episodes", "val_accuracy"), self.accuracies)
+            _write_table(folder / "loss.csv", ("episode", "loss"), list(enumerate(self.losses, 1)))
+            if self.losses:
+                write_atomically(folder / "curve.png", draw_curves(self.losses, self.accuracies))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Put the curves into a checkpoint."""
+        checkpoint["curves"] = {"losses": self.losses, "accuracies": [list(point) for point in self.accuracies]}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take the curves of a checkpoint."""
+        self.losses = list(checkpoint["curves"]["losses"])
+        self.accuracies = [
+            (int(episodes), float(accuracy)) for episodes, accuracy in checkpoint["curves"]["accuracies"]
+        ]
+
+
+def _write_table(path: Path, header: tuple[str, str], rows: list[tuple[int, float]]) -> None:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, table.getvalue().encode())
+
+
+def draw_curves(losses: list[float], accuracies: list[tuple[int, float]]) -> bytes:
+    """PNG of the loss by episode (and its moving average) and of the val accuracies."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    width = max(1, len(losses) // 50)
+    sums = [sum(losses[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(losses))]
+    left.plot(range(1, len(losses) + 1), losses, color="0.8", linewidth=0.8, label="loss")
+    left.plot(range(1, len(losses) + 1), sums, color="C0", label=f"mean of {width}" if width > 1 else "loss")
+    left.set(xlabel="training episodes", ylabel="loss", title="Loss")
+    left.legend(frameon=False)
+    episodes, accuracy = zip(*accuracies, strict=True)
+    best = max(accuracies, key=lambda point: (point[1], -point[0]))
+    right.plot(episodes, accuracy, marker="o", color="C2")
+    right.plot(*best, marker="o", color="C3", linestyle="none", label=f"chosen: {best[1]:.1f} % after {best[0]}")
+    right.set(xlabel="training episodes", ylabel="accuracy %", title="Validation")
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 @HOOKS.register_module()
 class EpisodicCheckpointHook(Hook):
-    """Keep `last.pt` (to go on) and `best.safetensors` (highest val accuracy; the earliest of equals), and `curve.csv`.
+    """Keep `last.pt` (to resume) and `best.safetensors` (highest val accuracy; the earliest of equals) in the work folder.
 
-    Both are written at ends of accumulations alone, each through a temporary file that is renamed.
+    Both are written between optimiser steps only, each through a temporary file that is renamed. A training that finds
+    `last.pt` resumes from it; a test loads `best.safetensors` if it exists.
 
     Args:
         seconds: time between two writes of `last.pt`, beside those after every validation.
@@ -25,12 +150,12 @@ class EpisodicCheckpointHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.curve, self._written = seconds, [], monotonic()
+    def __init__(self, seconds: float = 30.0) -> None:
+        self.seconds, self._best, self._written = seconds, float("-inf"), monotonic()
 
-    def resume(self, runner) -> None:
-        """Take up `last.pt`, if it is there."""
-        path = runner.training_folder / "last.pt"
+    def before_train(self, runner: Runner) -> None:
+        """Resume from `last.pt`, if it exists."""
+        path = Path(runner.work_dir) / LAST
         if not path.exists():
             return
         state = load_last(path)
@@ -38,44 +163,65 @@ class EpisodicCheckpointHook(Hook):
         runner.optim_wrapper.load_state_dict(state["optimizer"])
         for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
-        runner.train_loop.start_at(state["iteration"])
-        runner.training_seconds = state["seconds"]
-        self.curve = state["curve"]
+        loop = runner.train_loop
+        loop.resume_at(state["iteration"], validated=state["validated"], seconds=state["seconds"])
+        runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
+        self._best = state["best"]
+        runner.call_hook("after_load_checkpoint", checkpoint=state)
         runner.logger.info("resumed after %d episodes", state["iteration"])
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Write `last.pt` when it is time; a validation that is due writes it anyway."""
         due = monotonic() - self._written >= self.seconds
-        validates = runner.iter % runner.train_loop.val_interval == 0 or runner.iter == runner.max_iters
-        if due and not validates and runner.optim_wrapper.should_update():
+        if due and not runner.train_loop.validates_now and runner.optim_wrapper.should_update():
             self._save(runner)
 
-    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write `best.safetensors` if this validation is the best so far, then `last.pt`."""
+        if not metrics or not hasattr(runner.train_loop, "validated"):
+            return
         accuracy = metrics["query/accuracy"]
-        if all(accuracy > earlier for _, earlier in self.curve):
-            save_best(runner.training_folder / "best.safetensors", runner.model)
-        self.curve = [*self.curve, [runner.iter, accuracy]]
+        if accuracy > self._best:
+            save_best(Path(runner.work_dir) / BEST, runner.model)
+            self._best = accuracy
         self._save(runner)
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([["episodes", "val_accuracy"], *self.curve])
-        write_atomically(runner.training_folder / "curve.csv", table.getvalue().encode())
-        runner.report("validated", runner.iter, runner.max_iters, f"val accuracy {accuracy:.1f} %")
 
-    def _save(self, runner) -> None:
+    def before_test(self, runner: Runner) -> None:
+        """Load the best checkpoint, if there is one."""
+        path = Path(runner.work_dir) / BEST
+        if path.exists():
+            load_best(path, runner.model)
+
+    def _save(self, runner: Runner) -> None:
+        loop = runner.train_loop
         state = {
-            "iteration": runner.iter,
+            "iteration": loop.iter,
+            "validated": loop.validated,
+            "seconds": loop.seconds,
+            "best": self._best,
             "model": trainable_state(runner.model),
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
-            "curve": self.curve,
-            "seconds": runner.training_seconds,
         }
-        save_last(runner.training_folder / "last.pt", state)
+        runner.call_hook("before_save_checkpoint", checkpoint=state)
+        save_last(Path(runner.work_dir) / LAST, state)
         self._written = monotonic()
 
 
 @HOOKS.register_module()
-class ProgressHook(Hook):
-    """Report every training episode."""
+class ReportProgress(Hook):
+    """Report every training episode and every validation to whoever listens."""
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        runner.report("training", runner.iter, runner.max_iters, f"loss {float(outputs['loss']):.3f}")
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Report the episode with its loss."""
+        note = f"loss {float(outputs['loss']):.3f}" if outputs else ""
+        report("training", runner.iter, runner.max_iters, note)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Report the accuracy."""
+        if metrics:
+            report(VALIDATED, runner.iter, runner.max_iters, f"val accuracy {metrics['query/accuracy']:.1f} %")

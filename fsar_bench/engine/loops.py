@@ -1,17 +1,21 @@
-"""Episodic train, validation and test loops, registered with MMEngine."""
+"""Episodic train, validation and test loops and their metric, registered with MMEngine."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
-from fsar_bench.engine.bank import FeatureBank, build_bank
-from fsar_bench.engine.episodes import Evaluation
+from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
+from fsar_bench.engine.episodes import EvaluationEpisodes, TrainEpisodes, encode_class_text, prepare_method
+from fsar_bench.engine.progress import counter
 from fsar_bench.engine.scoring import PlanScores, score_plan
-from fsar_bench.registry import LOOPS
+from fsar_bench.method import FewShotMethod
+from fsar_bench.registry import LOOPS, METRICS
 
 
 @METRICS.register_module()
@@ -20,124 +24,161 @@ class QueryAccuracy(BaseMetric):
 
     default_prefix = "query"
 
-    def process(self, data_batch: object, data_samples: list[dict]) -> None:
+    def process(self, data_batch: object, data_samples: list[dict[str, Any]]) -> None:
+        """Count right queries of predictions `[E, Q]` and labels `[Q]`."""
         for sample in data_samples:
             self.results.append((int((sample["prediction"] == sample["labels"]).sum()), sample["prediction"].size))
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
+        """Accuracy in percent."""
         return {"accuracy": 100.0 * sum(right for right, _ in results) / sum(total for _, total in results)}
 
 
 @LOOPS.register_module()
 class EpisodicTrainLoop(BaseLoop):
-    """One training episode an iteration, drawn by number; validation at step 0, every `val_interval` and at the end.
+    """One training episode per iteration, drawn by its number; validation before the first, every `val_interval` and at the end.
 
     Args:
+        runner: the runner.
+        dataloader: of `TrainEpisodes`; episodes are taken from the dataset by number, so a resumed training replays nothing.
         max_iters: training episodes.
         val_interval: episodes between validations; a multiple of the accumulation.
+
+    Attributes:
+        validated: number of episodes after which the last validation was; None before the first.
     """
 
-    def __init__(self, runner, dataloader, max_iters: int, val_interval: int) -> None:
+    def __init__(self, runner: Runner, dataloader: Any, max_iters: int, val_interval: int) -> None:
         super().__init__(runner, dataloader)
         self._max_iters, self._iter, self.val_interval = max_iters, 0, val_interval
+        self.validated: int | None = None
+        self._seconds_before, self._began = 0.0, perf_counter()
+        self.episodes: TrainEpisodes = self.dataloader.dataset
+        # Before the optimiser is built: a method may add parameters for its training classes.
+        self.class_text = prepare_method(runner.model, self.episodes.dataset, self.episodes.template)
 
     @property
     def max_epochs(self) -> int:
+        """Training knows no epochs: one."""
         return 1
 
     @property
     def max_iters(self) -> int:
+        """Training episodes."""
         return self._max_iters
 
     @property
     def epoch(self) -> int:
+        """Always 0."""
         return 0
 
     @property
     def iter(self) -> int:
+        """Training episodes that are done."""
         return self._iter
 
-    def start_at(self, iteration: int) -> None:
-        """Go on after `iteration` episodes; they are drawn by number, so nothing is replayed."""
-        self._iter = iteration
+    @property
+    def seconds(self) -> float:
+        """Seconds of training and validation so far, those before a resume included."""
+        return self._seconds_before + perf_counter() - self._began
 
-    def run(self) -> object:
+    @property
+    def validates_now(self) -> bool:
+        """Whether a validation is due after the episodes that are done, and not done yet."""
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        return due and self.validated != self._iter
+
+    def resume_at(self, iteration: int, *, validated: int | None, seconds: float) -> None:
+        """Continue after `iteration` episodes."""
+        self._iter, self.validated, self._seconds_before = iteration, validated, seconds
+
+    def run(self) -> nn.Module:
         """Train to the end; returns the model."""
-        runner = self.runner
-        runner.call_hook("before_train")
-        runner.call_hook("before_train_epoch")
-        if self._iter == 0:
-            runner.val_loop.run()
+        self._began = perf_counter()
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        self._validate_if_due()
         while self._iter < self._max_iters:
-            runner.model.train()
+            self.runner.model.train()
             self.run_iter()
-            if self._iter % self.val_interval == 0 or self._iter == self._max_iters:
-                runner.val_loop.run()
-        runner.call_hook("after_train_epoch")
-        runner.call_hook("after_train")
-        return runner.model
+            self._validate_if_due()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
 
     def run_iter(self) -> None:
         """One episode."""
         runner, number = self.runner, self._iter
-        began = perf_counter()
-        runner.seed_step(number)
-        batch = self.dataloader[number]
+        batch = self.episodes[number].batch(self.class_text)
         runner.call_hook("before_train_iter", batch_idx=number, data_batch=batch)
         outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
         self._iter += 1
-        runner.training_seconds += perf_counter() - began
         runner.call_hook("after_train_iter", batch_idx=number, data_batch=batch, outputs=outputs)
+
+    def _validate_if_due(self) -> None:
+        if self.validates_now:
+            self.validated = self._iter
+            self.runner.val_loop.run()
 
 
 class _EvaluationLoop(BaseLoop):
-    """Encode the clips of a plan, score the plan, measure."""
+    """Encode the clips of a plan, score the plan, measure.
 
-    dataloader: Evaluation
+    Args:
+        runner: the runner.
+        dataloader: of `EvaluationEpisodes`.
+        evaluator: MMEngine evaluator or its config.
+        batch: episodes scored at a time.
+        store: arguments of `BankStore` that keep encoded clips, or None.
+    """
 
-    def __init__(self, runner, dataloader: Evaluation, evaluator) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Any,
+        evaluator: Any,
+        batch: int = 250,
+        store: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(runner, dataloader)
         self.evaluator = runner.build_evaluator(evaluator)
+        self.episodes: EvaluationEpisodes = self.dataloader.dataset
+        self.batch, self.store = batch, BankStore(Path(store["folder"]), store["key"]) if store else None
         self.scores: PlanScores | None = None
 
     def _evaluate(self, stage: str) -> dict[str, float]:
-        source, model, report = self.dataloader, self.runner.model, self.runner.report
-        folder, key = source.bank_store or (None, "")
+        model: FewShotMethod = self.runner.model
+        episodes = self.episodes
+        text = encode_class_text(model.backbone, episodes.split, episodes.template)
         bank: FeatureBank = build_bank(
             model,
-            source.split,
-            source.plan.used_clips,
-            source.class_text,
-            source.source,
-            store=folder,
-            store_key=key,
-            progress=lambda done, total: report(f"{stage}encoding", done, total),
+            episodes.split,
+            episodes.plan.used_clips,
+            text,
+            episodes.source,
+            store=self.store,
+            progress=counter(f"{stage}encoding"),
         )
-        self.encode_seconds = bank.seconds
         self.scores = score_plan(
-            model,
-            bank,
-            source.plan,
-            source.class_text,
-            batch=source.batch,
-            store=source.store,
-            progress=lambda done, total: report(f"{stage}scoring", done, total),
+            model, bank, episodes.plan, text, batch=self.batch, progress=counter(f"{stage}scoring")
         )
-        self.evaluator.process([{"prediction": self.scores.prediction, "labels": source.plan.labels}])
-        return self.evaluator.evaluate(len(source.plan))
+        self.evaluator.process([{"prediction": self.scores.prediction, "labels": episodes.plan.labels}])
+        metrics: dict[str, float] = self.evaluator.evaluate(len(episodes.plan))
+        return metrics
 
 
 @LOOPS.register_module()
 class EpisodicValLoop(_EvaluationLoop):
-    """Accuracy on the val episodes, the same ones every time."""
+    """Accuracy on the val episodes, the same ones every time; arguments as in `_EvaluationLoop`."""
 
     def run(self) -> dict[str, float]:
+        """Evaluate."""
         runner = self.runner
         runner.call_hook("before_val")
         runner.call_hook("before_val_epoch")
-        began = perf_counter()
+        runner.call_hook("before_val_iter", batch_idx=0, data_batch=self.episodes.plan)
         metrics = self._evaluate("validation: ")
-        runner.training_seconds += perf_counter() - began
+        runner.call_hook("after_val_iter", batch_idx=0, data_batch=self.episodes.plan, outputs=[self.scores])
         runner.call_hook("after_val_epoch", metrics=metrics)
         runner.call_hook("after_val")
         return metrics
@@ -145,13 +186,18 @@ class EpisodicValLoop(_EvaluationLoop):
 
 @LOOPS.register_module()
 class EpisodicTestLoop(_EvaluationLoop):
-    """Scores of all test episodes."""
+    """Scores of all test episodes; arguments as in `_EvaluationLoop`."""
 
     def run(self) -> dict[str, float]:
+        """Evaluate, with the best checkpoint of the work folder if the method was trained."""
         runner = self.runner
+        if runner.model.traits.trainable:
+            prepare_method(runner.model, self.episodes.dataset, self.episodes.template)
         runner.call_hook("before_test")
         runner.call_hook("before_test_epoch")
+        runner.call_hook("before_test_iter", batch_idx=0, data_batch=self.episodes.plan)
         metrics = self._evaluate("")
+        runner.call_hook("after_test_iter", batch_idx=0, data_batch=self.episodes.plan, outputs=[self.scores])
         runner.call_hook("after_test_epoch", metrics=metrics)
         runner.call_hook("after_test")
         return metrics

@@ -1,103 +1,100 @@
-"""From a scored cell to its stored result."""
+"""The record and the cost of a cell that was run."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.device import environment, peak_memory
-from fsar_bench.engine.scoring import pair_outcomes
-from fsar_bench.results import store as results
+from fsar_bench.engine.scoring import PlanScores
+from fsar_bench.results.record import (
+    BackboneRecord,
+    Cost,
+    DataRecord,
+    EpisodesRecord,
+    FramesRecord,
+    MetricsRecord,
+    ParametersRecord,
+    Result,
+    Seconds,
+)
 
 if TYPE_CHECKING:
-    import torch
-
-    from fsar_bench.engine.run import Keys
-    from fsar_bench.engine.runner import EpisodicRunner
-    from fsar_bench.method import FewShotMethod
+    from fsar_bench.engine.run import CellRun
 
 
-def store_result(
-    cell: dict,
-    options: dict,
-    method: FewShotMethod,
-    runner: EpisodicRunner,
-    keys: Keys,
-    device: torch.device,
-    seconds: dict,
-    fitted: dict | None,
-) -> Path:
-    """Write the record, predictions and cost of a scored cell, and its plan; returns the folder of the result."""
-    test, loop = runner.test_loop.dataloader, runner.test_loop
-    split, plan, protocol = test.split, test.plan, cell["protocol"]
-    prediction = loop.scores.prediction
-    pair = pair_outcomes(loop.scores, plan, split.reverse)
-    packed = results.pack_predictions(prediction, pair)
-    backbone = method.backbone
-    class_names = "\n".join(protocol["template"].format(text) for text in split.texts)
-    result = results.Result(
-        config_hash=cell["hash"],
-        training_key=keys.training,
-        method=results.MethodRecord(
-            name=cell["name"],
-            title=cell["title"],
-            paper=cell["paper"],
-            config=cell["method"],
-            train=cell.get("train") if keys.training else None,
-            fitted=fitted,
-        ),
-        dataset=results.DatasetRecord(
-            name=cell["dataset"]["name"],
-            title=cell["dataset_title"],
-            synthetic=cell["synthetic"],
-            list_hash=split.list.digest,
-            fingerprint=split.fingerprint,
-            classes=len(split.list.classes),
-            clips=len(split.clips),
-            coverage=split.coverage,
-            controls=cell["controls"],
-        ),
-        protocol=results.ProtocolRecord(
-            name=cell["protocol_name"],
-            **{
-                k: protocol[k]
-                for k in ("split", "way", "shot", "query", "episodes", "seed", "frames", "sampling", "template")
-            },
-            group_disjoint=protocol.get("group_disjoint", False),
-            plan=plan.digest,
-            realised=plan.realised,
-            resize=backbone.resize,
-            crop=backbone.crop,
-            class_names=hashlib.sha256(class_names.encode()).hexdigest(),
-            selection_split="val" if keys.training or fitted else None,
-            reader=test.source.reader_version,
-        ),
-        backbone=results.BackboneRecord(
-            name=cell["backbone"]["name"],
-            model=backbone.name,
-            weights=keys.weights,
-            pretraining=backbone.pretraining,
-            activation=backbone.activation,
-            precision="float32",
-            mean=_rounded(backbone.mean),
-            std=_rounded(backbone.std),
-        ),
-        traits=results.TraitsRecord(**method.traits.as_dict()),
-        metrics=results.measure(prediction, plan.labels, pair),
-        parameters=results.ParametersRecord(**method.parameter_counts()),
-        predictions=hashlib.sha256(packed).hexdigest(),
+def make_result(run: CellRun, metrics: MetricsRecord, predictions: bytes) -> Result:
+    """Everything about a cell that repeats.
+
+    Args:
+        run: the cell after its stages.
+        metrics: of its predictions.
+        predictions: packed.
+    """
+    plan = run.source.plan
+    return Result(
+        config_hash=run.cell.hash,
+        training_key=run.keys.training,
+        cell=run.cell,
+        fitted=run.fitted,
+        data=_data(run),
+        episodes=_episodes(run),
+        frames=FramesRecord(reader=run.source.reader_version, resize=plan.resize, crop=plan.crop),
+        backbone=_backbone(run),
+        traits=run.method.traits,
+        metrics=metrics,
+        parameters=ParametersRecord(**run.method.parameter_counts()),
+        predictions=hashlib.sha256(predictions).hexdigest(),
     )
-    out = Path(options["out"])
-    cost = {
-        "seconds": {**seconds, "encode": loop.encode_seconds, "score": loop.scores.seconds},
-        "videos": len(plan.used_clips) * (1 if method.role_free else 2),
-        "peak_memory_mb": peak_memory(device),
-        "environment": environment(device),
-    }
-    plan.save(out / "plans" / results.plan_name(plan.realised))
-    return results.write(out / "results", result, packed, cost)
 
 
-def _rounded(constants) -> tuple[float, ...]:
+def make_cost(run: CellRun, bank: FeatureBank, scores: PlanScores) -> Cost:
+    """Times, memory and environment of a cell."""
+    train = run.trained.seconds if run.trained else None
+    return Cost(
+        seconds=Seconds(train=train, encode=bank.seconds, score=scores.seconds),
+        videos=len(run.test.plan.used_clips) * (1 if run.method.role_free else 2),
+        memory=peak_memory(run.device),
+        environment=environment(run.device),
+    )
+
+
+def _data(run: CellRun) -> DataRecord:
+    split = run.test.split
+    return DataRecord(
+        list_hash=split.list.digest,
+        fingerprint=split.fingerprint,
+        classes=len(split.list.classes),
+        clips=len(split.clips),
+        coverage=float(split.coverage),
+    )
+
+
+def _episodes(run: CellRun) -> EpisodesRecord:
+    prompts = "\n".join(run.test.template.format(text) for text in run.test.split.texts)
+    return EpisodesRecord(
+        plan=run.test.plan.digest,
+        realised=run.test.plan.realised,
+        class_names=hashlib.sha256(prompts.encode()).hexdigest(),
+        selection_split="val" if run.keys.training or run.fitted else None,
+    )
+
+
+def _backbone(run: CellRun) -> BackboneRecord:
+    backbone = run.method.backbone
+    return BackboneRecord(
+        model=backbone.name,
+        weights=run.keys.weights,
+        pretraining=backbone.pretraining,
+        activation=backbone.activation,
+        precision="float32",
+        mean=_rounded(backbone.mean),
+        std=_rounded(backbone.std),
+    )
+
+
+def _rounded(constants: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in constants.flatten().tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
+from fsar_bench.io import replacing
 from fsar_bench.method import FewShotMethod
 from fsar_bench.plan import EpisodePlan
 
@@ -27,7 +27,7 @@ class PlanScores:
     Attributes:
         total: float32 `[E, Q, N]`.
         parts: by name, float32 `[E, Q, N]`.
-        seconds: what scoring took; for parts taken up from a store, what it took then.
+        seconds: seconds of scoring; reused parts count their original time.
     """
 
     total: np.ndarray
@@ -54,8 +54,12 @@ def score_plan(
     """Score all episodes, `batch` at a time.
 
     Args:
+        method: with its weights as they are; it is set to eval mode.
+        bank: features of the clips that the plan uses.
+        plan: the episodes.
         class_text: text features of all classes of the split, `[classes, C]`.
-        store: folder that keeps parts of `PART` episodes, so that an interrupted scoring goes on; None keeps nothing.
+        batch: episodes scored at a time.
+        store: folder that keeps parts of `PART` episodes, so that an interrupted scoring can be resumed; None keeps nothing.
         progress: called with (episodes scored, episodes in all).
     """
     method.eval()
@@ -112,11 +116,8 @@ def _load(path: Path | None, episodes: int) -> dict[str, np.ndarray] | None:
 def _save(path: Path | None, part: dict[str, np.ndarray]) -> None:
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **part)
-    os.replace(temporary, path)
+    with replacing(path, sync=False, hint="work_dir=") as file:
+        np.savez(file, **part)  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
 
 
 def pair_outcomes(scores: PlanScores, plan: EpisodePlan, reverse: tuple[int, ...]) -> np.ndarray | None:

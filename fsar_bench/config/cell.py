@@ -1,0 +1,214 @@
+"""Cell: one method on one dataset under one protocol with one seed; the unit of work, of resumption and of scale-out.
+
+What changes a result is `identity` and is hashed; what people read is `label`; what this machine alone needs to know is
+`setup`, which is neither hashed nor recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, field_validator, model_serializer
+
+from fsar_bench.config.settings import NAME_PATTERN, Frozen, Name, Protocol, Text, Train
+from fsar_bench.io import canonical, digest
+
+ENGINE = 1  # raised when a change of the engine changes results
+
+
+class Traits(Frozen):
+    """What a method declares about itself; shown in the leaderboard.
+
+    Attributes:
+        uses_class_names: class texts reach the prediction.
+        trainable: it is trained on the train split.
+        transductive: the prediction of a query depends on the other queries.
+        order_sensitive: the order of frames can change a prediction.
+    """
+
+    uses_class_names: bool
+    trainable: bool
+    transductive: bool
+    order_sensitive: bool
+
+
+class DatasetSource(Frozen):
+    """Where a dataset's clips are listed.
+
+    Attributes:
+        name: of the dataset or variant.
+        annotation: "builtin:NAME", "prepared:NAME" or the path of an annotation.
+        groups: groups of classes that a variant keeps; None keeps all.
+    """
+
+    name: Name
+    annotation: str
+    groups: list[str] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `groups` where the config does not name them."""
+        data = handler(self)
+        return {k: v for k, v in data.items() if k != "groups" or "groups" in self.model_fields_set}
+
+
+class Identity(Frozen):
+    """Everything that changes a result.
+
+    Attributes:
+        engine: version of the engine, `ENGINE`.
+        name: of the method's config.
+        method: config of the method, with its registered type.
+        train: None for a method that is not trained.
+        custom_imports: modules that the method's config imports.
+        backbone: config of the backbone, with the name of its config; weights from a file are known by their file name here
+            and by their content in `inputs`.
+        reader: registered name of the reader.
+        inputs: SHA-256 of the files that the cell depends on: annotation, weights, custom modules, checkpoint.
+    """
+
+    unhashed_defaults = frozenset({"train"})
+
+    engine: int
+    name: Name
+    method: dict[str, Any]
+    train: Train | None = None
+    custom_imports: list[str]
+    dataset: DatasetSource
+    backbone: dict[str, Any]
+    protocol: Protocol
+    reader: Text
+    inputs: dict[str, str]
+
+    @field_validator("method", "backbone")
+    @classmethod
+    def _has_a_type(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(config.get("type"), str):
+            raise ValueError("a config needs a type")
+        plain: dict[str, Any] = json.loads(canonical(config))  # tuples become lists, as in a record
+        return plain
+
+    @field_validator("backbone")
+    @classmethod
+    def _has_a_name(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not re.match(NAME_PATTERN, str(config.get("name"))):
+            raise ValueError("a backbone needs a name of letters, digits, '_', '-', '.' and '@'")
+        return config
+
+    @property
+    def training_seed(self) -> int:
+        """Seed of initialisation, training episodes and dropout: the protocol's unless train.seed is set."""
+        return self.protocol.seed if self.train is None or self.train.seed is None else self.train.seed
+
+
+class Label(Frozen):
+    """What people read.
+
+    Attributes:
+        title: of the method.
+        paper: of the method.
+        changed: settings of the method, its training or its weights that the user set, by key.
+        dataset: title of the dataset.
+        synthetic: the dataset is synthetic, never ranked with real ones.
+        protocol: name of the protocol's config.
+        control: the dataset's config names the method as a control.
+    """
+
+    title: Text
+    paper: Text
+    changed: dict[str, Text] = Field({})
+    dataset: Text
+    synthetic: bool
+    protocol: Name
+    control: bool
+
+    @property
+    def row(self) -> str:
+        """Title of a row: the method, with its changed settings in brackets."""
+        changed = ", ".join(f"{key}={value}" for key, value in self.changed.items())
+        return f"{self.title} ({changed})" if changed else self.title
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run on this machine needs to know beside the cell; neither hashed nor recorded.
+
+    Attributes:
+        module_folder: folder on the import path while the modules of `custom_imports` load.
+        pretrained: path of the weights, where they are a file or folder.
+        checkpoint: path of a checkpoint that is evaluated instead of training.
+        whole_clips_up_to: clips of at most this many frames are cached whole for training.
+        overlaps: clips that the train split shares with val and test of other datasets, by dataset.
+        is_added: the dataset's config asks for this control, not the user: it is left out where it does not apply.
+    """
+
+    module_folder: str | None = None
+    pretrained: str | None = None
+    checkpoint: Path | None = None
+    whole_clips_up_to: int = 0
+    overlaps: dict[str, int] = field(default_factory=dict)
+    is_added: bool = False
+
+
+class Cell(Frozen):
+    """One unit of work: see the module's docstring."""
+
+    identity: Identity
+    label: Label
+    _setup: Setup = PrivateAttr(default=Setup())
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of `identity`."""
+        return digest(self.identity.model_dump(mode="json"))
+
+    @property
+    def setup(self) -> Setup:
+        """What this machine alone needs to know; empty for a cell that was read from a record."""
+        return self._setup
+
+    def with_setup(self, setup: Setup) -> Cell:
+        """The same cell, prepared for this machine."""
+        cell = self.model_copy()
+        cell._setup = setup
+        return cell
+
+    @property
+    def name(self) -> str:
+        """Name of the method's config."""
+        return self.identity.name
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules of the evaluation."""
+        return self.identity.protocol
+
+    @property
+    def folder(self) -> Path:
+        """Where its result is stored below `results/`."""
+        p = self.protocol
+        return Path(self.identity.dataset.name, f"{p.way}way_{p.shot}shot", f"{self.name}-{self.hash[:8]}")
+
+    @property
+    def work_folder(self) -> Path:
+        """Where its log and score parts are stored below the work folder."""
+        return Path(self.identity.dataset.name, f"{self.name}-{self.hash[:8]}")
+
+    def __eq__(self, other: object) -> bool:
+        """Cells are equal if identity and label are; on which machine they are to run does not matter."""
+        return isinstance(other, Cell) and (self.identity, self.label) == (other.identity, other.label)
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __str__(self) -> str:
+        p = self.protocol
+        seed = f" seed {p.seed}" if p.seed else ""
+        training_seed = self.identity.train and self.identity.train.seed
+        seed += f" training seed {training_seed}" if training_seed is not None else ""
+        return f"{self.label.row} on {self.identity.dataset.name}, {p.way}-way {p.shot}-shot{seed}"

@@ -1,0 +1,340 @@
+"""What a user can set, typed once: the protocol, the training, and how a command runs.
+
+Fields carry their default, bounds and description; parsing, checks, `fsar-bench run --help` and `fsar-bench list keys`
+are made from them.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from fsar_bench.errors import ConfigError, suggest
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
+TEXT_PATTERN = r"^[^<>\x00-\x1f\x7f]*$"  # one line without markup
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, le=10**15)]
+Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=300)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+LOG_BACKENDS = {  # MMEngine's visualizer backends, and the package that each needs
+    "tensorboard": ("TensorboardVisBackend", "tensorboard"),
+    "wandb": ("WandbVisBackend", "wandb"),
+    "mlflow": ("MLflowVisBackend", "mlflow"),
+    "clearml": ("ClearMLVisBackend", "clearml"),
+    "neptune": ("NeptuneVisBackend", "neptune"),
+    "dvclive": ("DVCLiveVisBackend", "dvclive"),
+    "aim": ("AimVisBackend", "aim"),
+}
+
+
+class Frozen(BaseModel):
+    """Base of typed values that are checked when they are made and cannot change afterwards.
+
+    Attributes:
+        unhashed_defaults: fields that are left out of the serialised form, and so of hashes, while they hold their default:
+            a setting added later then changes no earlier hash.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    unhashed_defaults: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = handler(self)
+        fields = type(self).model_fields
+        return {k: v for k, v in data.items() if k not in self.unhashed_defaults or v != fields[k].default}
+
+
+class Settings(Frozen):
+    """Typed values that users set by `key=value`.
+
+    Attributes:
+        prefix: what stands before a field's name in its key, such as "train.".
+    """
+
+    prefix: ClassVar[str] = ""
+
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str = "") -> Self:
+        """Check values; `where` opens the message of an error.
+
+        Raises:
+            ConfigError: names the first key that is unknown or has a wrong value, and what is expected.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ConfigError(where + explain_fault(error, cls.prefix, cls.model_fields)) from error
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Any:
+        """The value of a field from text; bounds are checked when the whole is made.
+
+        Raises:
+            ConfigError: the text does not read as the field's type.
+        """
+        field = cls.model_fields[name]
+        return value_from_text(
+            f"{cls.prefix}{name}", text, field.annotation, field.get_default(call_default_factory=True)
+        )
+
+
+class Protocol(Settings):
+    """The rules of one evaluation: what is held identical for every method that is compared."""
+
+    unhashed_defaults = frozenset({"group_disjoint"})
+
+    split: Name = Field("test", description="split that is tested")
+    way: int = Field(5, ge=2, le=255, description="classes per episode (N)")
+    shot: int = Field(1, ge=1, le=10**6, description="labelled clips per class (K)")
+    query: int = Field(1, ge=1, le=10**6, description="query clips per class")
+    episodes: Count = Field(10_000, description="number of episodes")
+    seed: Seed = Field(0, description="seed of the episode plan")
+    frames: Count = Field(8, description="frames per clip (T)")
+    sampling: Literal["midpoint"] = Field("midpoint", description="frames are the middles of T equal segments")
+    template: Text = Field("a photo of {}", description="prompt template; {} stands for the class text")
+    group_disjoint: bool = Field(
+        False, description="supports share no source recording with the queries of their class, in training too"
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _has_one_place(cls, template: str) -> str:
+        if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
+            raise ValueError(f"template={template!r} needs one {{}}, the place of the class text, and no other brace.")
+        return template
+
+
+class Train(Settings):
+    """How a method is trained, on episodes of the train split."""
+
+    prefix = "train."
+    unhashed_defaults = frozenset({"seed", "scheduler", "hooks"})
+
+    episodes: Count = Field(1000, description="training episodes")
+    way: Annotated[int, Field(ge=2, le=255)] | None = Field(
+        None, description="classes per training episode; none follows way="
+    )
+    shot: Count | None = Field(None, description="shots of a training episode; none follows shot=")
+    query_per_class: Count = Field(5, description="query clips per class of a training episode")
+    accumulate: Count = Field(16, description="episodes per optimiser step")
+    optimizer: dict[str, Any] = Field(
+        {"type": "AdamW", "lr": 1e-4, "weight_decay": 0.05}, description="optimiser, as MMEngine builds it"
+    )
+    clip_grad: Annotated[float, Field(gt=0)] | None = Field(
+        1.0, description="largest norm of a gradient; none for no limit"
+    )
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="share of the episodes in which the learning rate rises; a cosine follows"
+    )
+    scheduler: dict[str, Any] | list[dict[str, Any]] | None = Field(
+        None, description="MMEngine parameter schedulers in place of warm-up and cosine"
+    )
+    hooks: list[dict[str, Any]] = Field([], description="further MMEngine hooks of the training, by registered type")
+    val_episodes: Count = Field(1000, description="val episodes that choose the checkpoint")
+    val_interval: Count = Field(208, description="episodes between validations; a multiple of train.accumulate")
+    amp: Literal["auto", "off"] = Field("auto", description="mixed precision on a GPU (bfloat16), or off")
+    seed: Seed | None = Field(None, description="seed of the training alone; none follows seed=")
+
+    @model_validator(mode="after")
+    def _validates_between_updates(self) -> Self:
+        if self.val_interval % self.accumulate:
+            raise ValueError(
+                f"train.val_interval={self.val_interval} must be a multiple of train.accumulate={self.accumulate}: "
+                "checkpoints are written between optimiser steps."
+            )
+        return self
+
+    @field_validator("optimizer")
+    @classmethod
+    def _has_a_type(cls, optimizer: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(optimizer.get("type"), str):
+            raise ValueError("train.optimizer needs a type, such as AdamW.")
+        return optimizer
+
+    @field_validator("hooks")
+    @classmethod
+    def _hooks_have_types(cls, hooks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not all(isinstance(hook.get("type"), str) for hook in hooks):
+            raise ValueError('train.hooks needs a list of configs with a type, such as [{"type": "EMAHook"}].')
+        return hooks
+
+    def resolved(self, protocol: Protocol) -> Train:
+        """The same training with way and shot filled in; a seed that is the protocol's own is left out."""
+        seed = None if self.seed == protocol.seed else self.seed
+        way, shot = self.way or protocol.way, self.shot or protocol.shot
+        return self.model_copy(update={"way": way, "shot": shot, "seed": seed})
+
+
+class Choices(Settings):
+    """What is run: names of configs (or paths of custom ones), weights and readers."""
+
+    methods: str = Field("", description="methods; all, ablations/NAME, or ./my_method.py")
+    dataset: str = Field("synthact", description="dataset, or ./my_dataset.py")
+    protocol: str = Field("", description="protocol; none follows the dataset")
+    backbone: str = Field("", description="backbone; none follows the dataset")
+    pretrained: str = Field("", description="weights of the backbone: a file, folder, tag or hf-hub: id")
+    activation: Literal["quick_gelu", "gelu"] = Field(
+        "quick_gelu", description="activation of CLIP weights whose file does not tell it"
+    )
+    matcher: str = Field("", description="matcher in place of the method's own")
+    checkpoint: str = Field("", description="trained weights to evaluate instead of training")
+    reader: Text = Field("decord", description="how clips are decoded")
+
+
+class RunOptions(Settings):
+    """How a command runs: nothing here changes a result."""
+
+    device: Text = Field("auto", description="auto, cpu, cuda or cuda:N")
+    out: Annotated[Path, Strict(False)] = Field(Path("leaderboards"), description="folder of results and tables")
+    work_dir: Annotated[Path, Strict(False)] = Field(
+        Path("work_dirs"), description="folder of trainings, logs and score parts"
+    )
+    workers: int = Field(2, ge=0, le=1024, description="decode processes")
+    decode_timeout: float = Field(60.0, gt=0, description="seconds that one clip may take to decode")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between training checkpoints")
+    score_batch: Count = Field(250, description="episodes scored at a time")
+    overwrite: bool = Field(
+        False, description="evaluate finished cells again (to train again, delete their folder in work_dir)"
+    )
+    controls: bool = Field(True, description="run the dataset's control methods too")
+    log: list[str] = Field([], description=f"where training curves go too: {', '.join(LOG_BACKENDS)}")
+
+    @field_validator("log")
+    @classmethod
+    def _backends_exist(cls, log: list[str]) -> list[str]:
+        for name in log:
+            if name not in LOG_BACKENDS:
+                raise ValueError(f"log={name} is unknown.{suggest(name, LOG_BACKENDS)}")
+        return log
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Any:
+        """The value of an option from text; `log` takes several names with commas."""
+        if name == "log":
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return super().parse(name, text)
+
+
+def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
+    """Turn text into a value of a type.
+
+    Args:
+        key: for the error.
+        text: what the user typed.
+        annotation: the field's type; for `T | None`, the text "none" is None.
+        default: for the error.
+
+    Raises:
+        ConfigError: the text does not read as that type.
+    """
+    kinds = _kinds(annotation)
+    word = text.strip()
+    if type(None) in kinds and word.lower() in ("none", "null"):
+        return None
+    if bool in kinds:
+        if word.lower() in ("true", "false"):
+            return word.lower() == "true"
+        raise ConfigError(f"{key}={text!r} must be true or false.")
+    if int in kinds or float in kinds:
+        return _number(key, text, int if int in kinds else float, default)
+    if dict in kinds or list in kinds:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{key}={text!r} must be JSON ({error}).") from None
+    return Path(text).expanduser() if Path in kinds else text
+
+
+def _number(key: str, text: str, kind: type, default: Any) -> int | float:
+    """A finite number; whole numbers may be written as 1e4."""
+    noun = "a whole number" if kind is int else "a number"
+    try:
+        value = float(text)
+        if value != value or value in (float("inf"), float("-inf")) or (kind is int and value != int(value)):
+            raise ValueError
+    except ValueError:
+        hint = " or none" if default is None else f" (default {default})"
+        raise ConfigError(f"{key}={text!r} must be {noun}{hint}.") from None
+    if kind is int:
+        return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+    return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types of an annotation, with unions, `Annotated` and generics taken apart."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {origin or annotation}
+
+
+def type_name(annotation: Any) -> str:
+    """A type as users read it, such as "whole number or none"."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_name(get_args(annotation)[0])
+    if origin is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(type_name, get_args(annotation))))
+    names = {
+        bool: "true or false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        Path: "folder",
+        dict: "JSON",
+        list: "JSON list",
+    }
+    return "none" if annotation is type(None) else names.get(origin or annotation, "text")
+
+
+def explain_fault(error: ValidationError, prefix: str, known: Any) -> str:
+    """The first fault of some settings as one line for users."""
+    fault = error.errors()[0]
+    path = [
+        str(part) for part in fault["loc"] if not str(part).startswith(("function-", "constrained-", "dict[", "list["))
+    ]
+    key, value, kind, context = prefix + ".".join(path), fault.get("input"), fault["type"], fault.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "extra_forbidden":
+        return f"Unknown key {key!r}.{suggest(key, [prefix + name for name in known])}"
+    if kind == "literal_error":
+        choices = context["expected"].replace("'", "").replace(" or ", ", ")
+        return f"{key}={value!r} is unknown. Choose from: {choices}."
+    if kind == "missing":
+        return f"{key}= is missing."
+    texts = {
+        "greater_than_equal": "is too small: at least {ge} is needed.",
+        "greater_than": "must be above {gt}.",
+        "less_than_equal": "is too large: at most {le} is allowed.",
+        "less_than": "must be below {lt}.",
+        "int_type": "must be a whole number.",
+        "float_type": "must be a number.",
+        "finite_number": "must be a finite number.",
+        "bool_type": "must be true or false.",
+        "string_type": "must be text.",
+        "string_pattern_mismatch": "must be one line without < and >.",
+        "string_too_long": "is too long: at most {max_length} characters.",
+    }
+    return f"{key}={value!r} {texts[kind].format(**context)}" if kind in texts else f"{key}={value!r}: {fault['msg']}."

@@ -1,0 +1,61 @@
+"""Progress: what a stage reports while it works, and who listens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+VALIDATED = "validated"  # the stage whose events say how good a validation was
+
+
+@dataclass(frozen=True)
+class Event:
+    """How far a stage is.
+
+    Attributes:
+        stage: its name, such as "training".
+        done: units that are done.
+        total: units in all.
+        note: what else is worth saying, such as the loss.
+    """
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+
+Listener = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """The listener that ignores events."""
+
+
+_listener: ContextVar[Listener] = ContextVar("listener", default=silent)
+
+
+def report(stage: str, done: int, total: int, note: str = "") -> None:
+    """Tell the current listener how far a stage is."""
+    _listener.get()(Event(stage, done, total, note))
+
+
+def counter(stage: str) -> Callable[[int, int], None]:
+    """A function of (done, total) that reports a stage."""
+
+    def count(done: int, total: int) -> None:
+        report(stage, done, total)
+
+    return count
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Send the reports of this context to a listener."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)

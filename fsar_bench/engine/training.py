@@ -1,0 +1,223 @@
+"""Training: the MMEngine config of a cell's training, and the training itself, or its reuse."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from mmengine.config import Config
+
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.settings import LOG_BACKENDS, RunOptions, Train
+from fsar_bench.data.decode import ReadPlan
+from fsar_bench.engine.bank import BankStore
+from fsar_bench.engine.components import component_configs, without_score_arguments
+from fsar_bench.engine.hooks import BEST
+from fsar_bench.engine.runner import EpisodicRunner
+from fsar_bench.errors import ConfigError
+from fsar_bench.io import file_digest, to_json, write_atomically
+from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, find
+
+FINISHED, CONFIG = "finished.json", "config.py"
+HEADER = '''"""The training of {cell}, as MMEngine reads it:
+
+from mmengine.config import Config
+from fsar_bench.engine.runner import EpisodicRunner
+
+runner = EpisodicRunner.from_cfg(Config.fromfile("config.py"))
+runner.train()  # resumes if work_dir holds a last.pt
+runner.test()  # with the best.safetensors of work_dir
+"""
+
+'''
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        checkpoint: the best one.
+        sha: its SHA-256.
+        seconds: what the training took.
+    """
+
+    checkpoint: Path
+    sha: str
+    seconds: float
+
+
+def train_or_reuse(
+    cell: Cell, options: RunOptions, plan: ReadPlan, folder: Path, store: BankStore | None, device: torch.device
+) -> Trained:
+    """Train to the end, resuming if there is a checkpoint, or reuse a finished training.
+
+    Args:
+        cell: of a trainable method.
+        options: of the run.
+        plan: how clips are read.
+        folder: of the training; cells that share the training share it.
+        store: keeps the encoded val clips; None encodes them again.
+        device: where to train.
+    """
+    finished, best = folder / FINISHED, folder / BEST
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not finished.exists():
+            config = training_config(cell, options, plan, folder, store, device)
+            text = HEADER.format(cell=str(cell).replace("\\", "/")) + Config(config).pretty_text
+            write_atomically(folder / CONFIG, text.encode())
+            runner = EpisodicRunner.from_cfg(Config.fromfile(str(folder / CONFIG)))
+            runner.train()
+            write_atomically(finished, to_json({"train": runner.train_loop.seconds}))
+        seconds = json.loads(finished.read_text())["train"]
+    return Trained(best, file_digest(best), seconds)
+
+
+def training_config(
+    cell: Cell, options: RunOptions, plan: ReadPlan, folder: Path, store: BankStore | None, device: torch.device
+) -> dict[str, Any]:
+    """The config of a training; arguments as in `train_or_reuse`.
+
+    Raises:
+        ConfigError: an optimiser, scheduler, hook or log backend that is not registered or not installed.
+    """
+    identity = cell.identity
+    train, protocol = identity.train, identity.protocol
+    assert train is not None, "only trainable cells are trained"
+    method, backbone = component_configs(cell)
+    common = {
+        "dataset": identity.dataset.model_dump(),
+        "frames": _frames(plan, options),
+        "template": protocol.template,
+        "group_disjoint": protocol.group_disjoint,
+    }
+    drawn = {"way": train.way, "shot": train.shot}
+    return {
+        "runner_type": "EpisodicRunner",
+        "default_scope": SCOPE,
+        "custom_imports": {"imports": ["fsar_bench.engine.runner"]},
+        "device": str(device),
+        "work_dir": str(folder),
+        "experiment_name": folder.name,
+        "randomness": {"seed": identity.training_seed % 2**32},
+        "model": {**without_score_arguments(method), "backbone": backbone},
+        "train_dataloader": _loader(
+            type="TrainEpisodes", **common, **drawn, query=train.query_per_class, episodes=train.episodes,
+            seed=identity.training_seed,
+        ),
+        "train_cfg": {"type": "EpisodicTrainLoop", "max_iters": train.episodes, "val_interval": train.val_interval},
+        "optim_wrapper": _optimizer(train, device),
+        "param_scheduler": _schedule(train),
+        "val_dataloader": _loader(
+            type="EvaluationEpisodes", split="val", **common, **drawn, query=1, episodes=train.val_episodes,
+            seed=protocol.seed,
+        ),
+        "val_cfg": {"type": "EpisodicValLoop", "batch": options.score_batch, "store": _store(store)},
+        "val_evaluator": {"type": "QueryAccuracy"},
+        "test_dataloader": _loader(
+            type="EvaluationEpisodes", split=protocol.split, **common, way=protocol.way, shot=protocol.shot,
+            query=protocol.query, episodes=protocol.episodes, seed=protocol.seed,
+        ),
+        "test_cfg": {"type": "EpisodicTestLoop", "batch": options.score_batch},
+        "test_evaluator": {"type": "QueryAccuracy"},
+        "default_hooks": {
+            "logger": {"type": "LoggerHook", "interval": max(1, min(50, train.episodes // 100)), "log_metric_by_epoch": False},
+            "sampler_seed": None,
+            "checkpoint": {"type": "EpisodicCheckpointHook", "seconds": options.checkpoint_seconds},
+        },
+        "custom_hooks": _hooks(train, identity.training_seed),
+        "log_processor": {"by_epoch": False},
+        "visualizer": {"type": "Visualizer", "vis_backends": _log_backends(options.log, cell)},
+        "env_cfg": {"mp_cfg": {"mp_start_method": "spawn"}, "dist_cfg": {"backend": "nccl"}},
+    }  # fmt: skip
+
+
+def _frames(plan: ReadPlan, options: RunOptions) -> dict[str, Any]:
+    return {
+        "reader": plan.reader,
+        "resize": plan.resize,
+        "crop": plan.crop,
+        "frames": plan.frames,
+        "whole_up_to": plan.whole_up_to,
+        "modules": list(plan.modules),
+        "folder": plan.folder,
+        "workers": options.workers,
+        "seconds": options.decode_timeout,
+    }
+
+
+def _loader(**dataset: Any) -> dict[str, Any]:
+    """A dataloader without batches: episodes are taken from its dataset by number."""
+    return {
+        "dataset": dataset,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+        "batch_size": None,
+        "num_workers": 0,
+        "collate_fn": {"type": "single_episode"},
+    }
+
+
+def _store(store: BankStore | None) -> dict[str, str] | None:
+    return None if store is None else {"folder": str(store.folder), "key": store.key}
+
+
+def _optimizer(train: Train, device: torch.device) -> dict[str, Any]:
+    find(OPTIMIZERS, train.optimizer["type"])
+    mixed = device.type == "cuda" and train.amp == "auto"
+    wrapper = {"type": "AmpOptimWrapper", "dtype": "bfloat16"} if mixed else {"type": "OptimWrapper"}
+    return {
+        **wrapper,
+        "optimizer": copy.deepcopy(train.optimizer),
+        "accumulative_counts": train.accumulate,
+        "clip_grad": {"max_norm": train.clip_grad} if train.clip_grad else None,
+    }
+
+
+def _schedule(train: Train) -> list[dict[str, Any]]:
+    """The schedulers that the config names, or a linear warm-up and a cosine to 0."""
+    if train.scheduler is not None:
+        given = train.scheduler if isinstance(train.scheduler, list) else [train.scheduler]
+        for scheduler in given:
+            find(PARAM_SCHEDULERS, scheduler.get("type"))
+        return [{"by_epoch": False, **copy.deepcopy(scheduler)} for scheduler in given]
+    steps, warm = train.episodes, max(1, round(train.warmup * train.episodes))
+    return [
+        {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": warm},
+        {"type": "CosineAnnealingLR", "T_max": max(1, steps - warm), "by_epoch": False, "begin": warm, "end": steps},
+    ]
+
+
+def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:
+    for hook in train.hooks:
+        find(HOOKS, hook["type"])
+    ours: list[dict[str, Any]] = [
+        {"type": "SeedEachStep", "seed": seed},
+        {"type": "KeepTestSplitClosed"},
+        {"type": "TrainingCurves"},
+        {"type": "ReportProgress"},
+    ]
+    return [*ours, *copy.deepcopy(train.hooks)]
+
+
+def _log_backends(names: Iterable[str], cell: Cell) -> list[dict[str, Any]]:
+    """MMEngine's visualizer backends; the local one always takes part.
+
+    Raises:
+        ConfigError: the package of a backend is not installed.
+    """
+    backends: list[dict[str, Any]] = [{"type": "LocalVisBackend"}]
+    for name in names:
+        kind, package = LOG_BACKENDS[name]
+        if find_spec(package) is None:
+            raise ConfigError(f"log={name} needs the package {package}: pip install {package}")
+        settings = {"init_kwargs": {"project": SCOPE, "name": str(cell)}} if name == "wandb" else {}
+        backends.append({"type": kind, **settings})
+    return backends

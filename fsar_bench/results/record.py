@@ -1,0 +1,209 @@
+"""The record of a result: everything about a cell that repeats, and what it cost. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fsar_bench.config.cell import Cell, Traits
+from fsar_bench.config.settings import Frozen, Protocol, Text
+
+SCHEMA: Literal[2] = 2
+Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Amount = Annotated[int, Field(ge=0, le=10**15)]
+Spent = Annotated[float, Field(ge=0, le=10**15)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class DataRecord(Frozen):
+    """The clips.
+
+    Attributes:
+        list_hash: SHA-256 of the canonical list of the split.
+        fingerprint: SHA-256 over the ids and contents of the clips on that machine.
+        classes: number of classes.
+        clips: number of clips of the full list.
+        coverage: share of the list that was on that machine.
+    """
+
+    list_hash: Sha
+    fingerprint: Sha
+    classes: Annotated[int, Field(ge=2, le=10**5)]
+    clips: Annotated[int, Field(ge=2, le=10**8)]
+    coverage: Annotated[float, Field(ge=0, le=1)]
+
+
+class EpisodesRecord(Frozen):
+    """The episodes.
+
+    Attributes:
+        plan: hash of the plan as drawn from the full list.
+        realised: hash of the plan with missing clips replaced.
+        class_names: SHA-256 of the prompts of all classes.
+        selection_split: split on which a checkpoint or weights were chosen; None where nothing was.
+    """
+
+    plan: Sha
+    realised: Sha
+    class_names: Sha
+    selection_split: Text | None
+
+
+class FramesRecord(Frozen):
+    """How clips were read: name and version of the reader, short side and centre crop in pixels."""
+
+    reader: Text
+    resize: Amount
+    crop: Amount
+
+
+class BackboneRecord(Frozen):
+    """The encoder.
+
+    Attributes:
+        model: architecture.
+        weights: fingerprint of the pretrained weights.
+        pretraining: what they were trained on.
+        activation: of the model.
+        precision: of the evaluation.
+        mean: RGB mean of the normalisation, of values in 0..1.
+        std: RGB standard deviation.
+    """
+
+    model: Text
+    weights: Sha
+    pretraining: Text
+    activation: Text
+    precision: Text
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class MetricsRecord(Frozen):
+    """Accuracies in percent. `interval95` is the half-width over episodes."""
+
+    accuracy: Percent
+    interval95: Annotated[float, Field(ge=0)] | None
+    pair_accuracy: Percent | None
+    pair_queries: Amount | None
+
+
+class ParametersRecord(Frozen):
+    """Numbers of parameters."""
+
+    trainable: Amount
+    total: Amount
+
+
+class Result(Frozen):
+    """One cell and what was measured: everything that repeats.
+
+    Attributes:
+        config_hash: hash of the cell.
+        training_key: hash of what changes the checkpoint; None where nothing was trained.
+        fitted: what the method chose on val; None where it chooses nothing.
+        submitted: the predictions were handed in by another code base and not computed here.
+        predictions: SHA-256 of the predictions file.
+    """
+
+    unhashed_defaults = frozenset({"submitted"})
+
+    schema_version: Literal[2] = SCHEMA
+    config_hash: Sha
+    training_key: Sha | None
+    cell: Cell
+    fitted: dict[str, float | Text] | None = None
+    submitted: bool = False
+    data: DataRecord
+    episodes: EpisodesRecord
+    frames: FramesRecord
+    backbone: BackboneRecord
+    traits: Traits
+    metrics: MetricsRecord
+    parameters: ParametersRecord
+    predictions: Sha
+
+    @model_validator(mode="after")
+    def _is_of_its_cell(self) -> Self:
+        if self.cell.hash != self.config_hash:
+            raise ValueError(f"its cell has the hash {self.cell.hash[:8]}, not {self.config_hash[:8]}")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where it is stored below `results/`."""
+        return self.cell.folder
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules of the evaluation."""
+        return self.cell.protocol
+
+    @property
+    def name(self) -> str:
+        """Name of the method's config."""
+        return self.cell.name
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.cell.identity.dataset.name
+
+    @property
+    def backbone_name(self) -> str:
+        """Name of the backbone's config."""
+        return str(self.cell.identity.backbone["name"])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """True label of each query of an episode, int64 `[Q]`."""
+        return np.repeat(np.arange(self.protocol.way), self.protocol.query)
+
+
+class Seconds(Frozen):
+    """Seconds of each stage; None where there was none."""
+
+    train: Spent | None = None
+    encode: Spent | None = None
+    score: Spent | None = None
+
+
+class PeakMemory(Frozen):
+    """Peak memory of the cell's process in MB (10^6 bytes): on the host, and on the GPU where there was one."""
+
+    host: Spent
+    device: Spent | None = None
+
+
+class Environment(Frozen):
+    """What a cost was measured on."""
+
+    device: Text
+    threads: Amount
+    machine: Text
+    python: Text
+    packages: dict[str, Text | None]
+
+
+class Cost(Frozen):
+    """What cannot repeat: times, memory and the environment."""
+
+    seconds: Seconds = Seconds()
+    videos: Amount | None = None
+    memory: PeakMemory | None = None
+    environment: Environment | None = None
+
+    @property
+    def memory_mb(self) -> float | None:
+        """Peak memory where the method ran: of the GPU if there was one, else of the host."""
+        if self.memory is None:
+            return None
+        return self.memory.host if self.memory.device is None else self.memory.device
+
+
+def plan_name(realised: str) -> str:
+    """File name of a plan by its realised hash."""
+    return f"{realised[:16]}.npz"
