@@ -7,7 +7,7 @@ P patch tokens, D visual width, C joint image-text embedding width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from fsar_bench.backbones.backbone import Backbone
+from fsar_bench.config.cell import Traits
 from fsar_bench.errors import ConfigError, TrainingError
 
 
@@ -60,26 +61,6 @@ class VideoFeatures:
     @staticmethod
     def cat(parts: list[VideoFeatures]) -> VideoFeatures:
         return VideoFeatures(**{name: torch.cat([p._tensors[name] for p in parts]) for name, _ in parts[0].items()})
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What a method declares about itself; shown in the leaderboard.
-
-    Attributes:
-        uses_class_names: class texts reach the prediction.
-        trainable: it is trained on the train split.
-        transductive: the prediction of a query depends on the other queries.
-        order_sensitive: the order of frames can change a prediction.
-    """
-
-    uses_class_names: bool
-    trainable: bool
-    transductive: bool
-    order_sensitive: bool
-
-    def as_dict(self) -> dict:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -22,28 +23,43 @@ SCOPE = "fsar_bench"
 ENTRY_POINT_GROUP = "fsar_bench.methods"
 
 
-def _build_component(config: dict[str, Any], registry: Registry, **defaults: Any) -> Any:
-    """How MMEngine builds a method or backbone from a config.
+class ComponentRegistry(Registry):
+    """A registry whose classes MMEngine builds from nested configs.
 
-    Beside the arguments of its class, a config may have `init_seed` (a seed and what for: the global generator is seeded so
-    before anything is initialised) and `imports` (modules to import first, and their folder).
+    Beside the arguments of its class, a config may have `init_seed` (a seed, and what it is for: the global generator is
+    seeded before anything is initialised), `imports` (modules to import first, and their folder) and a `backbone` that is a
+    config itself.
     """
-    config = {**defaults, **config}
-    imports, init_seed = config.pop("imports", None), config.pop("init_seed", None)
+
+    def get(self, key: str) -> Any:
+        """What builds the class of a registered name; called by MMEngine.
+
+        Raises:
+            ConfigError: the name is not registered.
+        """
+        return partial(_build_component, self, key)
+
+
+def _build_component(
+    registry: Registry,
+    kind: str,
+    *,
+    init_seed: dict[str, Any] | None = None,
+    imports: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Any:
     if imports:
         import_components(imports["modules"], imports["folder"])
-    if isinstance(config.get("backbone"), dict):
-        config["backbone"] = _build_component(config["backbone"], BACKBONES)
+    if isinstance(arguments.get("backbone"), dict):
+        arguments["backbone"] = BACKBONES.build(arguments["backbone"])
     if init_seed:
         seed_torch(init_seed["seed"], init_seed["purpose"])
-    return build(registry, config)
+    return build(registry, {**arguments, "type": kind})
 
 
-METHODS = Registry(
-    "method", build_func=_build_component, parent=roots.MODELS, scope=SCOPE, locations=["fsar_bench.methods"]
-)
+METHODS = ComponentRegistry("method", parent=roots.MODELS, scope=SCOPE, locations=["fsar_bench.methods"])
+BACKBONES = ComponentRegistry("backbone", scope=SCOPE, locations=["fsar_bench.backbones"])
 MATCHERS = Registry("matcher", scope=SCOPE, locations=["fsar_bench.matching"])
-BACKBONES = Registry("backbone", build_func=_build_component, scope=SCOPE, locations=["fsar_bench.backbones"])
 READERS = Registry("reader", scope=SCOPE, locations=["fsar_bench.data.readers"])
 RUNNERS = Registry("runner", parent=roots.RUNNERS, scope=SCOPE, locations=["fsar_bench.engine.runner"])
 LOOPS = Registry("loop", parent=roots.LOOPS, scope=SCOPE, locations=["fsar_bench.engine.loops"])

@@ -73,7 +73,7 @@ class CLIPFSAR(FewShotMethod):
         self.modulation = ModulationBlock(backbone.embedding_width, ffn_width=ffn_width, dropout=dropout)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.train_text: Tensor | None = None
-        self.traits = Traits(True, True, False, mode != "text" and self.matcher.order_sensitive)
+        self.traits = Traits(uses_class_names=True, trainable=True, transductive=False, order_sensitive=mode != "text" and self.matcher.order_sensitive)
 
     @classmethod
     def from_official(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ class HyRSM(FewShotMethod):
         self.within, self.across = PreNormAttention(C, heads=heads), TaskAttention(C, heads=heads)
         self.merge = nn.Linear(2 * C, C)  # of a frame and of its video's place in the task
         self.classifier: nn.Linear | None = None
-        self.traits = Traits(False, True, False, order_sensitive=True)
+        self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def prepare(self, class_text: Tensor) -> None:
         """Make the classifier of the training classes."""

@@ -125,7 +125,7 @@ class MoLo(FewShotMethod):
         self.decoder = decoder(small, backbone.map_stride)
         self.scale, self.motion_scale = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
         self.classifier: nn.Linear | None = None
-        self.traits = Traits(False, True, False, order_sensitive=True)
+        self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def prepare(self, class_text: Tensor) -> None:
         """Make the classifier of the training classes."""

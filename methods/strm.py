@@ -155,7 +155,7 @@ class STRM(FewShotMethod):
         self.matcher, self.second_weight = build_matcher(matcher, D), second_weight
         self.patches, self.frames = PatchEnrichment(D), FrameEnrichment(D, frames)
         self.projection = TupleProjection(D, trained=second_head == "trained")
-        self.traits = Traits(False, True, False, order_sensitive=True)
+        self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
         """Give `patch` `[V, T, D]`, patch-enriched frames, and `frame` `[V, T, D]`, enriched over time as well."""

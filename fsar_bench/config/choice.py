@@ -63,7 +63,7 @@ class CellChoice:
         Raises:
             ConfigError: a key that does not apply, or a value of the wrong type.
         """
-        protocol_name, protocol = self._protocol()
+        protocol_name, protocol = protocol_of(self.dataset, self.chosen)
         method = self._method(protocol)
         backbone_name, backbone = self._backbone()
         train = self._train(protocol)
@@ -119,13 +119,6 @@ class CellChoice:
     def _of_dataset(self, part: str) -> dict[str, Any]:
         """What the dataset's config changes of this method."""
         return self.dataset.methods.get(self.method.name, {}).get(part, {})
-
-    def _protocol(self) -> tuple[str, Protocol]:
-        file = load("protocols", self.chosen.get("protocol", self.dataset.protocol))
-        values = file.checked(ProtocolConfig).protocol
-        Protocol.of(values, where=f"The protocol {file.name}: ")
-        typed = {key: Protocol.parse(key, self.chosen[key]) for key in PROTOCOL_KEYS if key in self.chosen}
-        return file.name, Protocol.of({**values, **typed})
 
     def _method(self, protocol: Protocol) -> dict[str, Any]:
         name = self.method.name
@@ -200,6 +193,19 @@ class CellChoice:
         if not path.is_file():
             raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
         return path.resolve()
+
+
+def protocol_of(dataset: DatasetConfig, chosen: dict[str, str]) -> tuple[str, Protocol]:
+    """Name and rules of the protocol that the settings choose for a dataset.
+
+    Raises:
+        ConfigError: an unknown protocol, or a value of the wrong type.
+    """
+    file = load("protocols", chosen.get("protocol", dataset.protocol))
+    values = file.checked(ProtocolConfig).protocol
+    Protocol.of(values, where=f"The protocol {file.name}: ")
+    typed = {key: Protocol.parse(key, chosen[key]) for key in PROTOCOL_KEYS if key in chosen}
+    return file.name, Protocol.of({**values, **typed})
 
 
 def _weights_path(backbone: dict[str, Any]) -> str | None:

@@ -44,7 +44,7 @@ def resolve(settings: list[str] | Mapping[str, Any]) -> Run:
         raise ConfigError(f"Which methods? Say methods=NAME,NAME.{suggest('', names('methods'))}")
     cells: list[Cell] = []
     for dataset_name in several("dataset", given.get("dataset", "synthact")):
-        dataset = _dataset(dataset_name)
+        dataset = dataset_config(dataset_name)
         asked = [row for name in several("methods", given["methods"]) for row in _rows(name)]
         by_name = {method for method, _ in asked}
         if options.controls:
@@ -102,7 +102,12 @@ def _with_row(given: Given, row_settings: dict[str, str], method: str) -> Given:
     return {**given, **row_settings}
 
 
-def _dataset(name: str) -> DatasetConfig:
+def dataset_config(name: str) -> DatasetConfig:
+    """The config of a dataset by name or path.
+
+    Raises:
+        ConfigError: unknown name, or a field that is missing or of the wrong type.
+    """
     file = load("datasets", name)
     for key in ("dataset", "backbone"):
         if key not in file.values:

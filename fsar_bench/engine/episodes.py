@@ -15,27 +15,11 @@ from fsar_bench.backbones.backbone import Backbone
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.decode import ReadPlan, Request
 from fsar_bench.data.frames import FrameSource, frame_source
-from fsar_bench.data.importing.audit import recordings
+from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.engine.bank import frames_to_tensor
-from fsar_bench.errors import ProtocolError
 from fsar_bench.method import EpisodeBatch, FewShotMethod
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.registry import DATASETS, FUNCTIONS
-
-
-def known_recordings(dataset: Dataset, split: Split) -> np.ndarray:
-    """Number of the source recording of each clip, int64 `[clips]`.
-
-    Raises:
-        ProtocolError: the names of the clips do not tell it.
-    """
-    recording = recordings(dataset.name, split)
-    if recording is None:
-        raise ProtocolError(
-            f"The names of the clips of {dataset.name} do not tell their source recording, so group_disjoint=true cannot hold "
-            "there."
-        )
-    return recording
 
 
 def encode_class_text(backbone: Backbone, split: Split, template: str) -> Tensor:
@@ -134,7 +118,7 @@ class _Episodes(TorchDataset):
         return self._drawing["episodes"]
 
     def _draw(self, split: Split, purpose: str) -> EpisodePlan:
-        recording = known_recordings(self.dataset, split) if self.group_disjoint else None
+        recording = known_recordings(self.dataset.name, split) if self.group_disjoint else None
         return EpisodePlan.sample(
             split.list, purpose=purpose, missing=split.missing, recording=recording, **self._drawing
         )

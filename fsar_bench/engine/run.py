@@ -26,7 +26,7 @@ from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
 from fsar_bench.engine.keys import Keys, make_keys
-from fsar_bench.engine.progress import Event, Listener, counter, listening, report, silent
+from fsar_bench.progress.events import Event, Listener, counter, listening, report, silent
 from fsar_bench.engine.record import make_cost, make_result
 from fsar_bench.engine.scoring import PlanScores, pair_outcomes, score_plan
 from fsar_bench.engine.training import FINISHED, Trained, train_or_reuse

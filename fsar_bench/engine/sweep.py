@@ -11,7 +11,7 @@ from typing import Literal
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.progress import Listener, silent
+from fsar_bench.progress.events import Listener, silent
 from fsar_bench.errors import FsarBenchError, NotApplicableError, ResultError
 from fsar_bench.results.store import RECORD, Stored, read
 

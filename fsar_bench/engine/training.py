@@ -161,7 +161,7 @@ def _loader(**dataset: Any) -> dict[str, Any]:
         "sampler": {"type": "DefaultSampler", "shuffle": False},
         "batch_size": None,
         "num_workers": 0,
-        "collate_fn": {"type": "single_episode"},
+        "collate_fn": {"type": f"{SCOPE}.single_episode"},
     }
 
 

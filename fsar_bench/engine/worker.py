@@ -14,7 +14,7 @@ from pathlib import Path
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.progress import Event, Listener, silent
+from fsar_bench.progress.events import Event, Listener, silent
 from fsar_bench.errors import CellCrashedError, FsarBenchError, ResultError
 from fsar_bench.results.store import Stored, read
 

@@ -1,0 +1,165 @@
+"""The Python API: the verbs of the command line as functions. Re-exported by `fsar_bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.resolve import Run, resolve
+from fsar_bench.errors import FsarBenchError, ResultError
+from fsar_bench.leaderboard.collection import Results
+from fsar_bench.leaderboard.files import read_boards, write_tables
+from fsar_bench.progress.events import Listener, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fsar_bench.engine.sweep import Outcome
+    from fsar_bench.engine.submission import Episodes
+    from fsar_bench.method import FewShotMethod
+    from fsar_bench.results.store import Stored
+    from fsar_bench.testing import Outcomes
+
+
+def run(
+    methods: str | Path | Sequence[str | Path], *, isolate: bool = False, progress: bool = True, **settings: Any
+) -> Results:
+    """Train and evaluate methods, as `fsar-bench run` does, and write the tables.
+
+    Args:
+        methods: names, or paths of configs; several in a list.
+        isolate: run each cell in a process of its own, as the command line does. Otherwise cells run in this process.
+        progress: show a progress bar.
+        **settings: the keys of the command line, with lists instead of commas: `shot=[1, 5]`, `device="cpu"`;
+            `method={"alpha": [0, 0.3]}` and `train={"episodes": 500}` stand for `method.alpha=` and `train.episodes=`.
+
+    Returns:
+        The results of these cells, those that were finished before included.
+
+    Raises:
+        ConfigError: a name or key that does not exist, or a value of the wrong type; nothing was run then.
+        FsarBenchError: a cell failed; the others were run and stored.
+
+    Example:
+        >>> import fsar_bench
+        >>> results = fsar_bench.run(["zero_shot", "otam_frozen"], dataset="synthact", shot=[1, 5], episodes=500)
+        >>> results.to_frame()[["title", "shot", "accuracy"]]
+    """
+    names = [methods] if isinstance(methods, (str, Path)) else list(methods)
+    work = resolve({**settings, "methods": [str(name) for name in names]})
+    outcomes = _sweep(work, isolate=isolate, progress=progress)
+    write_tables(work.options.out, read_boards(work.options.out))
+    failed = [outcome for outcome in outcomes if outcome.error and outcome.state == "failed"]
+    if failed:
+        first = failed[0]
+        rest = f" ({len(failed)} of {len(outcomes)} cells failed; the others are stored.)" if len(outcomes) > 1 else ""
+        assert first.error is not None
+        raise type(first.error)(f"{first.cell}: {first.error}{rest}") from first.error
+    return Results([outcome.stored for outcome in outcomes if outcome.stored], work.options.out)
+
+
+def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
+    from rich.console import Console
+
+    from fsar_bench.engine.sweep import sweep
+    from fsar_bench.progress.screen import Screen
+
+    if isolate:
+        from fsar_bench.engine.worker import run_isolated as run_cell
+    else:
+        from fsar_bench.engine.run import run_cell
+    if not progress:
+        return list(sweep(work.cells, work.options, run_cell))
+    outcomes = []
+    with Screen(Console(), len(work.cells)) as screen:
+
+        def listener_of(cell: Cell) -> Listener:
+            screen.begin(str(cell))
+            return screen.show
+
+        for outcome in sweep(work.cells, work.options, run_cell, listener_of):
+            screen.end(outcome.state, outcome.seconds)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def check(method: str | Path | type[FewShotMethod], **settings: Any) -> Outcomes:
+    """Test the contract of a method on tiny random input, in seconds.
+
+    Args:
+        method: a class, or the name or config path of a method.
+        **settings: for a class, the arguments of its constructor beside the backbone; otherwise the keys of the command line.
+
+    Returns:
+        What became of each property; `.broken` holds those that do not hold.
+
+    Raises:
+        ConfigError: the method cannot be built, or the settings name several cells.
+
+    Example:
+        >>> import fsar_bench
+        >>> fsar_bench.check("prototype_frozen").broken
+        []
+    """
+    from fsar_bench.engine.contract import tested_cells, tester_of, tester_of_class
+    from fsar_bench.testing import Outcomes
+
+    if isinstance(method, type):
+        return Outcomes(tester_of_class(method, settings).run())
+    cells = tested_cells(str(method), settings)
+    return Outcomes(outcome for cell in cells for outcome in tester_of(cell).run())
+
+
+def episodes(dataset: str | Path = "synthact", **settings: Any) -> Episodes:
+    """The episodes of a protocol, for other code bases to evaluate on.
+
+    Args:
+        dataset: name of a dataset, or path of its config.
+        **settings: keys of the protocol: `way`, `shot`, `query`, `episodes`, `seed`, `group_disjoint`, `protocol`.
+
+    Returns:
+        The plan as arrays, with class names, class texts, clip ids and clip paths.
+
+    Raises:
+        ConfigError: a key that does not exist, or a value of the wrong type.
+        DataError: the dataset is not prepared on this machine.
+        ProtocolError: the dataset has too few classes or clips for the protocol.
+
+    Example:
+        >>> import fsar_bench
+        >>> plan = fsar_bench.episodes("synthact", way=5, shot=1, episodes=100)
+        >>> plan.query.shape
+        (100, 5, 1)
+    """
+    from fsar_bench.engine.submission import Episodes
+
+    return Episodes.of(str(dataset), settings)
+
+
+def score_predictions(
+    plan: Episodes, predictions: np.ndarray | Sequence[Sequence[int]], *, name: str, out: str | Path = "leaderboards",
+    **about: Any,
+) -> Stored:
+    """Store the predictions of another code base as a ranked row that is marked as submitted, and write the tables.
+
+    Args:
+        plan: from `episodes`.
+        predictions: predicted label (0 to way - 1) of each query, `[E, Q]` in the order of `plan.labels`.
+        name: of the method.
+        out: folder of results and tables.
+        **about: what tables say of it: `paper`, `backbone`, `pretraining`, `uses_class_names`, `transductive`,
+            `trainable`, `order_sensitive`, `parameters`, `trained_parameters`.
+
+    Returns:
+        The stored result.
+
+    Raises:
+        ResultError: the predictions are not labels of these episodes.
+    """
+    from fsar_bench.engine.submission import submit
+
+    stored = submit(plan, predictions, name=name, out=Path(out), **about)
+    write_tables(Path(out), read_boards(Path(out)))
+    return stored

@@ -1,0 +1,61 @@
+"""The contract of methods, tested on tiny random input: behind `fsar-bench check` and `fsar_bench.check`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.files import BackboneConfig, load
+from fsar_bench.config.overrides import parse_pairs
+from fsar_bench.config.resolve import resolve
+from fsar_bench.engine.components import build_method
+from fsar_bench.method import FewShotMethod
+from fsar_bench.randomness import seed_torch
+from fsar_bench.registry import BACKBONES
+from fsar_bench.testing import MethodTester
+
+TINY = {"backbone": "tiny_clip", "frames": "4"}  # on what methods are tested unless the settings say otherwise
+
+
+def tested_cells(method: str, settings: list[str] | Mapping[str, Any]) -> list[Cell]:
+    """Cells of a method (or of the rows of an ablation) with settings, on a tiny backbone unless they name one.
+
+    Raises:
+        ConfigError: unknown method or settings.
+    """
+    values = parse_pairs(settings) if isinstance(settings, list) else dict(settings)
+    return resolve({**TINY, **values, "methods": method, "controls": False}).cells
+
+
+def tester_of(cell: Cell) -> MethodTester:
+    """The tester of a cell's method.
+
+    Raises:
+        ConfigError: a method or backbone that cannot be built.
+    """
+    return _tester(lambda: build_method(cell), cell.protocol.frames)
+
+
+def tester_of_class(kind: type[FewShotMethod], arguments: Mapping[str, Any]) -> MethodTester:
+    """The tester of a class on the tiny backbone.
+
+    Args:
+        kind: the class.
+        arguments: of its constructor, beside the backbone.
+    """
+    config = load("backbones", TINY["backbone"]).checked(BackboneConfig).backbone
+
+    def build() -> FewShotMethod:
+        seed_torch(0, "backbone")
+        backbone = BACKBONES.build(config)
+        seed_torch(0, "initialisation")
+        return kind(backbone, **arguments)
+
+    return _tester(build, int(TINY["frames"]))
+
+
+def _tester(build: Any, frames: int) -> MethodTester:
+    backbone = build().backbone
+    text_width = backbone.embedding_width if backbone.has_text else 0
+    return MethodTester(build, frames=frames, crop=backbone.crop, text_width=text_width)

@@ -1,0 +1,1 @@
+"""Progress: events of stages, and the screen that shows them."""
