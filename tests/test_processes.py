@@ -1,0 +1,254 @@
+"""Child processes: what they inherit, how they end, and what a fork server saves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fsar_bench import processes
+
+METHODS = ("forkserver", "spawn")
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+
+TARGETS = '''
+"""Bodies of the children that these tests start."""
+import ctypes, os, resource, sys, time
+from pathlib import Path
+from fsar_bench import processes
+
+def hang(pid_file):
+    """Note the pid, then sleep in C without releasing the interpreter lock."""
+    Path(pid_file + ".part").write_text(str(os.getpid()))
+    os.replace(pid_file + ".part", pid_file)
+    ctypes.PyDLL(None).sleep(600)
+
+def cell(pid_file, method):
+    """Start a child that hangs, then hang as well."""
+    processes.start(hang, (pid_file + ".worker",), preload=(), daemon=True, method=method)
+    hang(pid_file)
+
+def end(code):
+    sys.exit(code)
+
+def kill_itself():
+    os.kill(os.getpid(), 9)
+
+def tell(connection):
+    connection.send((os.environ.get("FSAR_TEST"), os.getcwd(), list(sys.path), sys.modules["__main__"].__dict__.get("DATA")))
+
+def peak(connection, megabytes):
+    data = bytearray(megabytes << 20)
+    data[::4096] = bytes(len(data[::4096]))
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+def echo(connection):
+    connection.send(connection.recv())
+'''
+
+
+@pytest.fixture
+def targets(tmp_path, monkeypatch) -> Iterator[object]:
+    """The module of targets, importable here and in children."""
+    name = f"targets_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(TARGETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield __import__(name)
+    del sys.modules[name]
+
+
+def run_in_child(target: Callable, *args, **options):
+    """Start a child that sends one message, and return the message."""
+    receiver, sender = processes.pipe(duplex=False)
+    options.setdefault("preload", ())
+    process = processes.start(target, (sender, *args), **options)
+    sender.close()
+    message = receiver.recv() if receiver.poll(60) else None
+    process.join(60)
+    assert process.exitcode == 0
+    return message
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def owner_script(folder: Path, targets: object, body: str) -> subprocess.Popen:
+    """Run a script that has no `__main__` guard, in a session of its own."""
+    script = folder / "owner.py"
+    script.write_text(
+        f"import threading, time\nimport {targets.__name__} as targets\nfrom fsar_bench import processes\n{body}"
+    )
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+
+
+def pid_in(file: Path) -> int:
+    assert wait_until(file.exists, 60), f"{file.name} was not written"
+    return int(file.read_text())
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["main_thread", "other_thread"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_that_holds_the_interpreter_lock_dies_with_its_killed_owner(targets, tmp_path, method, thread):
+    file = tmp_path / "child"
+    call = f"processes.start(targets.hang, ({str(file)!r},), preload=(), method={method!r})"
+    if thread:
+        call = f"thread = threading.Thread(target=lambda: {call}); thread.start(); thread.join()"
+    owner = owner_script(tmp_path, targets, f"{call}\ntime.sleep(600)\n")
+    child = pid_in(file)
+    time.sleep(0.3)
+    assert is_running(child)  # with a thread: it has outlived the thread that started it
+    owner.kill()
+    owner.communicate(timeout=10)  # returns when no process holds the owner's output: the fork server is gone too
+    assert wait_until(lambda: not is_running(child), 5)
+
+
+@pytest.mark.parametrize("victim", ["owner", "cell"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_childs_child_dies_with_either_of_them(targets, tmp_path, method, victim):
+    file = tmp_path / "cell"
+    call = f"processes.start(targets.cell, ({str(file)!r}, {method!r}), preload=(), method={method!r})"
+    owner = owner_script(tmp_path, targets, f"{call}\ntime.sleep(600)\n")
+    cell, worker = pid_in(file), pid_in(tmp_path / "cell.worker")
+    try:
+        os.kill(owner.pid if victim == "owner" else cell, signal.SIGKILL)
+        assert wait_until(lambda: not is_running(worker) and not is_running(cell), 5)
+    finally:
+        owner.kill()
+        owner.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exit_codes_are_reported(targets, method):
+    for target, args, code in ((targets.end, (3,), 3), (targets.end, (0,), 0), (targets.kill_itself, (), -9)):
+        process = processes.start(target, args, preload=(), method=method)
+        process.join(60)
+        assert process.exitcode == code
+
+
+def test_peak_memory_of_a_child_is_its_own(targets):
+    before, large, after = (run_in_child(targets.peak, megabytes) for megabytes in (1, 200, 1))
+    assert large > before + 150
+    assert after < before + 50
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_has_the_environment_folder_and_import_path_of_the_moment(targets, tmp_path, monkeypatch, method):
+    for number in range(2):  # the fork server was started with those of the first
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("FSAR_TEST", str(number))
+        monkeypatch.syspath_prepend(str(folder))
+        variable, current, path, _ = run_in_child(targets.tell, method=method)
+        assert (variable, Path(current), Path(path[0])) == (str(number), folder, folder)
+    monkeypatch.delenv("FSAR_TEST")
+    assert run_in_child(targets.tell, method=method)[0] is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scripts_need_no_guard(targets, tmp_path, method):
+    body = f"""
+DATA = "of the script"
+print("the script runs")
+receiver, sender = processes.pipe(duplex=False)
+process = processes.start(targets.tell, (sender,), preload=(), method={method!r})
+print("the child has", receiver.recv()[3])
+process.join()
+print("exit code", process.exitcode)
+"""
+    out, _ = owner_script(tmp_path, targets, body).communicate(timeout=120)
+    assert out.splitlines() == ["the script runs", "the child has None", "exit code 0"]
+
+
+def test_other_uses_of_multiprocessing_are_untouched(targets):
+    from multiprocessing import forkserver, spawn
+
+    before = (spawn.get_preparation_data, forkserver.connect_to_new_process, forkserver._forkserver._preload_modules)
+    run_in_child(targets.tell, preload=("json",))
+    assert before == (
+        spawn.get_preparation_data,
+        forkserver.connect_to_new_process,
+        forkserver._forkserver._preload_modules,
+    )
+
+
+def test_a_preloaded_module_is_imported_once(targets, tmp_path):
+    """The ratio is taken in one run; the module takes a second to import."""
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(1)\n")
+    (tmp_path / "slow_target.py").write_text(
+        "import slow_module\ndef answer(connection):\n    connection.send(slow_module.__name__)\n"
+    )
+    sys.modules["slow_module"] = type(sys)("slow_module")  # children import it, this process need not
+    try:
+        import slow_target
+
+        seconds = {}
+        for method in ("forkserver", "forkserver", "spawn"):
+            began = time.perf_counter()
+            assert run_in_child(slow_target.answer, preload=("slow_module",), method=method) == "slow_module"
+            seconds[method] = time.perf_counter() - began  # of forkserver: the second
+    finally:
+        for name in ("slow_module", "slow_target"):
+            sys.modules.pop(name, None)
+    assert seconds["forkserver"] < seconds["spawn"] / 3
+
+
+def test_a_broken_preloaded_module_is_left_to_the_target(targets, tmp_path):
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('broken')\n")
+    assert run_in_child(targets.peak, 1, preload=("broken_module",)) > 1
+    with pytest.raises((EOFError, ConnectionError)):
+        processes.start(targets.end, (0,), preload=("broken_module",), method="forkserver")
+
+
+def test_many_threads_start_children_at_once(targets):
+    answers: list[object] = []
+
+    def ask(number: int) -> None:
+        connection, theirs = processes.pipe()
+        process = processes.start(targets.echo, (theirs,), preload=(), daemon=True)
+        theirs.close()
+        connection.send(number)
+        answers.append(connection.recv())
+        process.join(60)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answers) == list(range(6))
+
+
+def test_functions_of_main_are_refused(targets):
+    def target() -> None:
+        """Never started."""
+
+    target.__module__ = "__main__"
+    with pytest.raises(ValueError, match="defined in __main__"):
+        processes.start(target, (), preload=())
