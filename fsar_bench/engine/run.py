@@ -159,7 +159,7 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
     """
     from filelock import FileLock, Timeout
 
-    from fsar_bench.data.dataset import Dataset
+    from fsar_bench.data.dataset import Dataset, split_closed
     from fsar_bench.data.decode import ReadPlan
     from fsar_bench.data.frames import FrameSource
     from fsar_bench.engine.device import choose_device
@@ -233,7 +233,7 @@ def run(cell: dict, options: dict, report, *, use: Callable | None = None):
             runner = runner_of(method)
         fitted = None
         if method.fits:
-            with dataset.training():  # test stays closed
+            with split_closed("test"):
                 fitted = _fit(method, evaluation, {**drawn, "query": 1, "episodes": FIT_EPISODES}, bank_store, report)
         if use:
             return use(method, test)

@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
+from fsar_bench.data.dataset import split_closed
 from fsar_bench.engine.episodes import Evaluation, TrainEpisodes
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.method import FewShotMethod
@@ -138,7 +139,7 @@ class EpisodicRunner(Runner):
     def train(self) -> FewShotMethod:
         """Train to the end, from the last checkpoint if there is one. The test split stays closed meanwhile."""
         self._resumes = True
-        with self._test_dataloader.dataset.training():
+        with split_closed("test"):
             super().train()
         self._resumes = False
         return self.model
