@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fsar_bench.errors import ConfigError, DataError, ProtocolError
 from fsar_bench.io import annotation_file
@@ -61,8 +61,10 @@ class AnnotatedClip(BaseModel):
         frames: number of images of a clip that is a folder of images, where it is recorded.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     id: str
-    class_name: str = Field(alias="class")
+    class_name: str = Field(validation_alias="class", serialization_alias="class")
     path: str | None
     sha256: str | None = None
     frames: int | None = None
@@ -269,6 +271,8 @@ class Dataset:
 
     Attributes:
         name: name of the dataset or variant.
+        annotation: path of the annotation.
+        is_prepared: whether `fsar-bench data prepare` stored it.
         frames: whether clips are folders of images.
 
     Raises:
@@ -278,9 +282,9 @@ class Dataset:
 
     def __init__(self, name: str, annotation: str, groups: list[str] | None = None) -> None:
         self.name = name
-        path = annotation_file(annotation)
-        is_prepared = annotation.startswith("prepared:")
-        if is_prepared and not path.exists():
+        self.annotation = path = annotation_file(annotation)
+        self.is_prepared = annotation.startswith("prepared:")
+        if self.is_prepared and not path.exists():
             prepared_name = annotation.removeprefix("prepared:")
             raise DataError(
                 f"The dataset {prepared_name} is not prepared on this machine (looked for {path}). Run fsar-bench data prepare "
@@ -292,9 +296,7 @@ class Dataset:
             unknown = sorted(set(groups) - existing)
             raise ConfigError(f"Dataset {name!r} has no group {unknown}; it has {sorted(filter(None, existing))}.")
         self.frames = contents.kind == "frames"
-        self._folder = path.parent
-        self._is_prepared = is_prepared
-        self._quarantined = _read_quarantine(_quarantine_file(path)) if is_prepared else frozenset()
+        self._quarantined = _read_quarantine(_quarantine_file(path)) if self.is_prepared else frozenset()
         self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
         self._splits: dict[str, Split] = {}
@@ -337,8 +339,8 @@ class Dataset:
 
     def _clip(self, row: AnnotatedClip) -> Clip:
         is_missing = row.path is None or (row.class_name, row.id) in self._quarantined
-        path = MISSING if row.path is None or is_missing else self._folder / row.path
-        return Clip(row.id, row.class_name, path, row.sha256, whole=not self._is_prepared)
+        path = MISSING if row.path is None or is_missing else self.annotation.parent / row.path
+        return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared)
 
 
 def open_dataset(name: str, annotation: str, groups: list[str] | None = None) -> Dataset:
