@@ -1,1 +1,1 @@
-"""Datasets, video reading and the built-in data."""
+"""Datasets, video decoding and the built-in data."""

@@ -1,26 +1,124 @@
-"""A few-shot dataset: which clips of which classes are in which split, where they lie, and what their classes are called."""
+"""Few-shot datasets: the clips of each class and split, where they are stored, and what text encoders read of their classes."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
-from contextlib import contextmanager
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fsar_bench.errors import ConfigError, DataError, ProtocolError
 from fsar_bench.io import annotation_file
 from fsar_bench.plan import ClipList
 
 BUILTIN = Path(__file__).with_name("builtin")
-GONE = Path("missing")  # stands for the path of a clip that is not on this disk
+MISSING = Path("missing")  # path of a clip that is not on this disk
+SPLITS = ("train", "val", "test")
+_SAMPLE_BYTES = 1 << 16  # read at either end of a file that is identified by a sample
+
+
+class AnnotatedClass(BaseModel):
+    """One class of an annotation.
+
+    Attributes:
+        name: of the class.
+        text: what text encoders read.
+        split: train, val or test.
+        group: a variant of a dataset keeps some groups.
+        reverse_of: name of the class that shows the same in the opposite order of time.
+    """
+
+    name: str
+    text: str
+    split: str
+    group: str | None = None
+    reverse_of: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_text_and_split(cls, row: Any) -> Any:
+        if isinstance(row, dict) and "name" in row and not {"text", "split"} <= set(row):
+            raise ValueError(f"the class {row['name']!r} lacks its text or split.")
+        return row
+
+
+class AnnotatedClip(BaseModel):
+    """One clip of an annotation.
+
+    Attributes:
+        id: unique within its class.
+        class_name: name of its class (`class` in the file).
+        path: of the file or folder, relative to the annotation; None for a clip that is not on this disk.
+        sha256: of the file, where it is recorded.
+        frames: number of images of a clip that is a folder of images, where it is recorded.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: str
+    class_name: str = Field(validation_alias="class", serialization_alias="class")
+    path: str | None
+    sha256: str | None = None
+    frames: int | None = None
+
+
+class Annotation(BaseModel):
+    """Contents of an annotation file; further keys are ignored.
+
+    Attributes:
+        kind: "frames" where clips are folders of images.
+        classes: of all splits.
+        clips: of all classes.
+    """
+
+    kind: str | None = None
+    classes: list[AnnotatedClass]
+    clips: list[AnnotatedClip]
+
+    @model_validator(mode="after")
+    def _clips_have_known_classes_and_unique_ids(self) -> Annotation:
+        names = {row.name for row in self.classes}
+        unknown = sorted({clip.class_name for clip in self.clips} - names)
+        if unknown:
+            raise ValueError(f"clips are of the class {unknown[0]!r}, which is not among the classes.")
+        if len({(clip.class_name, clip.id) for clip in self.clips}) < len(self.clips):
+            raise ValueError("a clip id occurs twice in one class. Remove the duplicates.")
+        return self
+
+
+class _QuarantinedClip(BaseModel):
+    """A clip that does not decode."""
+
+    id: str
+    class_name: str = Field(alias="class")
+
+
+class _Quarantine(BaseModel):
+    """Bad clips of a prepared dataset, and whether the user accepted to leave them out."""
+
+    accepted: bool
+    clips: list[_QuarantinedClip]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: its id, class, file, the SHA-256 where the annotation records it, and whether the whole file identifies it."""
+    """One clip.
+
+    Attributes:
+        id: of the clip.
+        class_name: name of its class.
+        path: its file, or its folder of images.
+        sha256: SHA-256 of the file where the annotation records it.
+        whole: whether the whole file identifies the clip, or a sample of it.
+    """
 
     id: str
     class_name: str
@@ -30,7 +128,7 @@ class Clip:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of the file; of a sample of it (see `_sample`) where the annotation records none, as for prepared datasets.
+        """SHA-256 of the file, or of a sample of it (see `_sample`), as for prepared datasets and folders of images.
 
         Raises:
             DataError: the file is missing, empty, or not the one that the annotation describes.
@@ -54,33 +152,49 @@ class Clip:
 
 
 def _sample(path: Path) -> bytes:
-    """What tells a clip apart without reading all of it: size, first and last 64 KiB; of a folder its images' names and sizes."""
+    """Bytes that identify a clip without reading all of it.
+
+    Of a file, its size and its first and last 64 KiB; of a folder, the names and sizes of its files. Empty for anything else.
+    """
     if path.is_dir():
-        inside = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
-        return repr(inside).encode() if inside else b""
-    if not path.is_file():  # a pipe or device would be waited for
+        entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
+        return repr(entries).encode() if entries else b""
+    if not path.is_file():  # reading a pipe or device would block
         return b""
     size = path.stat().st_size
     with path.open("rb") as file:
-        first = file.read(1 << 16)
-        file.seek(max(0, size - (1 << 16)))
+        first = file.read(_SAMPLE_BYTES)
+        file.seek(max(0, size - _SAMPLE_BYTES))
         return f"{size}|".encode() + first + file.read() if size else b""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The clips of one split, in the order of their `ClipList`; `missing` holds the ids of those that are not on this disk."""
+    """The clips of one split.
+
+    Attributes:
+        name: of the split.
+        list: class names and clip ids.
+        clips: in the order of `list`.
+        texts: text of each class.
+        reverse: number of the time-reversed class of each class, or -1.
+        missing: ids of the clips that are not on this disk.
+    """
 
     name: str
     list: ClipList
     clips: tuple[Clip, ...]
     texts: tuple[str, ...]
-    reverse: tuple[int, ...]  # number of the time-reversed class, or -1
+    reverse: tuple[int, ...]
     missing: frozenset[str] = frozenset()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and contents of all clips that are here. Reads every file once (prepared datasets: a sample of it)."""
+        """SHA-256 over ids and contents of all clips on this disk. Reads every file once (prepared datasets: a sample of it).
+
+        Raises:
+            DataError: a clip is missing, empty, or not the one that the annotation describes.
+        """
         sha = hashlib.sha256()
         for clip in self.clips:
             if clip.id in self.missing:
@@ -90,109 +204,116 @@ class Split:
 
     @property
     def coverage(self) -> float:
-        """Share of the list that is on this disk."""
+        """Share of the listed clips that is on this disk."""
         return 1 - len(self.missing) / len(self.clips)
 
     @property
-    def class_of(self) -> list[int]:
+    def class_of(self) -> Sequence[int]:
         """Class number of each clip."""
         return [number for number, clips in enumerate(self.list.clips) for _ in clips]
 
 
-def _quarantined(path: Path) -> set[tuple[str, str]]:
-    """(class, id) of bad clips that the user accepted to leave out (`fsar-bench data verify --accept`)."""
-    if not path.is_file():
-        return set()
+_lock = threading.RLock()  # guards the two tables below
+_owners_of_closed: dict[str, weakref.WeakSet[Any]] = {}  # who keeps a split closed, by its name
+_open_datasets: weakref.WeakValueDictionary[tuple[Any, ...], Dataset] = weakref.WeakValueDictionary()
+
+
+def close_split(name: str, owner: object) -> None:
+    """Refuse a split of every dataset in this process until `open_split`, or until the owner ceases to exist.
+
+    Args:
+        name: of the split.
+        owner: a hashable object that can be weakly referenced, such as a hook of a runner.
+    """
+    with _lock:
+        _owners_of_closed.setdefault(name, weakref.WeakSet()).add(owner)
+
+
+def open_split(name: str, owner: object) -> None:
+    """End this owner's `close_split`; the split stays closed as long as another owner keeps it closed."""
+    with _lock:
+        _owners_of_closed.setdefault(name, weakref.WeakSet()).discard(owner)
+
+
+def is_split_closed(name: str) -> bool:
+    """Whether somebody keeps a split closed."""
+    with _lock:
+        return len(_owners_of_closed.get(name, ())) > 0
+
+
+class _Owner:
+    """Keeps a split closed within a context."""
+
+
+@contextlib.contextmanager
+def split_closed(name: str = "test") -> Iterator[None]:
+    """Refuse a split of every dataset in this process within this context."""
+    owner = _Owner()
+    close_split(name, owner)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return {(row["class"], row["id"]) for row in data["clips"]} if data["accepted"] else set()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"The quarantine {path} is damaged ({error!r}). Run fsar-bench data verify again.") from error
+        yield
+    finally:
+        open_split(name, owner)
 
 
 class Dataset:
-    """A dataset read from an annotation file.
+    """A dataset, read from an annotation file.
 
-    The annotation is JSON: `classes` (name, text, split, group, optionally reverse_of) and `clips` (id, class, path relative
-    to the annotation or None for a missing clip, optionally sha256); `kind` is "frames" where clips are folders of images. A
-    variant keeps some groups.
+    The annotation is JSON: `classes` (name, text, split, optionally group and reverse_of) and `clips` (id, class, path
+    relative to the annotation or null for a missing clip, optionally sha256); `kind` is "frames" where clips are folders of
+    images. A variant keeps some groups. The clips in an accepted quarantine of a prepared dataset count as missing.
 
     Args:
         name: name of the dataset or variant.
-        annotation: path of the annotation, "builtin:NAME", or "prepared:NAME" for what `fsar-bench data prepare` stored.
+        annotation: path of the annotation, "builtin:NAME", or "prepared:NAME" for a dataset that `fsar-bench data prepare`
+            stored.
         groups: groups of classes to keep; None keeps all.
 
     Attributes:
-        frames: clips are folders of images.
+        name: name of the dataset or variant.
+        annotation: path of the annotation.
+        is_prepared: whether `fsar-bench data prepare` stored it.
+        frames: whether clips are folders of images.
 
     Raises:
-        DataError: the annotation is missing or damaged.
+        DataError: the annotation or the quarantine is missing or damaged.
         ConfigError: a group that it does not have.
     """
 
     def __init__(self, name: str, annotation: str, groups: list[str] | None = None) -> None:
         self.name = name
-        path = annotation_file(annotation)
-        if annotation.startswith("prepared:") and not path.exists():
-            known = annotation.removeprefix("prepared:")
+        self.annotation = path = annotation_file(annotation)
+        self.is_prepared = annotation.startswith("prepared:")
+        if self.is_prepared and not path.exists():
+            prepared_name = annotation.removeprefix("prepared:")
             raise DataError(
-                f"The dataset {known} is not prepared on this machine (looked for {path}). Run fsar-bench data prepare {known} "
-                "--root DIR with the folder of your clips."
+                f"The dataset {prepared_name} is not prepared on this machine (looked for {path}). Run fsar-bench data prepare "
+                f"{prepared_name} --root DIR with the folder of your clips."
             )
-        try:
-            table = json.loads(path.read_text())
-            self.frames = table.get("kind") == "frames"
-            classes = {row["name"]: row for row in table["classes"]}
-            rows = [
-                (row["class"], row["id"], GONE if row["path"] is None else path.parent / row["path"], row.get("sha256"))
-                for row in table["clips"]
-            ]
-            lacking = [n for n, row in classes.items() if not {"text", "split"} <= set(row)]
-            strangers = sorted({row[0] for row in rows} - set(classes))
-        except OSError as error:
-            raise DataError(f"The annotation {path} of dataset {name!r} cannot be read ({error.strerror}).") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"The annotation {path} of dataset {name!r} is damaged ({error!r}).") from error
-        if lacking:
-            raise DataError(f"In {path}, the class {lacking[0]!r} lacks its text or split.")
-        if strangers:
-            raise DataError(f"In {path}, clips are of the class {strangers[0]!r}, which is not among the classes.")
-        if len({row[:2] for row in rows}) < len(rows):
-            raise DataError(f"In {path}, a clip id stands twice in one class. Remove the duplicates.")
-        if annotation.startswith("prepared:"):
-            out = _quarantined(path.with_name("quarantine.json"))
-            rows = [(c, i, GONE if (c, i) in out else p, sha) for c, i, p, sha in rows]
-        known = {row.get("group") for row in classes.values()}
-        if groups and not set(groups) <= known:
-            raise ConfigError(f"Dataset {name!r} has no group {sorted(set(groups) - known)}; it has {sorted(known)}.")
-        self._classes = {n: row for n, row in classes.items() if not groups or row.get("group") in groups}
-        self._rows = [row for row in rows if row[0] in self._classes]
-        self._whole = not annotation.startswith("prepared:")
-        self._closed: str | None = None
+        contents = _read_annotation(name, path)
+        existing = {row.group for row in contents.classes}
+        if groups and not set(groups) <= existing:
+            unknown = sorted(set(groups) - existing)
+            raise ConfigError(f"Dataset {name!r} has no group {unknown}; it has {sorted(filter(None, existing))}.")
+        self.frames = contents.kind == "frames"
+        self._quarantined = _read_quarantine(_quarantine_file(path)) if self.is_prepared else frozenset()
+        self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
+        self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
         self._splits: dict[str, Split] = {}
 
     @property
     def names(self) -> list[str]:
-        """Splits that have clips."""
-        found = {self._classes[c]["split"] for c, *_ in self._rows}
-        return [name for name in ("train", "val", "test") if name in found]
-
-    @contextmanager
-    def training(self):
-        """While this context is open, the test split cannot be opened."""
-        self._closed = "test"
-        try:
-            yield
-        finally:
-            self._closed = None
+        """Splits that have clips, in the order train, val, test."""
+        existing = {self._classes[clip.class_name].split for clip in self._clips}
+        return [name for name in SPLITS if name in existing]
 
     def split(self, name: str) -> Split:
         """Open a split.
 
         Raises:
-            ProtocolError: the split is "test" and training is going on, or the dataset has no such split.
+            ProtocolError: the split is closed (see `close_split`), or the dataset has no clips in it.
         """
-        if name == self._closed:
+        if is_split_closed(name):
             raise ProtocolError(
                 f"Something tried to open the {name!r} split of {self.name!r} while training. It stays closed."
             )
@@ -201,17 +322,95 @@ class Dataset:
         return self._splits[name]
 
     def _make(self, name: str) -> Split:
-        rows = {(c, i): (p, s) for c, i, p, s in self._rows if self._classes[c]["split"] == name}
+        rows = {(row.class_name, row.id): row for row in self._clips if self._classes[row.class_name].split == name}
         if not rows:
             raise ProtocolError(f"Dataset {self.name!r} has no clips in its {name!r} split.")
         clip_list = ClipList.of(list(rows))
         clips = tuple(
-            Clip(clip, class_name, *rows[class_name, clip], whole=self._whole)
+            self._clip(rows[class_name, clip_id])
             for class_name, ids in zip(clip_list.classes, clip_list.clips, strict=True)
-            for clip in ids
+            for clip_id in ids
         )
         number = {class_name: i for i, class_name in enumerate(clip_list.classes)}
-        meta = [self._classes[class_name] for class_name in clip_list.classes]
-        reverse = tuple(number.get(row.get("reverse_of"), -1) for row in meta)
-        missing = frozenset(clip.id for clip in clips if clip.path == GONE)
-        return Split(name, clip_list, clips, tuple(row["text"] for row in meta), reverse, missing)
+        classes = [self._classes[class_name] for class_name in clip_list.classes]
+        reverse = tuple(number.get(row.reverse_of, -1) if row.reverse_of is not None else -1 for row in classes)
+        missing = frozenset(clip.id for clip in clips if clip.path == MISSING)
+        return Split(name, clip_list, clips, tuple(row.text for row in classes), reverse, missing)
+
+    def _clip(self, row: AnnotatedClip) -> Clip:
+        is_missing = row.path is None or (row.class_name, row.id) in self._quarantined
+        path = MISSING if row.path is None or is_missing else self.annotation.parent / row.path
+        return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared)
+
+
+def open_dataset(name: str, annotation: str, groups: list[str] | None = None) -> Dataset:
+    """A dataset that is shared by all who open the same one, as long as one of them refers to it.
+
+    It is read again if its annotation or its quarantine has changed (modification time or size).
+
+    Args:
+        name: name of the dataset or variant.
+        annotation: see `Dataset`.
+        groups: groups of classes to keep; None keeps all.
+
+    Raises:
+        DataError: the annotation or the quarantine is missing or damaged.
+        ConfigError: a group that it does not have.
+    """
+    path = annotation_file(annotation).absolute()
+    states = (_state(path), _state(_quarantine_file(path)))
+    key = (name, annotation, None if groups is None else tuple(groups), path, *states)
+    with _lock:
+        dataset = _open_datasets.get(key)
+        if dataset is None:
+            dataset = _open_datasets[key] = Dataset(name, annotation, groups)
+        return dataset
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Modification time and size of a file; None where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+def _quarantine_file(annotation: Path) -> Path:
+    return annotation.with_name("quarantine.json")
+
+
+def _read_annotation(name: str, path: Path) -> Annotation:
+    try:
+        return Annotation.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"The annotation {path} of dataset {name!r} cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "value_error":  # of a validator above
+            raise DataError(f"In {path}, {first['ctx']['error']}") from error
+        raise DataError(f"The annotation {path} of dataset {name!r} is damaged ({_fault(error)}).") from error
+
+
+def _read_quarantine(path: Path) -> frozenset[tuple[str, str]]:
+    """(class, id) of bad clips that the user accepted to leave out (`fsar-bench data verify --accept`)."""
+    try:
+        quarantine = _Quarantine.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise DataError(
+            f"The quarantine {path} cannot be read ({error.strerror}). Run fsar-bench data verify again."
+        ) from error
+    except ValidationError as error:
+        raise DataError(
+            f"The quarantine {path} is damaged ({_fault(error)}). Run fsar-bench data verify again."
+        ) from error
+    return frozenset((clip.class_name, clip.id) for clip in quarantine.clips) if quarantine.accepted else frozenset()
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault in a few words, such as "clips.3.path: Field required"."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])

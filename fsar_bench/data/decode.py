@@ -1,28 +1,31 @@
-"""Decode processes of our own, watched: a clip that takes too long is killed and named.
+"""Decode workers: watched child processes, so that a clip that takes too long is stopped and named.
 
-decord can hang for ever while it holds the interpreter lock, which no thread or signal of the same process can end; so clips
-are decoded in child processes that their owner kills.
+decord can hang forever while it holds the interpreter lock, which no thread or signal handler of the same process can end.
+Clips are therefore decoded in child processes, which their owner kills.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import threading
+import weakref
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from multiprocessing.process import BaseProcess
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fsar_bench import processes
 from fsar_bench.data.dataset import Clip
 from fsar_bench.data.sampling import midpoints, random_frames
 from fsar_bench.errors import DataError
 
-START_SECONDS = 120.0  # what a decode process may take to import its libraries
+START_SECONDS = 120.0  # time that a worker may take to import its libraries
+PRELOAD = ("fsar_bench.data.readers",)
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,13 @@ class ReadPlan:
     """How clips are read: the reader, the geometry and the frames.
 
     Attributes:
-        reader: name of the reader in its registry.
+        reader: registered name of the reader.
         resize: short side in pixels.
         crop: side of the centre crop in pixels.
-        frames: T.
-        whole_up_to: clips of at most this many frames are read whole when frames are drawn at random, so that they can be
-            cached; 0 never.
-        modules: modules to import first (readers of the user's own).
+        frames: number of frames T that are read per clip.
+        whole_up_to: clips of at most this many frames are read completely when frames are drawn at random, so that they can
+            be cached; 0 reads no clip completely.
+        modules: modules to import first (custom readers).
         folder: folder of these modules, or None.
     """
 
@@ -51,39 +54,79 @@ class ReadPlan:
 
 @dataclass(frozen=True)
 class Request:
-    """One clip to read: at segment midpoints, or, with a seed, one random frame a segment."""
+    """One clip to read.
+
+    Attributes:
+        clip: the clip.
+        seed: None reads the frames at segment midpoints; otherwise one random frame per segment is drawn with this seed (see
+            `random_frames`).
+    """
 
     clip: Clip
     seed: tuple[int, ...] | None = None
 
 
-def read_clip(reader: object, plan: ReadPlan, path: str, seed: tuple[int, ...] | None) -> tuple[np.ndarray, bool]:
-    """Frames of one clip uint8 `[T or all, crop, crop, 3]`, and whether these are all of its frames."""
+class DecodedClip(NamedTuple):
+    """Frames of one clip.
+
+    Attributes:
+        frames: uint8 RGB `[T, crop, crop, 3]`, or all frames of the clip.
+        is_complete: whether these are all frames of the clip.
+    """
+
+    frames: np.ndarray
+    is_complete: bool
+
+
+class Reader(Protocol):
+    """A reader: opens a clip, then decodes some of its frames. Registered in `READERS`, built without arguments.
+
+    Attributes:
+        version: name and version of the decoder; part of results and cache keys.
+    """
+
+    version: str
+
+    def open(self, path: str) -> dict[str, Any]:
+        """Open a clip; the result has the number of its frames as `total_frames`."""
+        ...
+
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
+        """Frames uint8 RGB `[len(indices), crop, crop, 3]` of an opened clip."""
+        ...
+
+
+def read_clip(reader: Reader, plan: ReadPlan, path: str, seed: tuple[int, ...] | None) -> DecodedClip:
+    """Read the frames of one clip in this process.
+
+    Args:
+        reader: reads the file.
+        plan: which frames, and their size.
+        path: file or folder of the clip.
+        seed: of random frames; None reads segment midpoints.
+
+    Raises:
+        ValueError: the clip has no frames. The reader may raise anything.
+    """
     clip = reader.open(path)
     length = int(clip["total_frames"])
     if length < 1:
         raise ValueError("it has no frames")
-    whole = seed is not None and length <= plan.whole_up_to
-    if whole:
+    is_complete = seed is not None and length <= plan.whole_up_to
+    if is_complete:
         indices = np.arange(length)
     elif seed is None:
         indices = midpoints(length, plan.frames)
     else:
         indices = random_frames(length, plan.frames, seed)
-    return reader.read(clip, indices, resize=plan.resize, crop=plan.crop), whole
+    return DecodedClip(reader.read(clip, indices, resize=plan.resize, crop=plan.crop), is_complete)
 
 
 def _work(connection: Connection, plan: ReadPlan) -> None:
-    """Body of a decode process."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    logging.disable(logging.WARNING)  # mmaction2 warns of its own ways to read files
+    """Body of a worker: send "ready" or "failed", then answer each (path, seed) with "frames" or "error"."""
+    logging.disable(logging.WARNING)  # mmaction2 warns about the file backends that it uses itself
     try:
-        from fsar_bench.registry import READERS, import_components
-
-        READERS.import_from_location()
-        if READERS.get(plan.reader) is None:  # a reader of the user's own
-            import_components(list(plan.modules), plan.folder)
-        reader = READERS.get(plan.reader)()
+        reader = _build_reader(plan)
         connection.send(("ready", reader.version))
     except Exception as error:
         connection.send(("failed", f"{type(error).__name__}: {error}"))
@@ -94,36 +137,49 @@ def _work(connection: Connection, plan: ReadPlan) -> None:
         except EOFError:
             return
         try:
-            connection.send(("frames", *read_clip(reader, plan, path, seed)))
+            connection.send(("frames", read_clip(reader, plan, path, seed)))
         except Exception as error:
             connection.send(("error", f"{type(error).__name__}: {error}".split("\n")[0][:300]))
 
 
-def _die_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def _build_reader(plan: ReadPlan) -> Reader:
+    from fsar_bench.registry import READERS, import_components
+
+    READERS.import_from_location()
+    if READERS.get(plan.reader) is None:  # a custom reader
+        import_components(list(plan.modules), plan.folder)
+    reader_type = READERS.get(plan.reader)
+    if reader_type is None:
+        raise DataError(f"no reader of this name is registered by {', '.join(plan.modules) or 'fsar-bench'}")
+    reader: Reader = reader_type()
+    return reader
 
 
 class _Worker:
-    """One decode process and the wire to it; one thread reads with it, any thread may `end` it."""
+    """One decode process and the connection to it; one thread reads with it, any thread may `end` it."""
 
     def __init__(self, plan: ReadPlan) -> None:
-        self.plan, self.process, self.connection = plan, None, None
-        self._lock, self._ended = threading.Lock(), False
+        self.plan = plan
+        self.process: BaseProcess | None = None
+        self.connection: Connection | None = None
+        self._lock = threading.RLock()  # reentrant: garbage collection may end a worker in the middle of a call
+        self._ended = False
 
-    def read(self, request: Request, seconds: float) -> tuple[np.ndarray, bool]:
+    def read(self, request: Request, seconds: float) -> DecodedClip:
+        """Decode one clip, starting the process first if there is none."""
+        connection = self.connection if self.process is not None else None
+        if connection is None:
+            connection = self._start()
         clip = request.clip
-        if self.process is None:
-            self._start()
         try:
-            self.connection.send((str(clip.path), request.seed))
-            if not self.connection.poll(seconds):
+            connection.send((str(clip.path), request.seed))
+            if not connection.poll(seconds):
                 self.stop()
                 raise DataError(
                     f"Clip {clip.id!r} was not decoded within {seconds:g} s by the reader {self.plan.reader!r}: {clip.path}. "
                     "Try another reader= (decord, pyav), raise decode_timeout=, or replace the file."
                 )
-            kind, *answer = self.connection.recv()
+            kind, answer = connection.recv()
         except (EOFError, OSError) as error:
             self.stop()
             raise DataError(
@@ -132,40 +188,48 @@ class _Worker:
             ) from error
         if kind == "error":
             raise DataError(
-                f"Clip {clip.id!r} cannot be decoded by the reader {self.plan.reader!r}: {clip.path} ({answer[0]}). "
+                f"Clip {clip.id!r} cannot be decoded by the reader {self.plan.reader!r}: {clip.path} ({answer}). "
                 "Replace the file, or try another reader= (decord, pyav)."
             )
-        return answer[0], answer[1]
+        return DecodedClip(*answer)
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+    def _start(self) -> Connection:
+        """Start the process and wait until its reader is ready."""
+        self._check_not_ended()
+        connection, child_end = processes.pipe()
+        process = processes.start(_work, (child_end, self.plan), preload=PRELOAD, daemon=True)
+        child_end.close()
         with self._lock:
+            self.process, self.connection = process, connection
             if self._ended:
-                raise RuntimeError("This decode process has been ended.")
-            self.connection, theirs = context.Pipe()
-            self.process = context.Process(target=_work, args=(theirs, self.plan))
-            self.process.start()
-        theirs.close()
+                self.stop()
+        self._check_not_ended()
         try:
-            kind, answer = (
-                self.connection.recv() if self.connection.poll(START_SECONDS) else ("failed", "it did not start")
-            )
-        except EOFError:
+            is_answered = connection.poll(START_SECONDS)
+            kind, answer = connection.recv() if is_answered else ("failed", "it did not start")
+        except (EOFError, OSError):
             kind, answer = "failed", "its process ended"
         if kind != "ready":
             self.stop()
             raise DataError(
                 f"The reader {self.plan.reader!r} cannot be used: {answer}. Try another reader= (decord, pyav)."
             )
+        return connection
+
+    def _check_not_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError("This decode process has been ended.")
 
     def stop(self) -> None:
-        """Kill the process and close the wire; the next `read` starts afresh. Not while another thread reads."""
+        """Kill the process and close the connection; the next `read` starts another. Not while another thread reads."""
         with self._lock:
             if self.process is not None:
                 self.process.kill()
                 self.process.join()
-                self.connection.close()
                 self.process = None
+            if self.connection is not None:
+                self.connection.close()
+                self.connection = None
 
     def end(self) -> None:
         """Kill the process for good, from any thread: a thread that reads gets an error, and no new process starts."""
@@ -175,42 +239,92 @@ class _Worker:
                 self.process.kill()
 
 
+@dataclass(frozen=True)
+class _Job:
+    request: Request
+    future: Future[DecodedClip]
+
+
 class DecodePool:
-    """Decode processes that read clips in parallel; started when the first clip is asked for.
+    """Decode processes that read clips in parallel; they start when the first clips are requested.
+
+    A pool that is no longer referenced ends its processes, and at exit all pools do: an open pool keeps no interpreter alive.
 
     Args:
         plan: how clips are read.
-        workers: processes; 0 means one, as the owner never decodes itself.
-        seconds: what one clip may take.
+        workers: number of processes; 0 means one, because the owner never decodes itself.
+        seconds: time limit per clip.
     """
 
     def __init__(self, plan: ReadPlan, *, workers: int, seconds: float) -> None:
-        self.plan, self._seconds, count = plan, seconds, max(1, workers)
-        self._workers: list[_Worker] = [_Worker(plan) for _ in range(count)]
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        for worker in self._workers:
-            self._idle.put(worker)
-        self._threads = ThreadPoolExecutor(count)
+        self.plan = plan
+        self._lock = threading.Lock()  # no job is added after the pool was closed
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._workers = [_Worker(plan) for _ in range(max(1, workers))]
+        self._threads = [
+            threading.Thread(target=_serve, args=(worker, self._jobs, seconds), name="decode", daemon=True)
+            for worker in self._workers
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._end = weakref.finalize(self, _end, self._workers, self._jobs)
 
-    def submit(self, request: Request) -> Future:
-        """Read one clip; the future gives (frames, whole) or raises `DataError`."""
-        return self._threads.submit(self._read, request)
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._end.alive
 
-    def map(self, requests: Iterable[Request]) -> list[Future]:
+    def submit(self, request: Request) -> Future[DecodedClip]:
+        """Read one clip.
+
+        Returns:
+            Future of the frames; its `result` raises `DataError` for a clip that cannot be read.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        job = _Job(request, Future())
+        with self._lock:
+            if self.is_closed:
+                raise RuntimeError("This pool of decode processes is closed.")
+            self._jobs.put(job)
+        return job.future
+
+    def map(self, requests: Iterable[Request]) -> list[Future[DecodedClip]]:
+        """Futures of several clips, in their order."""
         return [self.submit(request) for request in requests]
 
-    def _read(self, request: Request) -> tuple[np.ndarray, bool]:
-        worker = self._idle.get()
-        try:
-            return worker.read(request, self._seconds)
-        finally:
-            self._idle.put(worker)
-
     def close(self) -> None:
-        """End all processes; clips not yet begun are dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers:
-            worker.end()
-        self._threads.shutdown(wait=True)
+        """End all processes; clips that are not being read yet are cancelled."""
+        with self._lock:
+            self._end()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
         for worker in self._workers:
             worker.stop()
+
+
+def _serve(worker: _Worker, jobs: SimpleQueue[_Job | None], seconds: float) -> None:
+    """Body of a thread: hand jobs to its worker until None comes."""
+    while (job := jobs.get()) is not None:
+        if job.future.set_running_or_notify_cancel():
+            try:
+                job.future.set_result(worker.read(job.request, seconds))
+            except BaseException as error:
+                job.future.set_exception(error)
+        del job  # its frames are not kept while the thread waits
+
+
+def _end(workers: list[_Worker], jobs: SimpleQueue[_Job | None]) -> None:
+    """Cancel the waiting jobs, kill the processes and let the threads end, without waiting for any of them."""
+    while True:
+        try:
+            job = jobs.get_nowait()
+        except Empty:
+            break
+        if job is not None:
+            job.future.cancel()
+    for worker in workers:
+        worker.end()
+        jobs.put(None)

@@ -1,34 +1,45 @@
-"""FrameSource: clips to frames, through the frame cache and the decode processes."""
+"""FrameSource: from clips to frames, through the frame cache and the decode processes."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fsar_bench.data.decode import DecodePool, ReadPlan, Request
+from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
 from fsar_bench.data.sampling import random_frames
 from fsar_bench.errors import DataError, suggest
-from fsar_bench.io import cache_folder
+from fsar_bench.io import cache_folder, replacing
 from fsar_bench.registry import READERS
+
+PendingFrames = np.ndarray | Future[DecodedClip]  # frames from the cache, or a clip that is being decoded
 
 
 class FrameSource:
-    """Frames of clips; the same whatever the number of decode processes and the state of the cache.
+    """Frames of clips; they depend neither on the number of decode processes nor on the state of the cache.
 
-    Decoded frames that will be asked for again are kept on disk as uint8: the midpoint frames of every clip, and all frames
-    of short clips that are sampled at random. The key holds the content of the clip, the reader and its version, the geometry
-    and the sampling.
+    Decoded frames that will be requested again are cached on disk as uint8: the midpoint frames of every clip, and all
+    frames of short clips that are sampled at random. The key holds the content of the clip, the reader and its version, the
+    geometry and the sampling.
+
+    A source that is no longer referenced ends its decode processes, as does the end of the program.
 
     Args:
         plan: how clips are read.
-        workers: decode processes.
-        seconds: what one clip may take.
+        workers: number of decode processes.
+        seconds: time limit per clip.
+
+    Attributes:
+        plan: how clips are read.
+        reader_version: name and version of the decoder.
+
+    Raises:
+        DataError: no reader of this name is registered.
     """
 
     def __init__(self, plan: ReadPlan, *, workers: int, seconds: float) -> None:
@@ -36,11 +47,18 @@ class FrameSource:
         reader = READERS.get(plan.reader)
         if reader is None:
             raise DataError(f"No reader {plan.reader!r}.{suggest(plan.reader, READERS.module_dict)}")
-        self.plan, self.reader_version = plan, reader.version
+        self.plan = plan
+        self.reader_version: str = reader.version
         self._folder = cache_folder() / "frames"
         self._pool = DecodePool(plan, workers=workers, seconds=seconds)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._pool.is_closed
+
     def close(self) -> None:
+        """End the decode processes."""
         self._pool.close()
 
     def __enter__(self) -> FrameSource:
@@ -49,40 +67,44 @@ class FrameSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _path(self, request: Request) -> Path:
-        plan = replace(self.plan, modules=())
-        sampling = f"midpoint {plan.frames}" if request.seed is None else "whole"
-        key = f"{request.clip.content}|{self.reader_version}|{plan.resize}|{plan.crop}|{sampling}"
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        return self._folder / digest[:2] / f"{digest}.npy"
+    def prefetch(self, requests: list[Request]) -> list[PendingFrames]:
+        """Begin to read clips.
 
-    def prefetch(self, requests: list[Request]) -> list[np.ndarray | Future]:
-        """Begin to read clips; pass the answer to `collect`."""
-        out: list[np.ndarray | Future] = []
+        Returns:
+            One entry per request, to be passed to `collect`.
+        """
+        pending: list[PendingFrames] = []
         for request in requests:
             cached = self._load(self._path(request))
-            out.append(self._pool.submit(request) if cached is None else self._choose(request, cached))
-        return out
+            pending.append(self._pool.submit(request) if cached is None else self._choose(request, cached))
+        return pending
 
     def collect(
-        self, requests: list[Request], pending: list[np.ndarray | Future], progress: Callable[[int], None] | None = None
+        self,
+        requests: list[Request],
+        pending: list[PendingFrames],
+        progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Frames uint8 `[V, T, H, W, 3]` of prefetched clips, in their order.
+        """Wait for prefetched clips.
+
+        Args:
+            requests: V clips.
+            pending: result of `prefetch` for them.
+            progress: called with the number of clips that are done.
+
+        Returns:
+            Frames uint8 `[V, T, H, W, 3]` in the order of the requests.
 
         Raises:
             DataError: names the clip that cannot be read.
         """
-        out = np.empty((len(requests), self.plan.frames, self.plan.crop, self.plan.crop, 3), np.uint8)
+        frames = np.empty((len(requests), self.plan.frames, self.plan.crop, self.plan.crop, 3), np.uint8)
         try:
             for row, (request, item) in enumerate(zip(requests, pending, strict=True)):
-                if isinstance(item, Future):
-                    frames, whole = item.result()
-                    if whole or request.seed is None:
-                        self._store(self._path(request), frames)
-                    item = self._choose(request, frames) if whole else frames
-                if item.shape[1:] != out.shape[2:]:
+                clip_frames = self._decoded(request, item) if isinstance(item, Future) else item
+                if clip_frames.shape[1:] != frames.shape[2:]:
                     raise DataError(f"Clip {request.clip.id!r} is too small for a crop of {self.plan.crop} pixels.")
-                out[row] = item
+                frames[row] = clip_frames
                 if progress:
                     progress(row + 1)
         except BaseException:
@@ -90,29 +112,69 @@ class FrameSource:
                 if isinstance(item, Future):
                     item.cancel()
             raise
-        return out
+        return frames
 
     def read(self, requests: list[Request], progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Frames uint8 `[V, T, H, W, 3]` of clips, in their order."""
+        """Read clips: `prefetch`, then `collect`.
+
+        Returns:
+            Frames uint8 `[V, T, H, W, 3]` in the order of the requests.
+
+        Raises:
+            DataError: names the clip that cannot be read.
+        """
         return self.collect(requests, self.prefetch(requests), progress)
+
+    def _decoded(self, request: Request, pending: Future[DecodedClip]) -> np.ndarray:
+        """Wait for a clip, cache what will be requested again, and pick the frames of the request."""
+        frames, is_complete = pending.result()
+        if is_complete or request.seed is None:
+            with replacing(self._path(request), sync=False, hint="FSAR_BENCH_CACHE=") as file:
+                np.save(file, frames)
+        return self._choose(request, frames) if is_complete else frames
 
     def _choose(self, request: Request, frames: np.ndarray) -> np.ndarray:
         if request.seed is None:
             return frames
         return frames[random_frames(len(frames), self.plan.frames, request.seed)]
 
+    def _path(self, request: Request) -> Path:
+        sampling = f"midpoint {self.plan.frames}" if request.seed is None else "whole"
+        key = f"{request.clip.content}|{self.reader_version}|{self.plan.resize}|{self.plan.crop}|{sampling}"
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return self._folder / digest[:2] / f"{digest}.npy"
+
     def _load(self, path: Path) -> np.ndarray | None:
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            frames: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             return None
         except (ValueError, OSError, EOFError):
             path.unlink(missing_ok=True)  # damaged: decode again
             return None
+        return frames
 
-    def _store(self, path: Path, frames: np.ndarray) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, frames)
-        os.replace(temporary, path)
+
+_lock = threading.Lock()
+_sources: weakref.WeakValueDictionary[tuple[ReadPlan, int, float, Path], FrameSource] = weakref.WeakValueDictionary()
+
+
+def frame_source(plan: ReadPlan, *, workers: int, seconds: float) -> FrameSource:
+    """An open source that is shared by all who ask for the same one, as long as one of them refers to it.
+
+    Do not close a shared source; it ends its decode processes when nobody refers to it any more.
+
+    Args:
+        plan: how clips are read.
+        workers: number of decode processes.
+        seconds: time limit per clip.
+
+    Raises:
+        DataError: no reader of this name is registered.
+    """
+    key = (plan, workers, seconds, cache_folder())
+    with _lock:
+        source = _sources.get(key)
+        if source is None or source.is_closed:
+            source = _sources[key] = FrameSource(plan, workers=workers, seconds=seconds)
+        return source

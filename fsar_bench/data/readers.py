@@ -1,10 +1,12 @@
-"""Readers: files to frames, over mmaction2's transforms. They run inside decode processes (see `decode`)."""
+"""Readers: from files to frames, with mmaction2's transforms. They run inside decode processes (see `decode`)."""
 
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,9 +15,22 @@ from mmaction.datasets.transforms import CenterCrop, DecordDecode, DecordInit, P
 from fsar_bench.io import IMAGE_SUFFIXES
 from fsar_bench.registry import READERS
 
+Transform = Callable[[dict[str, Any]], dict[str, Any]]  # from mmaction2's results to more of them
+
+
+def _name_and_version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # decord has no wheels for some platforms; the other readers work there
+        return f"{package} (not installed)"
+
 
 class TransformReader:
-    """A reader made of an opening and a decoding transform of mmaction2.
+    """A reader that consists of two transforms of mmaction2.
+
+    Args:
+        opener: opens a file.
+        decoder: decodes frames of an open file.
 
     Attributes:
         version: name and version of the decoder; part of results and cache keys.
@@ -23,27 +38,40 @@ class TransformReader:
 
     version: str
 
-    def __init__(self, opener: object, decoder: object) -> None:
-        self._open, self._decode = opener, decoder
+    def __init__(self, opener: Transform, decoder: Transform) -> None:
+        self._open = opener
+        self._decode = decoder
 
-    def open(self, path: Path) -> dict:
-        """Open a clip; the result knows `total_frames`."""
+    def open(self, path: str) -> dict[str, Any]:
+        """Open a clip; the result has the number of its frames as `total_frames`."""
         return self._open({"filename": str(path), "start_index": 0})
 
-    def read(self, clip: dict, indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
-        """Frames uint8 RGB `[len(indices), crop, crop, 3]`: short side to `resize` (bilinear), then the centre crop."""
-        clip = self._decode(
-            {**clip, "frame_inds": indices, "modality": "RGB", "num_clips": 1, "clip_len": len(indices)}
-        )
-        clip = CenterCrop(crop)(Resize(scale=(-1, resize))(clip))
-        return np.stack(clip["imgs"]).astype(np.uint8)
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
+        """Decode frames of an opened clip.
+
+        Args:
+            clip: result of `open`.
+            indices: frames, counted from 0.
+            resize: pixels of the short side (bilinear).
+            crop: side of the centre crop in pixels.
+
+        Returns:
+            uint8 RGB `[len(indices), crop, crop, 3]`.
+        """
+        results = {**clip, "frame_inds": indices, "modality": "RGB", "num_clips": 1, "clip_len": len(indices)}
+        return _resize_and_crop(self._decode(results), resize, crop)
+
+
+def _resize_and_crop(results: dict[str, Any], resize: int, crop: int) -> np.ndarray:
+    results = CenterCrop(crop)(Resize(scale=(-1, resize))(results))
+    return np.stack(results["imgs"]).astype(np.uint8)
 
 
 @READERS.register_module(name="decord")
 class DecordReader(TransformReader):
     """decord: the default reader."""
 
-    version = f"decord {version('decord')}"
+    version = _name_and_version("decord")
 
     def __init__(self) -> None:
         super().__init__(DecordInit(num_threads=1), DecordDecode())
@@ -51,36 +79,52 @@ class DecordReader(TransformReader):
 
 @READERS.register_module(name="pyav")
 class PyAVReader(TransformReader):
-    """PyAV (FFmpeg): reads what decord cannot, such as AV1."""
+    """PyAV (FFmpeg): reads formats that decord cannot, such as AV1."""
 
-    version = f"av {version('av')}"
+    version = _name_and_version("av")
 
     def __init__(self) -> None:
         super().__init__(PyAVInit(), PyAVDecode())
 
 
 @READERS.register_module(name="images")
-class ImageReader(TransformReader):
-    """Folders of images, one a frame, in the order of the numbers in their names; taken for clips that are folders."""
+class ImageReader:
+    """Folders of images, one per frame, in the order of the numbers in their names; used for clips that are folders.
+
+    Attributes:
+        version: name and version of the decoder; part of results and cache keys.
+    """
 
     version = f"images (opencv {cv2.__version__})"
 
-    def __init__(self) -> None:
-        super().__init__(None, None)
-
-    def open(self, path: Path) -> dict:
+    def open(self, path: str) -> dict[str, Any]:
+        """List the images of a folder; the result has their number as `total_frames`."""
         files = [file for file in Path(path).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
         files.sort(key=lambda file: ([int(number) for number in re.findall(r"\d+", file.stem)], file.name))
         return {"files": files, "total_frames": len(files)}
 
-    def read(self, clip: dict, indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
+        """Decode images of a folder.
+
+        Args:
+            clip: result of `open`.
+            indices: images, counted from 0.
+            resize: pixels of the short side (bilinear).
+            crop: side of the centre crop in pixels.
+
+        Returns:
+            uint8 RGB `[len(indices), crop, crop, 3]`.
+
+        Raises:
+            ValueError: a file is no image, or the images differ in size.
+        """
         images = {int(i): _image(clip["files"][i]) for i in np.unique(indices)}
         frames = [images[int(i)] for i in indices]
         shape = frames[0].shape[:2]
         if any(frame.shape[:2] != shape for frame in frames):
             raise ValueError("its images differ in size")
         results = {"imgs": frames, "img_shape": shape, "original_shape": shape, "modality": "RGB"}
-        return np.stack(CenterCrop(crop)(Resize(scale=(-1, resize))(results))["imgs"]).astype(np.uint8)
+        return _resize_and_crop(results, resize, crop)
 
 
 def _image(path: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from fsar_bench.data.dataset import Dataset
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing.classes import table
-from fsar_bench.data.importing.lists import read_lists, recognise
+from fsar_bench.data.importing.lists import read_lists, recognise, store_list
 from fsar_bench.plan import EpisodePlan
 
 CLIPS = 100_000
@@ -41,7 +41,7 @@ def test_many_clips(benchmark, disk, step, monkeypatch):
     def import_() -> int:
         read = read_lists("ssv2_full", disk / "lists")
         recognise(read)
-        preparing.store_list("ssv2_full", read, "")
+        store_list("ssv2_full", read, "")
         return sum(len(rows) for rows in read.rows.values())
 
     def prepare() -> int:

@@ -1,10 +1,13 @@
-"""Reading clips: readers, damaged files, hangs, and sameness whatever the number of workers."""
+"""Reading clips: readers, damaged files, hangs, and equal frames regardless of the number of workers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,7 +18,7 @@ import pytest
 
 from fsar_bench.data.dataset import BUILTIN, Clip
 from fsar_bench.data.decode import DecodePool, ReadPlan, Request
-from fsar_bench.data.frames import FrameSource
+from fsar_bench.data.frames import FrameSource, frame_source
 from fsar_bench.data.sampling import midpoints, random_frames
 from fsar_bench.errors import DataError
 
@@ -167,3 +170,65 @@ def test_a_worker_may_be_stopped_by_two_threads():
             second.result()
         with pytest.raises(RuntimeError, match="ended"):
             worker.read(Request(Clip("a", "b", Path("c"))), 1.0)
+
+
+def test_closed_pools_cancel_waiting_clips_and_take_no_more(shipped, tmp_path):
+    (tmp_path / "waits_module.py").write_text(HANGING.format(name="waits", open="time.sleep(600)"))
+    plan = ReadPlan("waits", 60, 60, 8, modules=("waits_module",), folder=str(tmp_path))
+    pool = DecodePool(plan, workers=1, seconds=600)
+    first, second = pool.map([Request(shipped[0]), Request(shipped[1])])
+    while not first.running():
+        time.sleep(0.01)
+    pool.close()
+    assert first.exception() is not None
+    assert second.cancelled()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(Request(shipped[0]))
+    pool.close()
+
+
+def test_sources_are_shared_and_end_with_the_last_reference(shipped):
+    first, second = (frame_source(PLAN, workers=1, seconds=60) for _ in range(2))
+    assert first is second
+    assert frame_source(PLAN, workers=2, seconds=60) is not first
+    first._pool.submit(Request(shipped[0])).result()
+    process = first._pool._workers[0].process
+    assert process.is_alive()
+    del second
+    assert process.is_alive()
+    del first
+    process.join(10)
+    assert process.exitcode == -9
+    closed = frame_source(PLAN, workers=1, seconds=60)
+    closed.close()
+    assert frame_source(PLAN, workers=1, seconds=60) is not closed
+
+
+SCRIPT = """
+from fsar_bench.data.dataset import Dataset
+from fsar_bench.data.decode import ReadPlan, Request
+from fsar_bench.data.frames import frame_source
+from fsar_bench.registry import import_components
+
+import_components(["stays_module"], {folder!r})
+plan = ReadPlan("stays", 60, 60, 8, modules=("stays_module",), folder={folder!r})
+source = frame_source(plan, workers=2, seconds=600)
+clips = Dataset("synthact", "builtin:synthact").split("val").clips[:6]
+pending = source.prefetch([Request(clip) for clip in clips])
+while not all(worker.process for worker in source._pool._workers):
+    pass
+print("read", *(worker.process.pid for worker in source._pool._workers))
+"""
+
+
+def test_a_script_without_guard_ends_although_its_clips_hang(tmp_path):
+    (tmp_path / "stays_module.py").write_text(HANGING.format(name="stays", open="time.sleep(600)"))
+    (tmp_path / "script.py").write_text(SCRIPT.format(folder=str(tmp_path)))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    word, *pids = done.stdout.split()  # once: no worker has run the script again
+    assert word == "read"
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

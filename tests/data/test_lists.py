@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsar_bench.data.dataset import SPLITS
 from fsar_bench.data.importing import lists
-from fsar_bench.data.importing.classes import SPLITS, key, known_datasets, table
-from fsar_bench.data.importing.lists import fingerprint, lineages, read_lists, recognise, short_hashes, video_id
+from fsar_bench.data.importing.classes import key, known_datasets, table
+from fsar_bench.data.importing.lists import (
+    Lineage,
+    ListedVideo,
+    PublishedList,
+    Recognition,
+    fingerprint,
+    known_names,
+    lineages,
+    read_lists,
+    recognise,
+    short_hashes,
+    store_recognised,
+    stored_list,
+    video_id,
+)
 from fsar_bench.errors import ConfigError, DataError
 
 COUNTS = {
@@ -21,6 +37,43 @@ COUNTS = {
     "ucf101": ((70, 9154), (10, 1421), (21, 2745)),
     "epic_kitchens": ((60, 66056), None, (20, 10646)),
 }
+
+
+def test_known_names_are_those_of_the_configs():
+    configs = Path(__file__).parents[2] / "configs" / "datasets"
+    names = {path.stem for path in configs.glob("*.py")} - {"__init__"}
+    assert known_names() == sorted(name for name in names if not name.startswith("synthact"))
+
+
+KINETICS = {name: Lineage(name, f"Kinetics, {name}", {}, {}) for name in ("clip_fsar", "cmn")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "lineage", "accept", "outcome"),
+    [
+        ("kinetics100", "cmn", False, "kinetics100@cmn"),
+        ("kinetics100@cmn", "cmn", False, "kinetics100@cmn"),
+        ("kinetics100@cmn", "clip_fsar", False, "These are the lists of kinetics100@clip_fsar, not of kinetics100@cmn"),
+        ("kinetics100", None, False, "These are not the lists of Kinetics-100 that others use.*Pass --accept"),
+        ("kinetics100", None, True, "name one of kinetics100@clip_fsar, kinetics100@cmn"),
+        ("kinetics100@cmn", None, True, "kinetics100@cmn"),
+        ("hmdb51", "arn", False, "hmdb51"),
+    ],
+)
+def test_lists_are_stored_under_the_name_of_their_lineage(tmp_path, monkeypatch, dataset, lineage, accept, outcome):
+    monkeypatch.setenv("FSAR_BENCH_DATA", str(tmp_path))
+    published = PublishedList(dataset.partition("@")[0], {"test": {ListedVideo("a", "b")}})
+    known = {**KINETICS, "arn": Lineage("arn", "HMDB51", {}, {})}
+    recognition = Recognition(known[lineage] if lineage else None)
+    if " " in outcome:
+        with pytest.raises((DataError, ConfigError), match=outcome):
+            store_recognised(dataset, published, recognition, accept=accept)
+        assert not list(tmp_path.iterdir())
+        return
+    stored = store_recognised(dataset, published, recognition, accept=accept)
+    assert (stored.name, stored.path) == (outcome, tmp_path / outcome / "list.json")
+    assert json.loads(stored.path.read_text()) == {"lineage": lineage or "", "rows": {"test": [["a", "b"]]}}
+    assert stored_list(outcome) == {"test": {("a", "b")}}
 
 
 def write(folder, **texts):
@@ -103,6 +156,12 @@ def test_faults_are_reported_by_name(tmp_path):
     assert read.in_two_splits == {"a": ["test", "train"]}
     assert read.spellings == {"catch": ["Catch", "catch"]}
     assert read.misplaced == ["kick (train; HMDB51 has it in test)"]
+    assert read.faults() == {
+        "occurs twice": ["train: catch/a"],
+        "is in several splits": ["a (test, train)"],
+        "has several spellings": ["catch (Catch, catch)"],
+        "is in another split": ["kick (train; HMDB51 has it in test)"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -114,6 +173,8 @@ def test_faults_are_reported_by_name(tmp_path):
         ("train1//videos/chew/a.avi\n", r"class train1 is 'catch', but the folder says 'chew'"),
         ("catch\nchew\n", r"lists classes, not videos \('catch'\).*fsar-bench data prepare hmdb51"),
         ("7/12\n", r"line 1: HMDB51 has no class with the label 7"),
+        ("youtube_id,split\nabc,train\n", r"line 2: HMDB51 has no class ''"),
+        ("catch/a.avi, 7\n", r"line 1 ends in a class number of its own"),
     ],
 )
 def test_lines_that_cannot_be_read_are_named(tmp_path, text, message):
@@ -152,16 +213,18 @@ def test_lineages_are_recognised_and_differences_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "KNOWN", tmp_path)
     lists.lineages.cache_clear()
     try:
-        lineage, _ = recognise(read_lists("hmdb51", write(tmp_path / "x", test__txt="fencing/d.avi\nkick/c.avi\n")))
-        assert lineage.title == "HMDB51, toy lineage"
+        same = write(tmp_path / "x", test__txt="fencing/d.avi\nkick/c.avi\n")
+        recognition = recognise(read_lists("hmdb51", same))
+        assert recognition.lineage.title == "HMDB51, toy lineage"
+        assert not recognition.differences
         other = write(
             tmp_path / "y", train__txt="catch/a\n", test__txt="kick/c\nkick/e\nfencing/d\nfencing/f\nkick/g\n"
         )
-        lineage, differences = recognise(read_lists("hmdb51", other))
-        assert lineage is None
-        assert differences == [
-            "differs from HMDB51, toy lineage: 3 extra test clips in 2 classes, 1 train clips lacking"
-        ]
+        recognition = recognise(read_lists("hmdb51", other))
+        assert recognition.lineage is None
+        assert recognition.differences == (
+            "differs from HMDB51, toy lineage: 3 extra test clips in 2 classes, 1 train clips lacking",
+        )
     finally:
         lists.lineages.cache_clear()
 

@@ -1,1 +1,1 @@
-"""Published lists and clips on a disk, made into annotations."""
+"""From published lists and clips on a disk to annotations, and checks of the result."""

@@ -1,6 +1,6 @@
-"""Class names of the field's splits, which ship with the project: facts, one JSON file a dataset in `known/`.
+"""Class names of the field's splits, which ship with the project: facts, one JSON file per dataset in `known/`.
 
-Each file holds `title` and, for each split, its classes in the order of their split-local numbers: `name` (folder or label),
+Each file has a `title` and, for each split, its classes in the order of their split-local numbers: `name` (folder or label),
 `text` (what the text encoder reads) and, where there is one, `label` (the official number of the label).
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from fsar_bench.data.dataset import SPLITS
 from fsar_bench.errors import ConfigError, suggest
 
 KNOWN = Path(__file__).with_name("known")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ClassName:
     Attributes:
         name: of its folder or label.
         text: what the text encoder reads.
-        split: where it belongs.
+        split: to which it belongs.
         number: its number within the split, as list files use it.
         label: its official number, or None.
     """
@@ -39,32 +39,45 @@ class ClassName:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Classes of a dataset, found by any spelling of their names."""
+    """Classes of a dataset, found by any spelling of their names.
+
+    Attributes:
+        dataset: name without lineage.
+        title: title of the dataset.
+        classes: of all splits.
+    """
 
     dataset: str
     title: str
     classes: tuple[ClassName, ...]
 
     def find(self, name: str) -> ClassName | None:
-        """The class of a name, whatever its case, spaces, underscores and brackets."""
+        """The class with this name, regardless of case, spaces, underscores and brackets."""
         return self._by_key.get(key(name))
 
     def number(self, split: str, number: int) -> ClassName | None:
-        """The class of a split-local number."""
-        mine = [c for c in self.classes if c.split == split]
-        return mine[number] if 0 <= number < len(mine) else None
+        """The class with a split-local number."""
+        return self._by_number.get((split, number))
 
     def label(self, label: int) -> ClassName | None:
-        """The class of an official label."""
-        return next((c for c in self.classes if c.label == label), None)
+        """The class with an official label."""
+        return self._by_label.get(label)
 
     @cached_property
     def _by_key(self) -> dict[str, ClassName]:
         return {key(c.name): c for c in self.classes}
 
+    @cached_property
+    def _by_number(self) -> dict[tuple[str, int], ClassName]:
+        return {(c.split, c.number): c for c in self.classes}
+
+    @cached_property
+    def _by_label(self) -> dict[int, ClassName]:
+        return {c.label: c for c in reversed(self.classes) if c.label is not None}
+
 
 def key(name: str) -> str:
-    """What two spellings of a class name share: letters and digits in lower case."""
+    """What two spellings of a class name have in common: letters and digits in lower case."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -75,10 +88,13 @@ def known_datasets() -> list[str]:
 
 @cache
 def table(dataset: str) -> ClassTable:
-    """Classes of a dataset (a lineage after "@" is ignored).
+    """Classes of a dataset.
+
+    Args:
+        dataset: its name; a lineage after "@" is ignored.
 
     Raises:
-        ConfigError: they are not known.
+        ConfigError: the classes of this dataset do not ship.
     """
     base = dataset.partition("@")[0]
     if base not in known_datasets():

@@ -1,6 +1,6 @@
-"""Published split lists: every line syntax of the field's repositories, the canonical list, and which lineage it is.
+"""Published split lists: every line syntax of the field's repositories, the canonical list, and the lineage it belongs to.
 
-Syntaxes, told apart by line:
+Syntaxes, distinguished line by line:
 
 - `test0//videos/fencing/clip.avi`, `val3/88644`: split and split-local class number, then a path or id (CLIP-FSAR, HyRSM, MoLo,
   TS-FSAR; SSv2 `NNlist07`);
@@ -8,9 +8,9 @@ Syntaxes, told apart by line:
 - `fencing/clip`, `blasting sand/-kYzxMKp514_000086_000096`: class and video, split at the last slash (TRX, STRM, CMN, AMeFu-Net);
 - CSV with the columns `label,youtube_id`.
 
-Canonical: class as in the shipped class table, video without folder and extension, Kinetics without times (the YouTube id). A
-fingerprint is the SHA-256 over the sorted lines `class<TAB>video` of a split: order, folders, extensions and line ends do not
-change it, one video does.
+Canonical form: class as in the shipped class table, video without folder and extension, Kinetics without times (the YouTube id).
+A fingerprint is the SHA-256 over the sorted lines `class<TAB>video` of a split: it ignores order, folders, extensions and line
+endings; a single different video changes it.
 """
 
 from __future__ import annotations
@@ -20,50 +20,90 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
-from fsar_bench.data.importing.classes import KNOWN, SPLITS, ClassName, ClassTable, table
-from fsar_bench.errors import DataError
+from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.importing.classes import KNOWN, ClassName, ClassTable, known_datasets, table
+from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.io import data_folder, to_json, write_atomically
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 SUFFIXES = (".txt", ".list", ".csv")
+CUSTOM = "custom"  # name of a dataset that is no published one
 _NUMBERED = re.compile(r"(train|val|test)(\d+)/+(.+)")
 _NUMBERED_AFTER = re.compile(r"\.\w+, ?\d+$")  # CDFSL-V
 _TIMES = re.compile(r"_\d{6}_\d{6}$")
-Row = tuple[str, str]  # class name, video
+
+
+class ListedVideo(NamedTuple):
+    """One entry of a list.
+
+    Attributes:
+        class_name: as in the class table.
+        video: canonical id.
+    """
+
+    class_name: str
+    video: str
+
+
+class Duplicate(NamedTuple):
+    """A line that occurs more than once.
+
+    Attributes:
+        split: of the line.
+        class_name: as in the class table.
+        video: canonical id.
+    """
+
+    split: str
+    class_name: str
+    video: str
 
 
 @dataclass
 class PublishedList:
-    """What list files say, in canonical form.
+    """Contents of list files in canonical form, and their faults.
 
     Attributes:
         dataset: name without lineage.
-        rows: (class name, video) pairs of each split.
-        files: files read, of each split.
-        duplicates: lines that stand twice: (split, class name, video).
-        in_two_splits: videos of one class or another that stand in several splits, with these.
-        spellings: other spellings of class names that were met, by class name.
+        rows: videos of each split.
+        files: files that were read, of each split.
+        duplicates: lines that occur more than once.
+        in_two_splits: videos (of whichever class) that are in several splits, with these splits.
+        spellings: different spellings of class names that were met, by class name.
         misplaced: classes that the table has in another split, as text.
     """
 
     dataset: str
-    rows: dict[str, set[Row]] = field(default_factory=dict)
+    rows: dict[str, set[ListedVideo]] = field(default_factory=dict)
     files: dict[str, list[Path]] = field(default_factory=dict)
-    duplicates: list[tuple[str, str, str]] = field(default_factory=list)
+    duplicates: list[Duplicate] = field(default_factory=list)
     in_two_splits: dict[str, list[str]] = field(default_factory=dict)
     spellings: dict[str, list[str]] = field(default_factory=dict)
     misplaced: list[str] = field(default_factory=list)
 
     def fingerprint(self, split: str) -> str:
+        """SHA-256 of the canonical list of a split."""
         return fingerprint(self.rows[split])
 
+    def faults(self) -> dict[str, list[str]]:
+        """Faults as text, by kind; kinds without faults have empty lists."""
+        return {
+            "occurs twice": [f"{row.split}: {row.class_name}/{row.video}" for row in self.duplicates],
+            "is in several splits": [f"{video} ({', '.join(splits)})" for video, splits in self.in_two_splits.items()],
+            "has several spellings": [f"{name} ({', '.join(met)})" for name, met in self.spellings.items()],
+            "is in another split": self.misplaced,
+        }
 
-def fingerprint(rows: set[Row]) -> str:
+
+def fingerprint(rows: set[ListedVideo]) -> str:
     """SHA-256 over the sorted lines `class<TAB>video`."""
     return hashlib.sha256("".join(f"{name}\t{video}\n" for name, video in sorted(rows)).encode()).hexdigest()
 
@@ -71,110 +111,148 @@ def fingerprint(rows: set[Row]) -> str:
 def video_id(dataset: str, path: str) -> str:
     """Canonical id of a video from a path, file name or id."""
     name = PurePosixPath(path.replace("\\", "/")).name
-    stem = name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in VIDEO_SUFFIXES else name
+    suffix = PurePosixPath(name).suffix
+    stem = name[: -len(suffix)] if suffix.lower() in VIDEO_SUFFIXES else name
     return _TIMES.sub("", stem) if dataset.startswith("kinetics") else stem
 
 
 def read_lists(dataset: str, folder: Path) -> PublishedList:
     """Read all list files below a folder, or one file.
 
+    Args:
+        dataset: name of the dataset; a lineage after "@" is ignored.
+        folder: the folder or file.
+
     Raises:
+        ConfigError: the classes of this dataset are not known.
         DataError: no list files, a line in no known syntax, or a class that the dataset does not have.
     """
     known = table(dataset)
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES)
-    by_split = {path: split for path in files if (split := _split_of(path))}
-    if not by_split:
+    split_of_file = {path: split for path in files if (split := _split_of(path))}
+    if not split_of_file:
         raise DataError(
             f"{folder} holds no list files: names with train, val or test that end in {', '.join(SUFFIXES)} are looked for."
         )
-    out = PublishedList(known.dataset)
-    seen: Counter[tuple[str, str, str]] = Counter()
+    lines = [line for path, split in split_of_file.items() for line in _parse(path, split, known)]
+    published = _collect(lines, known)
+    for path, split in split_of_file.items():
+        published.files.setdefault(split, []).append(path)
+    return published
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a list: its class, the spelling of the class name if it has one, the canonical id and the split."""
+
+    class_name: ClassName
+    spelling: str | None
+    video: str
+    split: str
+
+
+def _collect(lines: list[_Line], known: ClassTable) -> PublishedList:
+    """The canonical list of all lines, and their faults."""
+    published = PublishedList(known.dataset)
+    counts: Counter[Duplicate] = Counter()
     spellings: dict[str, set[str]] = defaultdict(set)
-    for path, split_of_file in by_split.items():
-        for found, spelled, video, split in _parse(path, split_of_file, known):
-            seen[split, found.name, video] += 1
-            out.rows.setdefault(split, set()).add((found.name, video))
-            if spelled:
-                spellings[found.name].add(spelled)
-            if found.split != split:
-                out.misplaced.append(f"{found.name} ({split}; {known.title} has it in {found.split})")
-        out.files.setdefault(split_of_file, []).append(path)
-    out.misplaced = sorted(set(out.misplaced))
-    out.duplicates = sorted(row for row, count in seen.items() if count > 1)
-    where: dict[str, set[str]] = defaultdict(set)
-    for split, _, video in seen:
-        where[video].add(split)
-    out.in_two_splits = {video: sorted(splits) for video, splits in sorted(where.items()) if len(splits) > 1}
-    out.spellings = {name: sorted(found) for name, found in sorted(spellings.items()) if len(found) > 1}
-    return out
+    splits_of_video: dict[str, set[str]] = defaultdict(set)
+    misplaced: set[str] = set()
+    for line in lines:
+        name = line.class_name.name
+        counts[Duplicate(line.split, name, line.video)] += 1
+        splits_of_video[line.video].add(line.split)
+        published.rows.setdefault(line.split, set()).add(ListedVideo(name, line.video))
+        if line.spelling:
+            spellings[name].add(line.spelling)
+        if line.class_name.split != line.split:
+            misplaced.add(f"{name} ({line.split}; {known.title} has it in {line.class_name.split})")
+    published.misplaced = sorted(misplaced)
+    published.duplicates = sorted(row for row, count in counts.items() if count > 1)
+    published.in_two_splits = {
+        video: sorted(splits) for video, splits in sorted(splits_of_video.items()) if len(splits) > 1
+    }
+    published.spellings = {name: sorted(met) for name, met in sorted(spellings.items()) if len(met) > 1}
+    return published
 
 
 def _split_of(path: Path) -> str | None:
-    found = [split for split in SPLITS if split in path.stem.lower()]
-    return found[0] if len(found) == 1 else None
+    """The split that a file name mentions; None if it mentions none or several."""
+    mentioned = [split for split in SPLITS if split in path.stem.lower()]
+    return mentioned[0] if len(mentioned) == 1 else None
 
 
-def _parse(path: Path, split: str, known: ClassTable):
-    """Yield (class, spelling of its name or None, video, split) of every line."""
+def _parse(path: Path, split: str, known: ClassTable) -> Iterator[_Line]:
+    """Parse every line of a file.
+
+    Args:
+        path: the file.
+        split: of lines that name none.
+        known: classes of the dataset.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The list {path} cannot be read ({error}).") from error
-    lines = text.splitlines()
     if lines and "youtube_id" in lines[0].split(","):
         for number, row in enumerate(csv.DictReader(lines), 2):
-            yield (
-                _named(known, row["label"], path, number),
-                row["label"],
-                video_id(known.dataset, row["youtube_id"]),
-                split,
-            )
+            label = row.get("label") or ""
+            class_name = _named(known, label, f"{path}, line {number}")
+            yield _Line(class_name, label, video_id(known.dataset, row["youtube_id"] or ""), split)
         return
-    for number, line in enumerate(lines, 1):
-        line = line.strip()
+    for number, text in enumerate(lines, 1):
+        line = text.strip()
         if not line:
             continue
-        if found := _NUMBERED.fullmatch(line):
-            own = known.number(found[1], int(found[2]))
-            if own is None:
-                raise DataError(f"{path}, line {number}: {known.title} has no class {found[1]}{found[2]}.")
-            folder = PurePosixPath(found[3]).parent.name
-            said = known.find(folder) if folder else None
-            if said and said.name != own.name:
-                raise DataError(
-                    f"{path}, line {number}: class {found[1]}{found[2]} is {own.name!r}, but the folder says {folder!r}."
-                )
-            yield own, folder if said else None, video_id(known.dataset, found[3]), found[1]
-            continue
-        if _NUMBERED_AFTER.search(line):
-            raise DataError(
-                f"{path}, line {number} ends in a class number of its own ({line[-40:]!r}), which names no class of "
-                f"{known.title}: such a list cannot be read. Import the lists of another repository."
-            )
-        name, slash, video = line.rpartition("/")
-        if not slash and known.find(line):
-            raise DataError(
-                f"{path} lists classes, not videos ({line!r}). The classes of {known.title} ship with fsar-bench: where every "
-                f"clip of a class belongs to it, no list is needed. Next: fsar-bench data prepare {known.dataset} --root DIR."
-            )
-        if not slash or not name or not video:
-            raise DataError(f"{path}, line {number} is in none of the known syntaxes: {line[:80]!r}.")
-        if name.isdigit():
-            labelled = known.label(int(name))
-            if labelled is None:
-                raise DataError(f"{path}, line {number}: {known.title} has no class with the label {name}.")
-            yield labelled, None, video_id(known.dataset, video), split
-            continue
-        last = name.rpartition("/")[2]
-        yield _named(known, last, path, number), last, video_id(known.dataset, video), split
+        where = f"{path}, line {number}"
+        if numbered := _NUMBERED.fullmatch(line):
+            yield _parse_numbered(numbered, known, where)
+        else:
+            yield _parse_named(line, split, known, path, where)
 
 
-def _named(known: ClassTable, name: str, path: Path, number: int) -> ClassName:
-    found = known.find(name)
-    if found is None:
-        raise DataError(f"{path}, line {number}: {known.title} has no class {name!r}.")
-    return found
+def _parse_numbered(numbered: re.Match[str], known: ClassTable, where: str) -> _Line:
+    """`test0//videos/fencing/clip.avi` or `val3/88644`."""
+    split, number, path = numbered.groups()
+    class_name = known.number(split, int(number))
+    if class_name is None:
+        raise DataError(f"{where}: {known.title} has no class {split}{number}.")
+    folder = PurePosixPath(path).parent.name
+    class_of_folder = known.find(folder) if folder else None
+    if class_of_folder and class_of_folder.name != class_name.name:
+        raise DataError(f"{where}: class {split}{number} is {class_name.name!r}, but the folder says {folder!r}.")
+    return _Line(class_name, folder if class_of_folder else None, video_id(known.dataset, path), split)
+
+
+def _parse_named(line: str, split: str, known: ClassTable, path: Path, where: str) -> _Line:
+    """`fencing/clip` or `126/195025`."""
+    if _NUMBERED_AFTER.search(line):
+        raise DataError(
+            f"{where} ends in a class number of its own ({line[-40:]!r}), which names no class of {known.title}: such a list "
+            "cannot be read. Import the lists of another repository."
+        )
+    name, slash, video = line.rpartition("/")
+    if not slash and known.find(line):
+        raise DataError(
+            f"{path} lists classes, not videos ({line!r}). The classes of {known.title} ship with fsar-bench: where every "
+            f"clip of a class belongs to it, no list is needed. Next: fsar-bench data prepare {known.dataset} --root DIR."
+        )
+    if not slash or not name or not video:
+        raise DataError(f"{where} is in none of the known syntaxes: {line[:80]!r}.")
+    if name.isdigit():
+        labelled = known.label(int(name))
+        if labelled is None:
+            raise DataError(f"{where}: {known.title} has no class with the label {name}.")
+        return _Line(labelled, None, video_id(known.dataset, video), split)
+    spelling = name.rpartition("/")[2]
+    return _Line(_named(known, spelling, where), spelling, video_id(known.dataset, video), split)
+
+
+def _named(known: ClassTable, name: str, where: str) -> ClassName:
+    class_name = known.find(name)
+    if class_name is None:
+        raise DataError(f"{where}: {known.title} has no class {name!r}.")
+    return class_name
 
 
 @dataclass(frozen=True)
@@ -182,7 +260,7 @@ class Lineage:
     """A known list of a dataset.
 
     Attributes:
-        name: such as "cmn"; empty where a dataset has one list only.
+        name: such as "cmn".
         title: for people.
         fingerprints: by split.
         counts: (classes, videos) by split.
@@ -196,46 +274,156 @@ class Lineage:
 
 @cache
 def lineages(dataset: str) -> tuple[Lineage, ...]:
-    """The known lists of a dataset."""
+    """The known lists of a dataset (name without lineage)."""
     data = json.loads((KNOWN / "lineages.json").read_text(encoding="utf-8")).get(dataset, {})
     return tuple(
-        Lineage(name, row["title"], row["fingerprints"], {s: tuple(c) for s, c in row["counts"].items()})
+        Lineage(
+            name,
+            row["title"],
+            row["fingerprints"],
+            {split: (classes, videos) for split, (classes, videos) in row["counts"].items()},
+        )
         for name, row in data.items()
     )
 
 
-def short_hashes(rows: set[Row]) -> np.ndarray:
-    """Sorted 32-bit hashes of the rows: enough to say how two lists differ, too little to rebuild one."""
+def known_names() -> list[str]:
+    """Names of the datasets that `data prepare` knows; a dataset with several lists has one name per lineage."""
+    names = [CUSTOM]
+    for dataset in known_datasets():
+        known = lineages(dataset)
+        names += [f"{dataset}@{lineage.name}" for lineage in known] if len(known) > 1 else [dataset]
+    return sorted(names)
+
+
+def short_hashes(rows: set[ListedVideo]) -> np.ndarray:
+    """Sorted 32-bit hashes of the rows, uint32 `[rows]`: enough to count how two lists differ, too little to rebuild one."""
     digests = (hashlib.sha256(f"{name}\t{video}".encode()).digest()[:4] for name, video in rows)
     return np.sort(np.array([int.from_bytes(d, "big") for d in digests], np.uint32))
 
 
-def recognise(read: PublishedList) -> tuple[Lineage | None, list[str]]:
-    """The lineage whose splits these are, or None with one line on each known one of how the lists differ from it."""
-    known = lineages(read.dataset)
+@dataclass(frozen=True)
+class Recognition:
+    """Which known list a published list is.
+
+    Attributes:
+        lineage: the known list whose splits these are, or None.
+        differences: without a lineage, one line per known list that says how this list differs from it.
+    """
+
+    lineage: Lineage | None
+    differences: tuple[str, ...] = ()
+
+
+def recognise(published: PublishedList) -> Recognition:
+    """Compare the fingerprints of a list with those of the known lists of its dataset."""
+    known = lineages(published.dataset)
     for lineage in known:
-        if all(lineage.fingerprints.get(split) == read.fingerprint(split) for split in read.rows):
-            return lineage, []
+        if all(lineage.fingerprints.get(split) == published.fingerprint(split) for split in published.rows):
+            return Recognition(lineage)
     with np.load(KNOWN / "lineages.npz", allow_pickle=False) as store:
         hashes = {name: store[name] for name in store.files}
-    return None, [f"differs from {lineage.title}: {_difference(read, lineage, hashes)}" for lineage in known]
+    differences = (f"differs from {lineage.title}: {_difference(published, lineage, hashes)}" for lineage in known)
+    return Recognition(None, tuple(differences))
 
 
-def _difference(read: PublishedList, lineage: Lineage, hashes: dict[str, np.ndarray]) -> str:
-    said = []
-    for split, rows in read.rows.items():
-        theirs = hashes.get(f"{read.dataset}|{lineage.name}|{split}", np.array([], np.uint32))
-        extra = _extra(rows, theirs)
-        lacking = len(theirs) - (len(rows) - len(extra))
+def _difference(published: PublishedList, lineage: Lineage, hashes: dict[str, np.ndarray]) -> str:
+    """How a list differs from a known one, in numbers."""
+    parts = []
+    for split, rows in published.rows.items():
+        known_hashes = hashes.get(f"{published.dataset}|{lineage.name}|{split}", np.array([], np.uint32))
+        extra = _extra(rows, known_hashes)
+        lacking = len(known_hashes) - (len(rows) - len(extra))
         if extra:
-            said.append(f"{len(extra)} extra {split} clips in {len({name for name, _ in extra})} classes")
+            parts.append(f"{len(extra)} extra {split} clips in {len({row.class_name for row in extra})} classes")
         if lacking > 0:
-            said.append(f"{lacking} {split} clips lacking")
-    absent = [split for split in lineage.fingerprints if split not in read.rows]
-    return ", ".join([*said, *(f"no {split} list" for split in absent)]) or "nothing but hashes"
+            parts.append(f"{lacking} {split} clips lacking")
+    parts += [f"no {split} list" for split in lineage.fingerprints if split not in published.rows]
+    return ", ".join(parts) or "nothing but hashes"
 
 
-def _extra(rows: set[Row], theirs: np.ndarray) -> set[Row]:
+def _extra(rows: set[ListedVideo], known_hashes: np.ndarray) -> set[ListedVideo]:
+    """Rows that a known list does not have."""
     ordered = sorted(rows)
-    own = np.array([short_hashes({row})[0] for row in ordered], np.uint32)
-    return {row for row, is_known in zip(ordered, np.isin(own, theirs), strict=True) if not is_known}
+    row_hashes = np.array([short_hashes({row})[0] for row in ordered], np.uint32)
+    return {row for row, is_known in zip(ordered, np.isin(row_hashes, known_hashes), strict=True) if not is_known}
+
+
+@dataclass(frozen=True)
+class StoredList:
+    """A list that was kept for `data prepare`.
+
+    Attributes:
+        name: dataset, with the lineage where there are several.
+        path: of the file.
+    """
+
+    name: str
+    path: Path
+
+
+def store_recognised(
+    dataset: str, published: PublishedList, recognition: Recognition, *, accept: bool = False
+) -> StoredList:
+    """Keep a list under the name of its lineage.
+
+    Args:
+        dataset: name that the user gave; a lineage after "@" must be that of the list.
+        published: the list.
+        recognition: which known list it is.
+        accept: keep it even if it is no known list.
+
+    Raises:
+        DataError: it is no known list and not accepted, or that of another lineage.
+        ConfigError: it is no known list, and the name leaves open which of several it replaces.
+    """
+    lineage, known = recognition.lineage, known_names()
+    base, _, wanted = dataset.partition("@")
+    if lineage is None and not accept:
+        raise DataError(
+            f"These are not the lists of {table(dataset).title} that others use. Results on them are not comparable with "
+            "published ones. Pass --accept to use them anyway."
+        )
+    if lineage and wanted and lineage.name != wanted:
+        raise DataError(f"These are the lists of {base}@{lineage.name}, not of {dataset}.")
+    candidate = f"{base}@{lineage.name}" if lineage else dataset
+    name = candidate if candidate in known else dataset
+    if name not in known:
+        raise ConfigError(f"{base} has several lists: name one of {', '.join(n for n in known if n.startswith(base))}.")
+    return StoredList(name, store_list(name, published, lineage.name if lineage else ""))
+
+
+def store_list(name: str, published: PublishedList, lineage: str) -> Path:
+    """Keep a list for `data prepare`.
+
+    Args:
+        name: dataset, with the lineage where there are several.
+        published: the list.
+        lineage: its lineage, or "" for a list that is no known one.
+
+    Returns:
+        Path of the stored list.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
+    path = data_folder() / name / "list.json"
+    rows = {split: sorted(map(list, of_split)) for split, of_split in published.rows.items()}
+    write_atomically(path, to_json({"lineage": lineage, "rows": rows}))
+    return path
+
+
+def stored_list(name: str) -> dict[str, set[ListedVideo]] | None:
+    """The list that `data import` stored for a dataset, by split, or None.
+
+    Raises:
+        DataError: the stored list is damaged.
+    """
+    path = data_folder() / name / "list.json"
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {split: {ListedVideo(name, video) for name, video in rows} for split, rows in data["rows"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"The stored list {path} is damaged ({error!r}). Run fsar-bench data import again.") from error

@@ -1,139 +1,164 @@
-"""From clips on a disk, in whatever layout, to an annotation: which clip of a list lies where, and which are missing.
+"""From clips on a disk, in any layout, to an annotation: where each clip of a list is stored, and which are missing.
 
-Found are video files of any extension and folders of images (frames extracted beforehand), in class folders or flat by id. A clip
-is known by the stem of its file or the name of its folder; where several have it, the one whose folder has the class's name.
+A clip is a video file of any extension or a folder of images (frames extracted beforehand), in class folders or flat by id. It
+is identified by the stem of its file or the name of its folder; where several have the same, the one whose folder has the
+class's name is taken.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fsar_bench.data.importing.classes import SPLITS, ClassTable, key, table
-from fsar_bench.data.importing.lists import VIDEO_SUFFIXES, PublishedList, Row, video_id
+from fsar_bench.data.dataset import SPLITS, AnnotatedClass, AnnotatedClip
+from fsar_bench.data.importing.classes import ClassTable, key, table
+from fsar_bench.data.importing.lists import CUSTOM, VIDEO_SUFFIXES, ListedVideo, known_names, stored_list, video_id
 from fsar_bench.errors import ConfigError, DataError, suggest
 from fsar_bench.io import IMAGE_SUFFIXES, data_folder, to_json, write_atomically
 
 BY_CLASS = ("hmdb51", "ucf101")  # every clip of a class belongs to it: no list is needed
 
+Progress = Callable[[int], None]  # called with the number of clips found so far
+
 
 @dataclass(frozen=True)
-class Found:
-    """A clip on the disk: its path, whether it is a folder of images, and how many these are (0 for a video)."""
+class ClipOnDisk:
+    """A clip on the disk.
+
+    Attributes:
+        path: the video file or the folder of images.
+        images: number of images; 0 for a video.
+    """
 
     path: Path
-    frames: int
+    images: int
 
 
-def index(root: Path, progress: Callable[[int], None] | None = None) -> dict[str, list[Found]]:
-    """All clips below a folder by stem, each list sorted by path.
+def index(root: Path, progress: Progress | None = None) -> dict[str, list[ClipOnDisk]]:
+    """All clips below a folder, by stem, sorted by path.
 
     Args:
+        root: the folder.
         progress: called with the number of clips found so far.
 
     Raises:
-        DataError: the folder is not there, or holds no clips.
+        DataError: the folder does not exist, cannot be read, or holds no clips.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder. Name the folder of your clips with --root.")
-    out: dict[str, list[Found]] = defaultdict(list)
-    count, waiting = 0, [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                inside = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"The folder {folder} cannot be read ({error.strerror}). Mend its permissions.") from error
+    clips: dict[str, list[ClipOnDisk]] = defaultdict(list)
+    count, folders = 0, [root]
+    while folders:
+        folder = folders.pop()
         images = 0
-        for entry in inside:
+        for entry in _entries(folder):
             if entry.is_dir():
-                waiting.append(Path(entry.path))
+                folders.append(Path(entry.path))
                 continue
-            if not entry.is_file():  # a pipe, a device, or a link to nothing
+            if not entry.is_file():  # a pipe, a device, or a broken link
                 continue
             stem, dot, suffix = entry.name.rpartition(".")
             suffix = f"{dot}{suffix.lower()}"
             if suffix in VIDEO_SUFFIXES:
-                out[stem].append(Found(Path(entry.path), 0))
+                clips[stem].append(ClipOnDisk(Path(entry.path), 0))
                 count += 1
             images += suffix in IMAGE_SUFFIXES
         if images:
-            out[folder.name].append(Found(folder, images))
+            clips[folder.name].append(ClipOnDisk(folder, images))
             count += 1
         if progress:
             progress(count)
-    if not out:
+    if not clips:
         raise DataError(f"{root} holds neither video files nor folders of images.")
-    return {stem: sorted(found, key=lambda f: str(f.path)) for stem, found in out.items()}
+    return {stem: sorted(same_stem, key=lambda clip: str(clip.path)) for stem, same_stem in clips.items()}
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read ({error.strerror}). Fix its permissions.") from error
+
+
+@dataclass(frozen=True)
+class ClassCoverage:
+    """How many clips of a class are on this disk.
+
+    Attributes:
+        split: of the class.
+        class_name: name of the class.
+        available: clips on this disk.
+        listed: clips of the list.
+    """
+
+    split: str
+    class_name: str
+    available: int
+    listed: int
+
+    @property
+    def share(self) -> float:
+        """Share of the listed clips that is on this disk."""
+        return self.available / self.listed
 
 
 @dataclass
 class Prepared:
-    """What is where.
+    """A dataset and where its clips are.
 
     Attributes:
         name: of the dataset.
         title: of the dataset.
-        classes: rows of the annotation.
-        clips: rows of the annotation; `path` is None for a missing clip.
-        ambiguous: clips that several files have, with the one taken.
+        classes: of the annotation.
+        clips: of the annotation; `path` is None for a missing clip.
+        ambiguous: path that was taken for each clip of which there are several files.
         frames: whether the clips are folders of images.
     """
 
     name: str
     title: str
-    classes: list[dict]
-    clips: list[dict]
+    classes: list[AnnotatedClass]
+    clips: list[AnnotatedClip] = field(default_factory=list)
     ambiguous: dict[str, str] = field(default_factory=dict)
     frames: bool = False
 
-    def coverage(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """(found, listed) of each class of each split."""
-        split_of = {row["name"]: row["split"] for row in self.classes}
-        out: dict[str, dict[str, tuple[int, int]]] = {}
-        for row in self.clips:
-            of_split = out.setdefault(split_of[row["class"]], {})
-            found, listed = of_split.get(row["class"], (0, 0))
-            of_split[row["class"]] = (found + (row["path"] is not None), listed + 1)
-        return {split: out[split] for split in SPLITS if split in out}
+    def coverage(self) -> list[ClassCoverage]:
+        """Available and listed clips of each class, in the order train, val, test."""
+        split_of = {row.name: row.split for row in self.classes}
+        available: dict[str, int] = {}
+        listed: dict[str, int] = {}
+        for clip in self.clips:
+            available[clip.class_name] = available.get(clip.class_name, 0) + (clip.path is not None)
+            listed[clip.class_name] = listed.get(clip.class_name, 0) + 1
+        return [
+            ClassCoverage(split, name, available[name], listed[name])
+            for split in SPLITS
+            for name in listed
+            if split_of[name] == split
+        ]
 
     @property
-    def missing(self) -> list[dict]:
-        return [row for row in self.clips if row["path"] is None]
+    def missing(self) -> list[AnnotatedClip]:
+        """Clips that are not on this disk."""
+        return [clip for clip in self.clips if clip.path is None]
 
 
-def stored_list(name: str) -> dict[str, set[Row]] | None:
-    """The list that `data import` stored for a dataset, or None."""
-    path = data_folder() / name / "list.json"
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return {split: {(name, video) for name, video in rows} for split, rows in data["rows"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"The stored list {path} is damaged ({error!r}). Run fsar-bench data import again.") from error
-
-
-def store_list(name: str, read: PublishedList, lineage: str) -> Path:
-    """Keep an imported list for `prepare`."""
-    path = data_folder() / name / "list.json"
-    rows = {split: sorted(map(list, found)) for split, found in read.rows.items()}
-    write_atomically(path, to_json({"lineage": lineage, "rows": rows}))
-    return path
-
-
-def prepare(name: str, root: Path, progress: Callable[[int], None] | None = None) -> Prepared:
+def prepare(name: str, root: Path, progress: Progress | None = None) -> Prepared:
     """Find the clips of a known dataset.
+
+    Args:
+        name: of the dataset, with the lineage where there are several.
+        root: folder of the clips.
+        progress: called with the number of clips found so far.
 
     Raises:
         ConfigError: unknown dataset.
-        DataError: a list is needed and was not imported, or nothing of the dataset lies below the folder.
+        DataError: a list is needed and was not imported, or the folder has no clips of the dataset.
     """
     known = table(name)
     rows = stored_list(name)
@@ -142,163 +167,214 @@ def prepare(name: str, root: Path, progress: Callable[[int], None] | None = None
         raise DataError(
             f"{known.title} has a published list, which does not ship: import it first with fsar-bench data import {which}."
         )
-    found = index(root, progress)
+    clips_by_stem = index(root, progress)
     if rows is None:
-        rows = _by_class(known, found)
-    by_id: dict[str, list[Found]] = defaultdict(list)
-    for stem, clips in found.items():
-        by_id[video_id(known.dataset, stem)] += clips
-    twice = _in_several_classes(rows)
-    listed = {class_name for of_split in rows.values() for class_name, _ in of_split}
-    classes = [{"name": c.name, "text": c.text, "split": c.split} for c in known.classes if c.name in listed]
-    out = Prepared(name, known.title, classes, [])
-    kinds = set()
+        rows = _list_by_class(known, clips_by_stem)
+    prepared = _match(name, known, rows, clips_by_stem)
+    if len(prepared.missing) == len(prepared.clips):
+        raise DataError(f"{root} has none of the {len(prepared.clips)} clips of {known.title}. Is it the right folder?")
+    prepared.frames = _are_frames(
+        prepared.clips, f"{root} has some clips as videos and some as folders of images. Name a folder with one kind."
+    )
+    return prepared
+
+
+def _match(
+    name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clips_by_stem: dict[str, list[ClipOnDisk]]
+) -> Prepared:
+    """Choose the clip on the disk for each listed video."""
+    candidates: dict[str, list[ClipOnDisk]] = defaultdict(list)
+    for stem, clips in clips_by_stem.items():
+        candidates[video_id(known.dataset, stem)] += clips
+    shared_ids = _ids_of_several_classes(rows)
+    listed = {row.class_name for of_split in rows.values() for row in of_split}
+    classes = [AnnotatedClass(name=c.name, text=c.text, split=c.split) for c in known.classes if c.name in listed]
+    prepared = Prepared(name, known.title, classes)
     for split in SPLITS:
         for class_name, video in sorted(rows.get(split, ())):
-            place, others = _choose(by_id.get(video, []), class_name)
-            row = {"id": f"{class_name}/{video}" if video in twice else video, "class": class_name, "path": None}
-            if place:
-                row["path"] = str(place.path.resolve())
-                kinds.add(place.frames > 0)
-                if place.frames:
-                    row["frames"] = place.frames
-            if others:
-                out.ambiguous[row["id"]] = row["path"]
-            out.clips.append(row)
-    if not kinds:
-        raise DataError(
-            f"None of the {len(out.clips)} clips of {known.title} lies below {root}. Is it the right folder?"
-        )
+            clip_id = f"{class_name}/{video}" if video in shared_ids else video
+            choices = _choices(candidates.get(video, []), class_name)
+            row = _annotated(clip_id, class_name, choices[0] if choices else None)
+            if len(choices) > 1:
+                prepared.ambiguous[clip_id] = str(row.path)
+            prepared.clips.append(row)
+    return prepared
+
+
+def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None) -> AnnotatedClip:
+    """Row of an annotation; only the fields that are set are written."""
+    if clip is None:
+        return AnnotatedClip(id=clip_id, class_name=class_name, path=None)
+    path = str(clip.path.resolve())
+    if not clip.images:
+        return AnnotatedClip(id=clip_id, class_name=class_name, path=path)
+    return AnnotatedClip(id=clip_id, class_name=class_name, path=path, frames=clip.images)
+
+
+def _are_frames(clips: list[AnnotatedClip], message: str) -> bool:
+    """Whether the clips on this disk are folders of images; `DataError` with this message if only some are."""
+    kinds = {clip.frames is not None for clip in clips if clip.path is not None}
     if len(kinds) > 1:
-        raise DataError(f"{root} has some clips as videos and some as folders of images. Name a folder with one kind.")
-    out.frames = kinds.pop()
-    return out
+        raise DataError(message)
+    return kinds == {True}
 
 
-def _by_class(known: ClassTable, found: dict[str, list[Found]]) -> dict[str, set[Row]]:
-    """Every clip whose folder has a class's name."""
-    rows: dict[str, set[Row]] = defaultdict(set)
-    for stem, clips in found.items():
+def _list_by_class(known: ClassTable, clips_by_stem: dict[str, list[ClipOnDisk]]) -> dict[str, set[ListedVideo]]:
+    """Every clip whose folder has the name of a class."""
+    rows: dict[str, set[ListedVideo]] = defaultdict(set)
+    for stem, clips in clips_by_stem.items():
         for clip in clips:
-            own = known.find(clip.path.parent.name)
-            if own:
-                rows[own.split].add((own.name, video_id(known.dataset, stem)))
+            class_name = known.find(clip.path.parent.name)
+            if class_name:
+                rows[class_name.split].add(ListedVideo(class_name.name, video_id(known.dataset, stem)))
     if not rows:
         names = ", ".join(c.name for c in known.classes[:3])
         raise DataError(f"No folder below --root has the name of a class of {known.title} ({names}, …).")
     return rows
 
 
-def _choose(candidates: list[Found], class_name: str) -> tuple[Found | None, bool]:
-    """The clip of a class among those with its id, and whether others would do as well."""
-    own = [c for c in candidates if key(c.path.parent.name) == key(class_name)] or candidates
-    return (own[0] if own else None), len(own) > 1
+def _choices(candidates: list[ClipOnDisk], class_name: str) -> list[ClipOnDisk]:
+    """Clips in a folder with the name of the class; all candidates if there are none."""
+    return [clip for clip in candidates if key(clip.path.parent.name) == key(class_name)] or candidates
 
 
-def _in_several_classes(rows: dict[str, set[Row]]) -> set[str]:
+def _ids_of_several_classes(rows: dict[str, set[ListedVideo]]) -> set[str]:
     classes: dict[str, set[str]] = defaultdict(set)
     for of_split in rows.values():
-        for name, video in of_split:
-            classes[video].add(name)
+        for class_name, video in of_split:
+            classes[video].add(class_name)
     return {video for video, names in classes.items() if len(names) > 1}
 
 
-def prepare_custom(name: str, root: Path, progress: Callable[[int], None] | None = None) -> Prepared:
-    """A dataset of one's own: a folder `split/class/clip`, or a CSV with the columns path, class, split and perhaps text.
+@dataclass(frozen=True)
+class _CustomClip:
+    """A clip of a custom dataset; an empty text stands for the class name."""
+
+    split: str
+    class_name: str
+    clip: ClipOnDisk
+    text: str = ""
+
+
+def prepare_custom(name: str, root: Path, progress: Progress | None = None) -> Prepared:
+    """Find the clips of a custom dataset.
+
+    Args:
+        name: of the dataset.
+        root: a folder with `split/class/clip`, or a CSV with the columns path, class, split and optionally text.
+        progress: called with the number of clips found so far.
 
     Raises:
-        DataError: the folder has none of the splits, a class lies in two splits, or the CSV lacks a column.
+        DataError: the folder has none of the splits, a class is in two splits, or the CSV lacks a column.
     """
-    rows = _from_csv(root) if root.is_file() else _from_folders(root, progress)
+    clips = _from_csv(root) if root.is_file() else _from_folders(root, progress)
     splits: dict[str, str] = {}
     texts: dict[str, str] = {}
-    for split, class_name, _, text in rows:
-        if splits.setdefault(class_name, split) != split:
+    for clip in clips:
+        if splits.setdefault(clip.class_name, clip.split) != clip.split:
             raise DataError(
-                f"The class {class_name!r} stands in {splits[class_name]} and in {split}: splits share no class."
+                f"The class {clip.class_name!r} is in {splits[clip.class_name]} and in {clip.split}: splits share no class."
             )
-        texts.setdefault(class_name, text or class_name.replace("_", " "))
-    classes = [{"name": c, "text": texts[c], "split": splits[c]} for c in sorted(splits)]
-    out = Prepared(name, name, classes, [])
-    kinds = set()
-    for _, class_name, clip, _ in sorted(rows, key=lambda row: (row[0], row[1], str(row[2].path))):
-        stem = clip.path.name if clip.frames else clip.path.stem
-        kinds.add(clip.frames > 0)
-        extra = {"frames": clip.frames} if clip.frames else {}
-        out.clips.append({"id": f"{class_name}/{stem}", "class": class_name, "path": str(clip.path.resolve()), **extra})
-    if len(kinds) > 1:
-        raise DataError(f"{root} has some clips as videos and some as folders of images. Keep to one kind.")
-    out.frames = kinds.pop()
-    return out
+        texts.setdefault(clip.class_name, clip.text or clip.class_name.replace("_", " "))
+    classes = [AnnotatedClass(name=name, text=texts[name], split=splits[name]) for name in sorted(splits)]
+    prepared = Prepared(name, name, classes)
+    for clip in sorted(clips, key=lambda clip: (clip.split, clip.class_name, str(clip.clip.path))):
+        path = clip.clip.path
+        stem = path.name if clip.clip.images else path.stem
+        prepared.clips.append(_annotated(f"{clip.class_name}/{stem}", clip.class_name, clip.clip))
+    prepared.frames = _are_frames(
+        prepared.clips, f"{root} has some clips as videos and some as folders of images. Keep to one kind."
+    )
+    return prepared
 
 
-def _from_folders(root: Path, progress) -> Iterable[tuple[str, str, Found, str]]:
-    rows = []
-    for clips in index(root, progress).values():
-        for clip in clips:
+def _from_folders(root: Path, progress: Progress | None) -> list[_CustomClip]:
+    clips = []
+    for same_stem in index(root, progress).values():
+        for clip in same_stem:
             parts = clip.path.relative_to(root).parts
             if len(parts) >= 3 and parts[0] in SPLITS:
-                rows.append((parts[0], parts[1], clip, ""))
-    if not rows:
+                clips.append(_CustomClip(parts[0], parts[1], clip))
+    if not clips:
         raise DataError(f"{root} needs folders train, val and test, with a folder for each class, with its clips.")
-    return rows
+    return clips
 
 
-def _from_csv(path: Path) -> Iterable[tuple[str, str, Found, str]]:
+def _from_csv(path: Path) -> list[_CustomClip]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table_rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"The CSV {path} cannot be read ({error}).") from error
-    lacking = {"path", "class", "split"} - set(table_rows[0] if table_rows else ())
+    lacking = {"path", "class", "split"} - set(rows[0] if rows else ())
     if lacking:
         raise DataError(f"The CSV {path} lacks the column {sorted(lacking)[0]!r} (or has no rows).")
-    rows = []
-    for number, row in enumerate(table_rows, 2):
-        if row["split"] not in SPLITS:
-            raise DataError(
-                f"{path}, line {number}: unknown split {row['split']!r}.{suggest(row['split'] or '', SPLITS)}"
-            )
-        place = path.parent / row["path"]
-        frames = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in place.iterdir()) if place.is_dir() else 0
-        if not place.exists():
-            raise DataError(f"{path}, line {number}: {place} does not exist.")
-        rows.append((row["split"], row["class"], Found(place, frames), row.get("text") or ""))
-    return rows
+    return [_from_row(path, number, row) for number, row in enumerate(rows, 2)]
+
+
+def _from_row(path: Path, number: int, row: dict[str, str | None]) -> _CustomClip:
+    """The clip of one row of a CSV, whose paths are relative to the CSV."""
+    split = row["split"] or ""
+    if split not in SPLITS:
+        raise DataError(f"{path}, line {number}: unknown split {split!r}.{suggest(split, SPLITS)}")
+    place = path.parent / (row["path"] or "")
+    if not place.exists():
+        raise DataError(f"{path}, line {number}: {place} does not exist.")
+    images = sum(entry.suffix.lower() in IMAGE_SUFFIXES for entry in place.iterdir()) if place.is_dir() else 0
+    return _CustomClip(split, row["class"] or "", ClipOnDisk(place, images), row.get("text") or "")
+
+
+def prepare_any(name: str, root: Path, progress: Progress | None = None) -> Prepared:
+    """Find the clips of a known dataset, or of a custom one if the name is "custom".
+
+    Args:
+        name: one of `known_names`.
+        root: folder of the clips; for custom clips it may be a CSV.
+        progress: called with the number of clips found so far.
+
+    Raises:
+        ConfigError: unknown dataset.
+        DataError: see `prepare` and `prepare_custom`.
+    """
+    check_name(name)
+    return prepare_custom(name, root, progress) if name == CUSTOM else prepare(name, root, progress)
 
 
 def store(prepared: Prepared) -> Path:
-    """Write the annotation, the ids of missing clips, and lists in mmaction2's format; returns the annotation's path."""
+    """Write the annotation, the ids of missing clips, and lists in mmaction2's format.
+
+    Returns:
+        Path of the annotation.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
     folder = data_folder() / prepared.name
+    missing = "".join(f"{clip.class_name}\t{clip.id}\n" for clip in prepared.missing)
+    write_atomically(folder / "missing.txt", missing.encode())
+    for split in SPLITS:
+        lines = "".join(_mmaction2_lines(prepared, split))
+        write_atomically(folder / f"mmaction2_{split}.txt", lines.encode())
     data = {
         "kind": "frames" if prepared.frames else "videos",
-        "classes": prepared.classes,
-        "clips": prepared.clips,
+        "classes": [row.model_dump(exclude_unset=True) for row in prepared.classes],
+        "clips": [clip.model_dump(by_alias=True, exclude_unset=True) for clip in prepared.clips],
     }
-    missing = "".join(f"{row['class']}\t{row['id']}\n" for row in prepared.missing)
-    write_atomically(folder / "missing.txt", missing.encode())
-    split_of = {row["name"]: row["split"] for row in prepared.classes}
-    for split in SPLITS:
-        names = sorted(name for name, own in split_of.items() if own == split)
-        number = {name: i for i, name in enumerate(names)}
-        lines = [
-            f"{row['path']} {str(row['frames']) + ' ' if prepared.frames else ''}{number[row['class']]}\n"
-            for row in prepared.clips
-            if row["path"] and split_of[row["class"]] == split
-        ]
-        write_atomically(folder / f"mmaction2_{split}.txt", "".join(lines).encode())
     write_atomically(folder / "annotation.json", to_json(data))
     return folder / "annotation.json"
 
 
-def known_names() -> list[str]:
-    """Names that `data prepare` knows, lineages included."""
-    from fsar_bench.config.resolve import names
-
-    return [name for name in names("datasets") if not name.startswith("synthact")]
+def _mmaction2_lines(prepared: Prepared, split: str) -> Iterable[str]:
+    """One line per clip on this disk: path, number of frames for folders of images, split-local class number."""
+    names = sorted(row.name for row in prepared.classes if row.split == split)
+    number = {name: i for i, name in enumerate(names)}
+    for clip in prepared.clips:
+        if clip.path and clip.class_name in number:
+            frames = f"{clip.frames} " if prepared.frames else ""
+            yield f"{clip.path} {frames}{number[clip.class_name]}\n"
 
 
 def check_name(name: str) -> None:
-    """Raise `ConfigError` unless a dataset config of this name ships."""
+    """Raise `ConfigError` unless the name is one of `known_names`."""
     if name not in known_names():
         raise ConfigError(f"Unknown dataset {name!r}.{suggest(name, known_names())}")

@@ -1,4 +1,4 @@
-"""Decoding every clip of a dataset once, before a long run meets the bad ones: named, listed, and left out only when accepted."""
+"""Verification: every clip is decoded once, before a long run meets the bad ones; these are named, and left out if accepted."""
 
 from __future__ import annotations
 
@@ -11,147 +11,299 @@ from pathlib import Path
 import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
-from fsar_bench.data.decode import DecodePool, ReadPlan, Request
-from fsar_bench.errors import DataError
-from fsar_bench.io import to_json, write_atomically
+from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
+from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.io import cache_folder, to_json, write_atomically
 
 FRAMES = 16  # at segment midpoints: from the first to almost the last
-SIDE = 32  # pixels of the decoded frames; what they show does not matter here
-AHEAD = 64  # clips handed to the decode processes at a time
+SIDE = 32  # pixels of the decoded frames; their content does not matter here
+PARITY_SIDE = 64  # pixels of the frames on which readers are compared
+AHEAD = 64  # clips that are handed to the decode processes in advance
+
+Progress = Callable[[int, int], None]  # called with (clips done, clips in all)
+
+
+@dataclass(frozen=True)
+class ListedClip:
+    """A clip and its split.
+
+    Attributes:
+        split: name of the split.
+        clip: the clip.
+    """
+
+    split: str
+    clip: Clip
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What decoding a clip gave: an empty reason is good."""
+    """Result of decoding a clip.
+
+    Attributes:
+        split: name of the split.
+        clip: the clip.
+        reason: why it is bad; empty for a good clip.
+    """
 
     split: str
     clip: Clip
     reason: str
 
 
-def all_clips(dataset: Dataset) -> list[tuple[str, Clip]]:
-    """Every clip that is on this disk, with its split."""
+def all_clips(dataset: Dataset) -> list[ListedClip]:
+    """Every clip that is on this disk."""
     splits = (dataset.split(name) for name in dataset.names)
-    return [(split.name, clip) for split in splits for clip in split.clips if clip.id not in split.missing]
+    return [ListedClip(split.name, clip) for split in splits for clip in split.clips if clip.id not in split.missing]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of verifying a dataset.
+
+    Attributes:
+        verdicts: of all clips on this disk.
+        quarantine: file that lists the bad clips; None if there are none.
+        is_left_out: whether runs leave the bad clips out as missing.
+        can_be_left_out: whether runs could do so: only for prepared datasets.
+    """
+
+    verdicts: list[Verdict]
+    quarantine: Path | None
+    is_left_out: bool
+    can_be_left_out: bool
+
+    @property
+    def bad(self) -> list[Verdict]:
+        """Verdicts on clips that do not decode."""
+        return [verdict for verdict in self.verdicts if verdict.reason]
+
+
+def verify_dataset(
+    dataset: Dataset,
+    *,
+    reader: str,
+    workers: int,
+    seconds: float,
+    accept: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Decode every clip of a dataset once, and list the bad ones in a quarantine.
+
+    The quarantine of a prepared dataset is next to its annotation, that of another one in the cache folder.
+
+    Args:
+        dataset: the dataset.
+        reader: registered name of the reader; folders of images have their own.
+        workers: number of decode processes.
+        seconds: time limit per clip.
+        accept: let runs leave the bad clips of a prepared dataset out, as missing.
+        progress: called with (clips done, clips in all).
+
+    Raises:
+        ResultError: the quarantine cannot be written.
+    """
+    folder = dataset.annotation.parent if dataset.is_prepared else cache_folder() / "verify" / dataset.name
+    verdicts = verify(
+        all_clips(dataset),
+        reader="images" if dataset.frames else reader,
+        workers=workers,
+        seconds=seconds,
+        log=folder / "verified.jsonl",
+        progress=progress,
+    )
+    bad = [verdict for verdict in verdicts if verdict.reason]
+    is_left_out = bool(bad) and accept and dataset.is_prepared
+    quarantine = folder / "quarantine.json" if bad else None
+    if quarantine:
+        write_quarantine(quarantine, bad, accept=is_left_out)
+    return Verification(verdicts, quarantine, is_left_out, can_be_left_out=dataset.is_prepared)
 
 
 def verify(
-    clips: list[tuple[str, Clip]],
+    clips: list[ListedClip],
     *,
     reader: str,
     workers: int,
     seconds: float,
     log: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Decode clips, in parallel and watched; what an earlier, interrupted verification found is taken up.
+    """Decode clips, in parallel and watched; good clips of an earlier, interrupted verification are not decoded again.
 
     Args:
-        reader: name of the reader.
-        workers: decode processes.
-        seconds: what one clip may take.
-        log: one line a clip, appended as they are decoded: the state that a resume goes on from.
+        clips: the clips.
+        reader: registered name of the reader.
+        workers: number of decode processes.
+        seconds: time limit per clip.
+        log: one line per clip, appended as clips are decoded: the state from which a verification resumes.
         progress: called with (clips done, clips in all).
+
+    Returns:
+        One verdict per clip, in their order.
     """
-    known = _known(log, reader)
-    out: list[Verdict] = []
+    good = _read_good(log, reader)
+    verdicts: list[Verdict] = []
     log.parent.mkdir(parents=True, exist_ok=True)
     pool = DecodePool(ReadPlan(reader, SIDE, SIDE, FRAMES), workers=workers, seconds=seconds)
     try:
         with log.open("a", encoding="utf-8") as file:
-            file.write("\n")  # ends the half line of a run that was killed
-            for split, clip, content, pending in _submit(clips, known, pool):
-                reason = known.get((split, clip.class_name, clip.id, content)) if pending is None else _reason(pending)
-                if pending is not None:
-                    line = [reader, split, clip.class_name, clip.id, content, reason]
+            file.write("\n")  # ends an incomplete line of a run that was killed
+            for item in _submit(clips, good, pool):
+                reason = "" if item.future is None else _reason(item.future)
+                if item.future is not None:
+                    line = [reader, *item.identity, reason]
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
                     file.flush()
-                out.append(Verdict(split, clip, reason))
+                verdicts.append(Verdict(item.split, item.clip, reason))
                 if progress:
-                    progress(len(out), len(clips))
+                    progress(len(verdicts), len(clips))
     finally:
         pool.close()
-    return out
+    return verdicts
 
 
-def _submit(clips, known, pool) -> Iterator[tuple[str, Clip, str, Future | None]]:
-    """Clips with their content and, unless it is known what they give, the future of their decoding; some are read ahead."""
-    waiting = []
-    for split, clip in clips:
-        try:
-            content = clip.content
-            is_known = (split, clip.class_name, clip.id, content) in known
-            future = None if is_known else pool.submit(Request(clip))
-        except DataError as error:  # empty, unreadable, or not what the annotation describes
-            content, future = "", Future()
-            future.set_exception(error)
-        waiting.append((split, clip, content, future))
+Identity = tuple[str, str, str, str]  # split, class, id and content of a clip
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A clip with its content and the future of its decoding; None for a clip that is known to be good."""
+
+    split: str
+    clip: Clip
+    content: str
+    future: Future[DecodedClip] | None
+
+    @property
+    def identity(self) -> Identity:
+        return self.split, self.clip.class_name, self.clip.id, self.content
+
+
+def _submit(clips: list[ListedClip], good: set[Identity], pool: DecodePool) -> Iterator[_Submitted]:
+    """Clips in their order; up to `AHEAD` of them are decoded in advance."""
+    waiting: list[_Submitted] = []
+    for listed in clips:
+        waiting.append(_submit_one(listed, good, pool))
         if len(waiting) > AHEAD:
             yield waiting.pop(0)
     yield from waiting
 
 
-def _reason(pending: Future) -> str:
+def _submit_one(listed: ListedClip, good: set[Identity], pool: DecodePool) -> _Submitted:
+    split, clip = listed.split, listed.clip
     try:
-        frames, _ = pending.result()
+        content = clip.content
+    except DataError as error:  # empty, unreadable, or not what the annotation describes
+        future: Future[DecodedClip] = Future()
+        future.set_exception(error)
+        return _Submitted(split, clip, "", future)
+    if (split, clip.class_name, clip.id, content) in good:
+        return _Submitted(split, clip, content, None)
+    return _Submitted(split, clip, content, pool.submit(Request(clip)))
+
+
+def _reason(future: Future[DecodedClip]) -> str:
+    """Why a clip is bad; empty for a good one."""
+    try:
+        frames = future.result().frames
     except DataError as error:
         return str(error)
     return "" if frames.shape[0] == FRAMES and np.isfinite(frames).all() else f"it gave {frames.shape[0]} frames"
 
 
-def _known(log: Path, reader: str) -> dict[tuple[str, str, str, str], str]:
+def _read_good(log: Path, reader: str) -> set[Identity]:
+    """Clips that this reader decoded before."""
+    good: set[Identity] = set()
     if not log.is_file():
-        return {}
-    out = {}
+        return good
     for line in log.read_text(encoding="utf-8").splitlines():
         try:
-            by, split, name, clip, content, reason = json.loads(line)
+            line_reader, split, class_name, clip_id, content, reason = json.loads(line)
         except ValueError:
-            continue  # empty, or half a line of a run that was killed: decode again
-        if by == reader and not reason:
-            out[split, name, clip, content] = reason
-    return out
+            continue  # empty, or an incomplete line of a run that was killed: decode again
+        if line_reader == reader and not reason:
+            good.add((split, class_name, clip_id, content))
+    return good
 
 
 def write_quarantine(path: Path, bad: list[Verdict], *, accept: bool) -> None:
-    """List bad clips beside the annotation; `accept` lets runs leave them out as missing."""
+    """List bad clips next to the annotation.
+
+    Args:
+        path: the file.
+        bad: verdicts on the bad clips.
+        accept: let runs leave them out as missing.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
     clips = [{"split": v.split, "class": v.clip.class_name, "id": v.clip.id, "reason": v.reason} for v in bad]
     write_atomically(path, to_json({"accepted": accept, "clips": clips}))
 
 
-def sample(clips: list[tuple[str, Clip]], count: int) -> list[Clip]:
+def sample(clips: list[ListedClip], count: int) -> list[Clip]:
     """Up to `count` clips, spread evenly over all."""
     places = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int))
-    return [clips[i][1] for i in places]
+    return [clips[i].clip for i in places]
 
 
-def parity(
-    clips: list[Clip], readers: tuple[str, str], *, workers: int, seconds: float
-) -> list[tuple[Clip, float, float]]:
-    """Mean and largest difference (0 to 255) of what two readers give of each clip, at `FRAMES` segment midpoints.
+@dataclass(frozen=True)
+class Difference:
+    """How much the frames of a clip differ between two readers.
+
+    Attributes:
+        clip: the clip.
+        mean: mean absolute difference, of 255.
+        largest: largest absolute difference, of 255.
+    """
+
+    clip: Clip
+    mean: float
+    largest: float
+
+
+def compare_readers(
+    dataset: Dataset, readers: tuple[str, str], *, count: int, workers: int, seconds: float
+) -> list[Difference]:
+    """Compare two readers on a sample of a dataset's videos.
+
+    Args:
+        dataset: the dataset.
+        readers: registered names of the readers.
+        count: number of clips, spread evenly over all.
+        workers: number of decode processes.
+        seconds: time limit per clip.
+
+    Raises:
+        ConfigError: the clips are folders of images.
+        DataError: a clip that one of the readers cannot decode.
+    """
+    if dataset.frames:
+        raise ConfigError(f"The clips of {dataset.name} are folders of images: there is one reader for them.")
+    return parity(sample(all_clips(dataset), count), readers, workers=workers, seconds=seconds)
+
+
+def parity(clips: list[Clip], readers: tuple[str, str], *, workers: int, seconds: float) -> list[Difference]:
+    """Differences between two readers at `FRAMES` segment midpoints of each clip.
+
+    Args:
+        clips: the clips.
+        readers: registered names of the readers.
+        workers: number of decode processes.
+        seconds: time limit per clip.
 
     Raises:
         DataError: a clip that one of the readers cannot decode.
     """
     frames = []
     for reader in readers:
-        pool = DecodePool(ReadPlan(reader, 64, 64, FRAMES), workers=workers, seconds=seconds)
+        plan = ReadPlan(reader, PARITY_SIDE, PARITY_SIDE, FRAMES)
+        pool = DecodePool(plan, workers=workers, seconds=seconds)
         try:
-            frames.append([future.result()[0].astype(np.int16) for future in pool.map(Request(clip) for clip in clips)])
+            futures = pool.map(Request(clip) for clip in clips)
+            frames.append([future.result().frames.astype(np.int16) for future in futures])
         finally:
             pool.close()
     differences = [np.abs(a - b) for a, b in zip(*frames, strict=True)]
-    return [(clip, float(d.mean()), float(d.max())) for clip, d in zip(clips, differences, strict=True)]
-
-
-def seconds_of(clip: Clip) -> float | None:
-    """Duration of a video as its container tells it; None for a folder of images or where it does not tell."""
-    import av
-
-    if clip.path.is_dir():
-        return None
-    try:
-        with av.open(str(clip.path)) as container:
-            return container.duration / av.time_base if container.duration else None
-    except (av.FFmpegError, OSError):
-        return None
+    return [Difference(clip, float(d.mean()), float(d.max())) for clip, d in zip(clips, differences, strict=True)]
