@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
-from fsar_bench.errors import FsarBenchError, ResultError
 from fsar_bench.leaderboard.collection import Results
 from fsar_bench.leaderboard.files import read_boards, write_tables
-from fsar_bench.progress.events import Listener, silent
+from fsar_bench.progress.events import Listener
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fsar_bench.engine.sweep import Outcome
+    from fsar_bench.engine.contract import Outcomes
     from fsar_bench.engine.submission import Episodes
+    from fsar_bench.engine.sweep import CellRunner, Outcome
     from fsar_bench.method import FewShotMethod
     from fsar_bench.results.store import Stored
-    from fsar_bench.testing import Outcomes
 
 
 def run(
@@ -66,10 +65,7 @@ def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
     from fsar_bench.engine.sweep import sweep
     from fsar_bench.progress.screen import Screen
 
-    if isolate:
-        from fsar_bench.engine.worker import run_isolated as run_cell
-    else:
-        from fsar_bench.engine.run import run_cell
+    run_cell = _runner(isolate=isolate)
     if not progress:
         return list(sweep(work.cells, work.options, run_cell))
     outcomes = []
@@ -83,6 +79,16 @@ def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
             screen.end(outcome.state, outcome.seconds)
             outcomes.append(outcome)
     return outcomes
+
+
+def _runner(*, isolate: bool) -> CellRunner:
+    if isolate:
+        from fsar_bench.engine.sweep import run_isolated
+
+        return run_isolated
+    from fsar_bench.engine.run import run_cell
+
+    return run_cell
 
 
 def check(method: str | Path | type[FewShotMethod], **settings: Any) -> Outcomes:
@@ -103,8 +109,7 @@ def check(method: str | Path | type[FewShotMethod], **settings: Any) -> Outcomes
         >>> fsar_bench.check("prototype_frozen").broken
         []
     """
-    from fsar_bench.engine.contract import tested_cells, tester_of, tester_of_class
-    from fsar_bench.testing import Outcomes
+    from fsar_bench.engine.contract import Outcomes, tested_cells, tester_of, tester_of_class
 
     if isinstance(method, type):
         return Outcomes(tester_of_class(method, settings).run())
@@ -139,7 +144,11 @@ def episodes(dataset: str | Path = "synthact", **settings: Any) -> Episodes:
 
 
 def score_predictions(
-    plan: Episodes, predictions: np.ndarray | Sequence[Sequence[int]], *, name: str, out: str | Path = "leaderboards",
+    plan: Episodes,
+    predictions: np.ndarray | Sequence[Sequence[int]],
+    *,
+    name: str,
+    out: str | Path = "leaderboards",
     **about: Any,
 ) -> Stored:
     """Store the predictions of another code base as a ranked row that is marked as submitted, and write the tables.

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -52,9 +54,14 @@ def cache_folder() -> Path:
     return Path(base) / "fsar_bench"
 
 
+_swept: set[Path] = set()  # folders in which this process has looked for files of dead processes
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=") -> Iterator[BinaryIO]:
     """Write a file so that readers see the old one or the new one, never a part.
+
+    The first write to a folder deletes temporary files that dead processes of this machine left there.
 
     Args:
         path: the file; its folder is made.
@@ -64,10 +71,11 @@ def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=")
     Raises:
         ResultError: the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
             with part.open("wb") as file:
                 yield file
                 file.flush()
@@ -78,6 +86,27 @@ def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=")
             part.unlink(missing_ok=True)
     except OSError as error:
         raise ResultError(f"Cannot write {path} ({error.strerror}). Choose another folder with {hint}.") from error
+
+
+def _sweep(folder: Path) -> None:
+    """Delete temporary files of processes of this machine that are dead."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for part in folder.glob(f".*.{platform.node()}.*.part"):
+        pid = part.name.split(".")[-3]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 def write_atomically(path: Path, data: bytes) -> None:

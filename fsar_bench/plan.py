@@ -21,15 +21,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fsar_bench.errors import ProtocolError, ResultError
+from fsar_bench.io import replacing
 from fsar_bench.randomness import splitmix64, stream_key
 
 ALGORITHM = "splitmix64-v1"
@@ -133,46 +133,35 @@ class EpisodePlan:
 
         Args:
             clips: the full published list of the split.
+            way: classes per episode.
+            shot: supports per class.
+            query: queries per class.
+            episodes: number of episodes.
+            seed: of the plan.
             purpose: what the episodes are for, such as "test"; another purpose gives other episodes.
             missing: clip ids that are not on this disk.
-            recording: number of the source recording of each clip, counted through; given, supports share none with the queries
-                of their class.
+            first: number of the first episode.
+            recording: number of the source recording of each clip, counted through; if it is given, supports share none with
+                the queries of their class.
 
         Raises:
             ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips (or recordings).
         """
-        _check(clips, way, shot + query, purpose, missing)
-        draw = partial(_draw, clips, way, episodes, seed, purpose, first, shot=shot, query=query, recording=recording)
-        classes, order = draw(missing=frozenset())
-        header = {
-            "algorithm": ALGORITHM,
-            "list": clips.digest,
-            "way": way,
-            "shot": shot,
-            "query": query,
-            "episodes": episodes,
-            "seed": seed,
-            "purpose": purpose,
-            **({"first": first} if first else {}),
-            **(
-                {}
-                if recording is None
-                else {"recordings": hashlib.sha256(recording.astype("<i8").tobytes()).hexdigest()}
-            ),
-        }
+        rules = _Rules(way, shot, query, episodes, seed, purpose, first)
+        _check(clips, rules, missing)
+        header = rules.header(clips, recording)
+        classes, *order = _draw(clips, rules, frozenset(), recording)
         digest = realised = _digest(header, classes, *order)
         replaced = 0
         if missing:
-            _, here = draw(missing=missing)
-            replaced = sum(int((a != b).sum()) for a, b in zip(order, here, strict=True))
-            order, realised = here, _digest(header, classes, *here)
+            _, *usable = _draw(clips, rules, missing, recording)
+            replaced = sum(int((a != b).sum()) for a, b in zip(order, usable, strict=True))
+            order, realised = usable, _digest(header, classes, *usable)
         return cls(header, classes, order[0], order[1], replaced, digest, realised, clips.classes)
 
     def save(self, path: Path) -> None:
         """Write the plan as a compressed npz whose bytes depend on the plan alone."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(
                 file,
                 header=np.frombuffer(json.dumps(self.header, sort_keys=True).encode(), np.uint8),
@@ -184,7 +173,6 @@ class EpisodePlan:
                 support=self.support,
                 query=self.query,
             )
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> EpisodePlan:
@@ -218,71 +206,97 @@ class EpisodePlan:
         return cls(header, arrays[0], arrays[1], arrays[2], replaced, digest, realised, names)
 
 
-def _check(clips: ClipList, way: int, needed: int, purpose: str, missing: frozenset[str]) -> None:
+@dataclass(frozen=True)
+class _Rules:
+    """What a plan is drawn by; attributes as the arguments of `EpisodePlan.sample`."""
+
+    way: int
+    shot: int
+    query: int
+    episodes: int
+    seed: int
+    purpose: str
+    first: int
+
+    def header(self, clips: ClipList, recording: np.ndarray | None) -> dict[str, Any]:
+        """What identifies the plan, as plain values."""
+        values = {"algorithm": ALGORITHM, "list": clips.digest, **vars(self)}
+        if not self.first:
+            del values["first"]
+        if recording is not None:
+            values["recordings"] = hashlib.sha256(recording.astype("<i8").tobytes()).hexdigest()
+        return values
+
+
+def _check(clips: ClipList, rules: _Rules, missing: frozenset[str]) -> None:
+    way, needed, purpose = rules.way, rules.shot + rules.query, rules.purpose
     if len(clips.classes) < way:
         raise ProtocolError(
             f"The {purpose} split has {len(clips.classes)} classes, fewer than way={way}. Lower way= or choose another dataset."
         )
     for name, ids in zip(clips.classes, clips.clips, strict=True):
-        here = sum(clip not in missing for clip in ids)
-        if here < needed:
-            gone = f" ({len(ids) - here} of {len(ids)} are missing on this disk)" if here < len(ids) else ""
+        usable = sum(clip not in missing for clip in ids)
+        if usable < needed:
+            gone = f" ({len(ids) - usable} of {len(ids)} are missing on this disk)" if usable < len(ids) else ""
             raise ProtocolError(
-                f"Class {name!r} of the {purpose} split has {here} clips{gone}, fewer than shot + query = {needed}. "
+                f"Class {name!r} of the {purpose} split has {usable} clips{gone}, fewer than shot + query = {needed}. "
                 "Lower shot= or query=, or complete the data."
             )
 
 
 def _draw(
-    clips: ClipList,
-    way: int,
-    episodes: int,
-    seed: int,
-    purpose: str,
-    first: int,
-    *,
-    missing: frozenset[str],
-    shot: int,
-    query: int,
-    recording: np.ndarray | None,
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Classes `[E, way]` and (supports `[E, way, shot]`, queries `[E, way, query]`) as int32."""
-    counts = np.array([len(ids) for ids in clips.clips])
-    longest = int(counts.max())
-    usable = np.zeros((len(counts), longest), bool)
+    clips: ClipList, rules: _Rules, missing: frozenset[str], recording: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes `[E, way]`, supports `[E, way, shot]` and queries `[E, way, query]` as int32."""
+    usable = _usable(clips, missing)
+    way, episodes = rules.way, rules.episodes
+    classes = np.empty((episodes, way), np.int32)
+    support = np.empty((episodes, way, rules.shot), np.int32)
+    queries = np.empty((episodes, way, rules.query), np.int32)
+    step = max(1, _CHUNK // (way * usable.shape[1] + len(usable)))
+    for start in range(0, episodes, step):
+        rows = slice(start, min(start + step, episodes))
+        numbers = np.arange(rules.first + start, rules.first + rows.stop, dtype=np.uint64)
+        chosen, order = _orders(stream_key(rules.seed, rules.purpose), numbers, way, usable)
+        count, starts = usable.sum(1)[chosen], clips.starts[chosen]
+        queries[rows] = order[..., : rules.query] + starts[..., None]
+        if recording is not None:
+            order, count = _without_recordings(order, count, recording, starts, rules.query)
+            _check_recordings(clips, rules, chosen, count)
+        last = count[..., None] - 1 - np.arange(rules.shot)
+        classes[rows] = chosen
+        support[rows] = np.take_along_axis(order, last, axis=2) + starts[..., None]
+    return classes, support, queries
+
+
+def _usable(clips: ClipList, missing: frozenset[str]) -> np.ndarray:
+    """Whether each place of each class holds a clip that is on this disk, bool `[classes, longest class]`."""
+    usable = np.zeros((len(clips.classes), max(map(len, clips.clips))), bool)
     for row, ids in enumerate(clips.clips):
         usable[row, : len(ids)] = [clip not in missing for clip in ids]
-    here = usable.sum(1)
-    starts, key = clips.starts, stream_key(seed, purpose)
-    classes = np.empty((episodes, way), np.int32)
-    support, queries = np.empty((episodes, way, shot), np.int32), np.empty((episodes, way, query), np.int32)
-    step = max(1, _CHUNK // (way * longest + len(counts)))
-    for start in range(0, episodes, step):
-        numbers = np.arange(first + start, first + min(start + step, episodes), dtype=np.uint64)
-        rows = slice(start, start + len(numbers))
-        episode_key = splitmix64(key ^ numbers)
-        class_key = splitmix64(episode_key ^ np.uint64(1))[:, None] ^ np.arange(len(counts), dtype=np.uint64)
-        chosen = np.argsort(splitmix64(class_key), axis=1, kind="stable")[:, :way]
-        clip_key = splitmix64(splitmix64(episode_key ^ np.uint64(2))[:, None] ^ chosen.astype(np.uint64))
-        clip_key = splitmix64(clip_key[..., None] ^ np.arange(longest, dtype=np.uint64))
-        # Unusable places go last, whatever their key: sort by (unusable, key).
-        by_key = np.argsort(clip_key, axis=2, kind="stable")
-        unusable = np.take_along_axis(~usable[chosen], by_key, axis=2)
-        order = np.take_along_axis(by_key, np.argsort(unusable, axis=2, kind="stable"), axis=2)
-        queries[rows] = order[..., :query] + starts[chosen][..., None]
-        usable_here = here[chosen]
-        if recording is not None:
-            order, usable_here = _without_recordings(order, usable_here, recording, starts[chosen], query)
-            if (usable_here < shot).any():
-                name = clips.classes[chosen[usable_here < shot][0]]
-                raise ProtocolError(
-                    f"Class {name!r} of the {purpose} split has too few clips of other recordings for shot={shot}. Lower shot= "
-                    "or query=, or allow shared recordings with group_disjoint=false."
-                )
-        last = usable_here[..., None] - 1 - np.arange(shot)
-        classes[rows] = chosen
-        support[rows] = np.take_along_axis(order, last, axis=2) + starts[chosen][..., None]
-    return classes, (support, queries)
+    return usable
+
+
+def _orders(key: np.uint64, numbers: np.ndarray, way: int, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes `[E, way]` of episodes and the order of their clips `[E, way, longest class]`, unusable places last."""
+    count, longest = usable.shape
+    episode_key = splitmix64(key ^ numbers)
+    class_key = splitmix64(episode_key ^ np.uint64(1))[:, None] ^ np.arange(count, dtype=np.uint64)
+    chosen = np.argsort(splitmix64(class_key), axis=1, kind="stable")[:, :way]
+    clip_key = splitmix64(splitmix64(episode_key ^ np.uint64(2))[:, None] ^ chosen.astype(np.uint64))
+    clip_key = splitmix64(clip_key[..., None] ^ np.arange(longest, dtype=np.uint64))
+    by_key = np.argsort(clip_key, axis=2, kind="stable")
+    unusable = np.take_along_axis(~usable[chosen], by_key, axis=2)
+    return chosen, np.take_along_axis(by_key, np.argsort(unusable, axis=2, kind="stable"), axis=2)
+
+
+def _check_recordings(clips: ClipList, rules: _Rules, chosen: np.ndarray, count: np.ndarray) -> None:
+    if (count < rules.shot).any():
+        name = clips.classes[chosen[count < rules.shot][0]]
+        raise ProtocolError(
+            f"Class {name!r} of the {rules.purpose} split has too few clips of other recordings for shot={rules.shot}. Lower "
+            "shot= or query=, or allow shared recordings with group_disjoint=false."
+        )
 
 
 def _without_recordings(
@@ -290,8 +304,8 @@ def _without_recordings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """An order `[E, way, clips]` with those last that share a recording with its first `query`, and how many do not."""
     within = np.arange(order.shape[2]) < count[..., None]
-    own = recording[np.minimum(order + starts[..., None], len(recording) - 1)]
-    shared = (own[..., None] == own[..., None, :query]).any(-1) | ~within
+    recorded = recording[np.minimum(order + starts[..., None], len(recording) - 1)]
+    shared = (recorded[..., None] == recorded[..., None, :query]).any(-1) | ~within
     return np.take_along_axis(order, np.argsort(shared, axis=2, kind="stable"), axis=2), (~shared).sum(2)
 
 

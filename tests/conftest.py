@@ -43,6 +43,37 @@ def tiny(tmp_path) -> Path:
 
 
 @pytest.fixture
+def run_tiny(tiny, tmp_path):
+    """`fsar_bench.run` in this process on the tiny dataset, with its folders in `tmp_path`."""
+    import fsar_bench
+
+    def run(methods: str | list[str], **settings):
+        defaults = {
+            "dataset": tiny, "episodes": 100, "workers": 1, "progress": False, "out": tmp_path / "leaderboards",
+            "work_dir": tmp_path / "work_dirs",
+        }  # fmt: skip
+        return fsar_bench.run(methods, **{**defaults, **settings})
+
+    return run
+
+
+@pytest.fixture
+def fsar(monkeypatch, capsys, tmp_path):
+    """The command line in this process, in `tmp_path`: gives (exit code, output, errors)."""
+    from fsar_bench.cli.main import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["fsar-bench", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
 def command(tmp_path, cache) -> Command:
     return Command(tmp_path)
 

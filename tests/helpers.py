@@ -68,9 +68,14 @@ class Command:
 
     def outputs(self) -> dict[str, bytes]:
         """Bytes of every result and prediction file below leaderboards/."""
-        root = self.folder / "leaderboards" / "results"
-        files = [*root.rglob("result.json"), *root.rglob("predictions.npz")]
-        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
+        return outputs(self.folder / "leaderboards")
+
+
+def outputs(out: Path) -> dict[str, bytes]:
+    """Bytes of every result and prediction file of a folder of results."""
+    root = out / "results"
+    files = [*root.rglob("result.json"), *root.rglob("predictions.npz")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
 
 
 class GivenFeatures(nn.Module):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-from importlib.util import find_spec
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fsar_bench.config.cards import card
-from fsar_bench.config.resolve import names
+from fsar_bench.config.files import names, package_folder
+from fsar_bench.config.keys import keys, method_keys
+from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
 
 KINDS = ("methods", "ablations", "datasets", "backbones", "matchers", "protocols")
@@ -23,9 +23,8 @@ def _first_line(node: ast.Module | ast.ClassDef) -> str:
 
 def _matchers() -> dict[str, str]:
     """Classes registered as matchers, by the decorator that registers them."""
-    folder = Path(next(iter(find_spec("fsar_bench").submodule_search_locations)), "matching")
     out = {}
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(package_folder("fsar_bench.matching").glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and any("MATCHERS" in ast.unparse(d) for d in node.decorator_list):
                 out[node.name] = _first_line(node)
@@ -39,25 +38,52 @@ def entries(kind: str) -> dict[str, str]:
         ConfigError: unknown kind.
     """
     if kind not in KINDS:
-        raise ConfigError(f"Cannot list {kind!r}.{suggest(kind, KINDS)}")
+        raise ConfigError(f"Cannot list {kind!r}.{suggest(kind, [*KINDS, 'keys'])}")
     if kind == "matchers":
         return _matchers()
     return {name: _first_line(ast.parse(path.read_text())) for name, path in names(kind).items()}
 
 
-def list_command(kind: str | None, *, verbose: bool = False) -> None:
-    """Print one kind, or all; `verbose` prints whole docstrings, and cards for methods."""
+def list_command(kind: str | None, name: str | None, *, verbose: bool = False) -> None:
+    """Print one kind, or all; `verbose` prints whole docstrings, and cards for methods. `keys NAME` prints a method's keys."""
     console = Console()
-    for one in [kind] if kind else KINDS:
-        table = Table(title=one, title_justify="left", box=None, show_header=False, padding=(0, 2, verbose, 0))
+    if kind == "keys":
+        _print_keys(console, name)
+        return
+    if name is not None:
+        raise ConfigError(f"Only keys takes a method: fsar-bench list keys {name}")
+    for section in [kind] if kind else KINDS:
+        table = Table(title=section, title_justify="left", box=None, show_header=False, padding=(0, 2, verbose, 0))
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
-        for name, description in entries(one).items():
+        for entry, description in entries(section).items():
             if verbose:
-                description = _card(name) if one == "methods" else _docstring(one, name) or description
-            table.add_row(name, Text(description))
+                description = _card(entry) if section == "methods" else _docstring(section, entry) or description
+            table.add_row(entry, Text(description))
         console.print(table)
         console.print()
+
+
+def _print_keys(console: Console, method: str | None) -> None:
+    """All keys of a run, with their types, defaults and descriptions; those of a method too, if one is named."""
+    sections = {
+        "what is run": keys(Choices),
+        "protocol, the same for all methods": keys(Protocol, PROTOCOL_KEYS),
+        "how it runs": keys(RunOptions),
+    }
+    if method:
+        sections[f"of {method}"] = method_keys(method)
+    for title, rows in sections.items():
+        table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("key", no_wrap=True)
+        for heading in ("type", "default", "what it is"):
+            table.add_column(heading)
+        for key in rows:
+            table.add_row(Text(key.name, style="bold"), Text(key.type), Text(key.default), Text(key.description))
+        console.print(table)
+        console.print()
+    if not method:
+        console.print("fsar-bench list keys METHOD also lists its method.* and train.* keys.")
 
 
 def _docstring(kind: str, name: str) -> str:
@@ -65,7 +91,7 @@ def _docstring(kind: str, name: str) -> str:
 
 
 def _card(name: str) -> str:
-    own = card(name)
-    where = f"; class {own.kind} in methods/{own.source.name}" if own.source else f"; class {own.kind}"
-    lines = [f"{own.title} ({own.paper}{where})", own.description]
-    return "\n".join([*lines, *(f"{key}: {text}" for key, text in own.fields.items())])
+    method = card(name)
+    where = f"; class {method.kind} in methods/{method.source.name}" if method.source else f"; class {method.kind}"
+    lines = [f"{method.title} ({method.paper}{where})", method.description]
+    return "\n".join([*lines, *(f"{key}: {text}" for key, text in method.fields.items())])

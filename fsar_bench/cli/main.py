@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fsar_bench import __version__
 from fsar_bench.errors import FsarBenchError
@@ -24,7 +25,22 @@ app = typer.Typer(
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="Settings; commas make several cells.")]
 
 
-@app.command()
+class _WithKeys(TyperCommand):
+    """A command whose help ends in the list of keys, made from the typed settings when it is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Add the keys, and show the help."""
+        from fsar_bench.config.keys import keys
+        from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
+
+        described = [*keys(Choices), *keys(Protocol, PROTOCOL_KEYS), *keys(RunOptions)]
+        lines = [f"{key.name}={key.default}: {key.description}" for key in described]
+        more = "method.* and train.*: fsar-bench list keys METHOD"
+        self.help = "\n".join([self.help or "", "", "\b", "Keys with their defaults:", *lines, more])
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_WithKeys)
 def run(pairs: Pairs = None) -> None:
     """Train and evaluate methods; ends in a table.
 
@@ -33,13 +49,6 @@ def run(pairs: Pairs = None) -> None:
     fsar-bench run methods=ma_clip dataset=synthact_order shot=1,5 method.alpha=0.3
     fsar-bench run methods=./my_method.py
 
-    \b
-    Keys: methods, dataset (synthact), backbone, pretrained, activation (quick_gelu or gelu, where a weights file
-    does not tell), matcher, protocol, way (5), shot (1), query (1),
-    episodes (10000), seed (0), frames (8), template, reader (decord), device (auto), out (./leaderboards),
-    work_dir (./work_dirs), checkpoint (evaluate this file instead of training), workers (2), decode_timeout (60),
-    score_batch (250), checkpoint_seconds (30), overwrite (false; true scores again, delete work_dirs to train again),
-    controls (true), group_disjoint (false), method.* and train.*
     """
     from fsar_bench.cli.run import run_command
 
@@ -121,8 +130,12 @@ def merge(
 @app.command(name="list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, ablations, datasets, backbones, matchers or protocols; default: all.")
+        str | None,
+        typer.Argument(
+            help="methods, ablations, datasets, backbones, matchers, protocols or keys; default: all but keys."
+        ),
     ] = None,
+    name: Annotated[str | None, typer.Argument(help="With keys: a method, for its own keys too.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole card of each.")] = False,
 ) -> None:
     """List what a run can name.
@@ -130,10 +143,11 @@ def list_(
     \b
     fsar-bench list
     fsar-bench list methods --verbose
+    fsar-bench list keys ma_clip
     """
     from fsar_bench.cli.list import list_command
 
-    list_command(kind, verbose=verbose)
+    list_command(kind, name, verbose=verbose)
 
 
 @app.command()
@@ -287,7 +301,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)
 
 

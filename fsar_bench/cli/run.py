@@ -8,8 +8,7 @@ from rich.console import Console
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
-from fsar_bench.engine.sweep import Outcome, sweep
-from fsar_bench.engine.worker import run_isolated
+from fsar_bench.engine.sweep import Outcome, run_isolated, sweep
 from fsar_bench.progress.events import Listener
 from fsar_bench.progress.screen import Screen
 
@@ -51,9 +50,7 @@ def _show_tables(run: Run, console: Console) -> None:
     boards = read_boards(run.options.out)
     hashes = {cell.hash for cell in run.cells}
     touched = [
-        board
-        for board in boards
-        if any(seed.result.config_hash in hashes for row in board.rows for seed in row.seeds)
+        board for board in boards if any(seed.result.config_hash in hashes for row in board.rows for seed in row.seeds)
     ]
     written = write_tables(run.options.out, boards)
     show(console, touched, highlight=hashes)

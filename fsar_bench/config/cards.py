@@ -55,6 +55,18 @@ def card(name: str) -> Card:
     return Card(stem, config.get("title", stem), config.get("paper", ""), text.split("\n")[0], kind, source, fields)
 
 
+def arguments(kind: str) -> dict[str, str]:
+    """Descriptions of the constructor's arguments of a class in `methods/`, from its docstring; empty for other classes."""
+    source = _source(kind)
+    if source is None:
+        return {}
+    nodes = ast.parse(source.read_text()).body
+    text = next(ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.ClassDef) and node.name == kind)
+    block = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", block[1] if block else "", re.MULTILINE | re.DOTALL)
+    return {name: " ".join(description.split()) for name, description in entries}
+
+
 def _field(text: str, key: str) -> str:
     found = re.search(rf"^{key}:\s+(.*?)(?=^(?:{'|'.join(FIELDS)}|Command):|^\s*$|\Z)", text, re.MULTILINE | re.DOTALL)
     return " ".join(found[1].split()) if found else ""

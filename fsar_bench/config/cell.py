@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, field_va
 from fsar_bench.config.settings import NAME_PATTERN, Frozen, Name, Protocol, Text, Train
 from fsar_bench.io import canonical, digest
 
+LOG = "log.txt"  # in a cell's work folder
 ENGINE = 1  # raised when a change of the engine changes results
 
 

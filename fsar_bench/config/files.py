@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import Field, field_validator
 
 from fsar_bench.config.cell import DatasetSource
-from fsar_bench.config.settings import Settings, Text
+from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol, Settings, Text
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import annotation_file, file_digest, is_weight_file, weight_files
 
@@ -102,7 +102,7 @@ class AblationConfig(Settings):
     @classmethod
     def _name_methods(cls, rows: list[str]) -> list[str]:
         if not all(row.split() for row in rows):
-            raise ValueError("it needs rows=[...] of texts such as 'ma_clip method.joint=false'.")
+            raise ValueError("it needs rows=[...] of texts such as 'METHOD method.KEY=VALUE'.")
         return rows
 
 
@@ -185,6 +185,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 _read_builtin = lru_cache(maxsize=None)(_read)
+
+
+def protocol_of(dataset: DatasetConfig, chosen: dict[str, str]) -> tuple[str, Protocol]:
+    """Name and rules of the protocol that the settings choose for a dataset.
+
+    Raises:
+        ConfigError: an unknown protocol, or a value of the wrong type.
+    """
+    file = load("protocols", chosen.get("protocol", dataset.protocol))
+    values = file.checked(ProtocolConfig).protocol
+    Protocol.of(values, where=f"The protocol {file.name}: ")
+    typed = {key: Protocol.parse(key, chosen[key]) for key in PROTOCOL_KEYS if key in chosen}
+    return file.name, Protocol.of({**values, **typed})
+
+
+def weights_path(backbone: dict[str, Any]) -> str | None:
+    """The path of a backbone's weights, where `pretrained` is one and not a tag or hub id."""
+    pretrained = backbone.get("pretrained")
+    if not pretrained or not (is_weight_file(pretrained) or Path(pretrained).expanduser().is_dir()):
+        return None
+    return str(pretrained)
 
 
 def input_digests(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fsar_bench.config.choice import MethodChoice, train_defaults
+from fsar_bench.config.cards import arguments
+from fsar_bench.config.fields import type_name
 from fsar_bench.config.overrides import flatten, merge
-from fsar_bench.config.settings import Settings, Train, type_name
+from fsar_bench.config.resolve import MethodChoice
+from fsar_bench.config.settings import Settings, Train
 
 
 @dataclass(frozen=True)
@@ -42,28 +44,30 @@ def keys(kind: type[Settings], only: tuple[str, ...] | None = None) -> list[Key]
 
 
 def method_keys(name: str) -> list[Key]:
-    """The `method.*` and `train.*` keys of a method with its config's values.
+    """The `method.*` and `train.*` keys of a method, with its config's values.
 
     Raises:
         ConfigError: unknown method.
     """
     method = MethodChoice.load(name).config
-    values = flatten({"method": {k: v for k, v in method.method.items() if k != "type"}})
-    out = [
-        Key(key, type(value).__name__ if value is not None else "any", _typed(value), "")
-        for key, value in values.items()
-    ]
-    if method.train is not None:
-        defaults = flatten(merge(train_defaults(), method.train, f"{name}: train"))
-        described = {key.name.removeprefix("train."): key for key in keys(Train)}
-        for key, value in defaults.items():
-            top = described[key.split(".")[0]]
-            out.append(
-                Key(
-                    f"train.{key}", top.type if "." not in key else type(value).__name__, _typed(value), top.description
-                )
-            )
-    return out
+    described = arguments(method.method["type"])
+    values = flatten({key: value for key, value in method.method.items() if key != "type"})
+    rows = [Key(f"method.{key}", _kind(value), _typed(value), described.get(key, "")) for key, value in values.items()]
+    return rows if method.train is None else [*rows, *_train_keys(name, method.train)]
+
+
+def _train_keys(name: str, changes: dict[str, Any]) -> list[Key]:
+    described = {key.name.removeprefix("train."): key for key in keys(Train)}
+    rows = []
+    for key, value in flatten(merge(Train.defaults(), changes, f"{name}: train")).items():
+        field, _, inner = key.partition(".")
+        kind, text = (_kind(value), "") if inner else (described[field].type, described[field].description)
+        rows.append(Key(f"train.{key}", kind, _typed(value), text))
+    return rows
+
+
+def _kind(value: Any) -> str:
+    return "any" if value is None else type_name(type(value))
 
 
 def _typed(value: Any) -> str:

@@ -25,7 +25,7 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ConfigError(
-                f"Cannot read {pair!r}: arguments have the form key=value, such as methods=ma_clip,clip_fsar."
+                f"Cannot read {pair!r}: arguments have the form key=value, such as methods=NAME,NAME."
             )
         if key in out:
             raise ConfigError(f"{key}= is given twice ({out[key]!r} and {value!r}).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from fsar_bench.config.cell import Cell
@@ -13,9 +14,25 @@ from fsar_bench.engine.components import build_method
 from fsar_bench.method import FewShotMethod
 from fsar_bench.randomness import seed_torch
 from fsar_bench.registry import BACKBONES
-from fsar_bench.testing import MethodTester
+from fsar_bench.testing import MethodTester, Outcome
 
 TINY = {"backbone": "tiny_clip", "frames": "4"}  # on what methods are tested unless the settings say otherwise
+
+
+class Outcomes(list[Outcome]):
+    """What became of each property of a method; reads as a table."""
+
+    @property
+    def broken(self) -> list[Outcome]:
+        """The properties that do not hold."""
+        return [outcome for outcome in self if outcome.state == "broken"]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{o.state:8} {o.name}" + (f": {o.reason}" if o.reason else "") for o in self)
+
+    def _repr_html_(self) -> str:
+        rows = [f"<tr><td>{o.state}</td><td>{escape(o.name)}</td><td>{escape(o.reason)}</td></tr>" for o in self]
+        return f"<table><tr><th>state</th><th>property</th><th>reason</th></tr>{''.join(rows)}</table>"
 
 
 def tested_cells(method: str, settings: list[str] | Mapping[str, Any]) -> list[Cell]:

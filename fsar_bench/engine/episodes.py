@@ -25,7 +25,7 @@ from fsar_bench.registry import DATASETS, FUNCTIONS
 def encode_class_text(backbone: Backbone, split: Split, template: str) -> Tensor:
     """Text features `[classes, C]` of a split's classes; C is 0 for a backbone without a text encoder."""
     if not backbone.has_text:
-        return backbone.mean.new_zeros(len(split.texts), 0)
+        return torch.zeros(len(split.texts), 0, device=backbone.device)
     return backbone.encode_text([template.format(text) for text in split.texts])
 
 
@@ -136,7 +136,7 @@ class TrainEpisodes(_Episodes):
 
     def __getitem__(self, number: int) -> Episode:
         """Episode `number`; the next one is read ahead meanwhile."""
-        requests, pending = self._ahead.pop(number, None) or self._begin(number)
+        requests, pending = self._ahead.pop(number) if number in self._ahead else self._begin(number)
         if number + 1 < len(self):
             self._ahead = {number + 1: self._begin(number + 1)}
         frames = frames_to_tensor(self.source.collect(requests, pending), torch.device("cpu"))

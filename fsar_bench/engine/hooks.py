@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 
 from fsar_bench.data.dataset import close_split, open_split
 from fsar_bench.engine.checkpoint import load_best, load_last, load_trainable, save_best, save_last, trainable_state
-from fsar_bench.progress.events import VALIDATED, report
 from fsar_bench.io import write_atomically
+from fsar_bench.progress.events import VALIDATED, report
 from fsar_bench.randomness import seed_torch
 from fsar_bench.registry import HOOKS
 

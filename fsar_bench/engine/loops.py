@@ -12,9 +12,9 @@ from torch import nn
 
 from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
 from fsar_bench.engine.episodes import EvaluationEpisodes, TrainEpisodes, encode_class_text, prepare_method
-from fsar_bench.progress.events import counter
 from fsar_bench.engine.scoring import PlanScores, score_plan
 from fsar_bench.method import FewShotMethod
+from fsar_bench.progress.events import counter
 from fsar_bench.registry import LOOPS, METRICS
 
 

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from fsar_bench.config.cell import Cell
+from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, open_dataset, split_closed
 from fsar_bench.data.decode import ReadPlan
@@ -26,19 +26,19 @@ from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
 from fsar_bench.engine.keys import Keys, make_keys
-from fsar_bench.progress.events import Event, Listener, counter, listening, report, silent
 from fsar_bench.engine.record import make_cost, make_result
-from fsar_bench.engine.scoring import PlanScores, pair_outcomes, score_plan
+from fsar_bench.engine.scoring import PlanScores, score_plan
 from fsar_bench.engine.training import FINISHED, Trained, train_or_reuse
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.io import cache_folder
 from fsar_bench.method import FewShotMethod
+from fsar_bench.progress.events import Event, Listener, counter, listening, report, silent
+from fsar_bench.results.metrics import pair_outcomes
 from fsar_bench.results.predictions import measure, pack_predictions
 from fsar_bench.results.record import plan_name
 from fsar_bench.results.store import Stored, write
 
 FIT_EPISODES = 1000  # val episodes on which `FewShotMethod.fit` chooses
-LOG = "log.txt"
 
 
 def run_cell(cell: Cell, options: RunOptions, progress: Listener = silent) -> Stored:
@@ -157,10 +157,9 @@ class CellRun:
             self.checkpoint = self.cell.identity.inputs["checkpoint"]
         elif self.keys.training:
             store = self.bank_store
-            with split_closed("test"):
-                self.trained = train_or_reuse(
-                    self.cell, self.options, self.source.plan, self.training_folder, store, self.device
-                )
+            self.trained = train_or_reuse(
+                self.cell, self.options, self.source.plan, self.training_folder, store, self.device
+            )
             checkpoint, self.checkpoint = self.trained.checkpoint, self.trained.sha
         if checkpoint:
             prepare_method(self.method, self.dataset, self.cell.protocol.template)
@@ -227,7 +226,7 @@ class CellRun:
     def store(self, bank: FeatureBank, scores: PlanScores) -> Stored:
         """Write the plan, the predictions, the cost and the record."""
         plan, out = self.test.plan, self.options.out
-        pair = pair_outcomes(scores, plan, self.test.split.reverse)
+        pair = pair_outcomes(scores.total, plan, self.test.split.reverse)
         packed = pack_predictions(scores.prediction, pair)
         result = make_result(self, measure(scores.prediction, plan.labels, pair), packed)
         plan.save(out / "plans" / plan_name(plan.realised))

@@ -118,25 +118,3 @@ def _save(path: Path | None, part: dict[str, np.ndarray]) -> None:
         return
     with replacing(path, sync=False, hint="work_dir=") as file:
         np.savez(file, **part)  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
-
-
-def pair_outcomes(scores: PlanScores, plan: EpisodePlan, reverse: tuple[int, ...]) -> np.ndarray | None:
-    """Whether the true class scores above its time-reversed class, for queries whose reverse is in the episode.
-
-    Args:
-        reverse: number of the reversed class of each class, or -1.
-
-    Returns:
-        uint8 `[E, Q]`: 0 below, 1 above, 2 equal, 255 no reverse in the episode; None if no episode has a pair.
-    """
-    reverse_of = np.array(reverse)[plan.classes]  # [E, N]
-    matches = (plan.classes[:, None, :] == reverse_of[:, :, None]) & (reverse_of >= 0)[:, :, None]
-    place = np.where(matches.any(-1), matches.argmax(-1), -1)  # label of the reverse, by true label
-    if not matches.any():
-        return None
-    labels = plan.labels
-    other = place[:, labels]  # [E, Q]
-    own = np.take_along_axis(scores.total, np.broadcast_to(labels[None, :, None], (*other.shape, 1)), -1)[..., 0]
-    rival = np.take_along_axis(scores.total, np.maximum(other, 0)[..., None], -1)[..., 0]
-    outcome = np.where(own > rival, 1, np.where(own == rival, 2, 0))
-    return np.where(other >= 0, outcome, 255).astype(np.uint8)

@@ -13,11 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from fsar_bench.config.cell import ENGINE, Cell, Identity, Label, Traits
-from fsar_bench.config.choice import PROTOCOL_KEYS, protocol_of
-from fsar_bench.config.files import DatasetConfig, input_digests
+from fsar_bench.config.files import DatasetConfig, input_digests, protocol_of
 from fsar_bench.config.overrides import text_settings
 from fsar_bench.config.resolve import dataset_config
-from fsar_bench.config.settings import Choices, Protocol, Settings, Text
+from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, Settings, Text
 from fsar_bench.data.dataset import Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.errors import ConfigError, ResultError, suggest
@@ -254,7 +253,10 @@ def _cell(plan: Episodes, name: str, about: About, predictions: str) -> Cell:
         method={"type": "Submitted", "title": name},
         custom_imports=[],
         dataset=plan.config.dataset,
-        backbone={"name": re.sub(r"[^A-Za-z0-9_.-]+", "_", about.backbone).strip("_.-") or "unknown", "type": "Submitted"},
+        backbone={
+            "name": re.sub(r"[^A-Za-z0-9_.-]+", "_", about.backbone).strip("_.-") or "unknown",
+            "type": "Submitted",
+        },
         protocol=plan.protocol,
         reader=str(Choices.model_fields["reader"].default),
         inputs={**input_digests(plan.config.dataset, {}, [], None), "predictions": predictions},
@@ -262,6 +264,7 @@ def _cell(plan: Episodes, name: str, about: About, predictions: str) -> Cell:
     label = Label(
         title=name,
         paper=about.paper,
+        changed={},
         dataset=plan.config.title or plan.config.dataset.name,
         synthetic=plan.config.synthetic,
         protocol=plan.protocol_name,
@@ -285,4 +288,3 @@ def _reader_version(name: str) -> str:
     from fsar_bench.registry import READERS, find
 
     return str(find(READERS, name).version)
-

@@ -1,20 +1,31 @@
-"""A sweep: cells one after the other, finished ones reused. Imports no torch unless cells run in this process."""
+"""A sweep: cells one after the other, each in a process of its own; finished ones are reused. Imports no torch here.
+
+A process of its own keeps crashes, memory peaks and the global state of libraries apart. `run_cell` also works as the
+runner, in this process.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from fsar_bench.config.cell import Cell
+from fsar_bench import errors, processes
+from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.progress.events import Listener, silent
-from fsar_bench.errors import FsarBenchError, NotApplicableError, ResultError
+from fsar_bench.errors import CellCrashedError, FsarBenchError, NotApplicableError, ResultError
+from fsar_bench.progress.events import Event, Listener, silent
 from fsar_bench.results.store import RECORD, Stored, read
 
+PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 CellRunner = Callable[[Cell, RunOptions, Listener], Stored]
 State = Literal["done", "reused", "left out", "failed"]
 
@@ -102,3 +113,109 @@ def check_writable(folder: Path, key: str) -> None:
         raise ResultError(
             f"The folder {folder} cannot be written ({error.strerror}). Choose another with {key}=."
         ) from error
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The cell is stored in a folder."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The cell failed with an error of `fsar_bench.errors`, by the name of its class."""
+
+    kind: str
+    message: str
+
+
+def run_isolated(
+    cell: Cell, options: RunOptions, progress: Listener = silent, *, method: processes.Method | None = None
+) -> Stored:
+    """Run a cell in a process of its own; arguments and errors as those of `run_cell`.
+
+    Args:
+        cell: what to run.
+        options: how to run it.
+        progress: is told how far each stage is.
+        method: how the process is started; None takes the platform's fastest.
+
+    Raises:
+        CellCrashedError: the process died, or met an error that is not the user's.
+    """
+    ours, theirs = processes.pipe(duplex=False)
+    process = processes.start(_body, (cell, options, theirs), preload=PRELOAD, method=method)
+    theirs.close()
+    try:
+        answer = _listen(ours, progress)
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.join()
+        ours.close()
+    if answer is None:
+        raise _death(process, options.work_dir / cell.work_folder / LOG)
+    if isinstance(answer, Failed):
+        raise getattr(errors, answer.kind)(answer.message)
+    return read(answer.folder)
+
+
+def _listen(connection: Connection, progress: Listener) -> Finished | Failed | None:
+    """Pass events on until the cell ends; None if its process died before it said how."""
+    answer = None
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return answer
+        if isinstance(message, Event):
+            progress(message)
+        else:
+            answer = message
+
+
+def _death(process: BaseProcess, log: Path) -> CellCrashedError:
+    return CellCrashedError(
+        f"its process ended early (exit code {process.exitcode}; out of memory?). The log is {log}."
+    )
+
+
+def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
+    """What the process runs: everything that is printed goes to the log, events and the end to the connection."""
+    lock = threading.Lock()
+
+    def send(message: Event | Finished | Failed) -> None:
+        with lock:
+            connection.send(message)
+
+    log = options.work_dir / cell.work_folder / LOG
+    try:
+        _print_to(log)
+
+        from fsar_bench.engine.run import run_cell
+
+        send(Finished(run_cell(cell, options, send).folder))
+    except FsarBenchError as error:
+        traceback.print_exc()
+        send(Failed(type(error).__name__, str(error)))
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+        send(Failed(CellCrashedError.__name__, f"Unexpected error: {reason}. Full traceback: {log}"))
+    finally:
+        sys.stdout.flush()
+
+
+def _print_to(log: Path) -> None:
+    """Send standard output and error to a file, those of C libraries too."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("a", buffering=1)
+    except OSError as error:
+        raise ResultError(
+            f"Cannot write {log.parent} ({error.strerror}). Choose another folder with work_dir=."
+        ) from error
+    os.dup2(stream.fileno(), sys.stdout.fileno())
+    os.dup2(stream.fileno(), sys.stderr.fileno())

@@ -16,10 +16,11 @@ from mmengine.config import Config
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import LOG_BACKENDS, RunOptions, Train
+from fsar_bench.data.dataset import open_split
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.engine.bank import BankStore
 from fsar_bench.engine.components import component_configs, without_score_arguments
-from fsar_bench.engine.hooks import BEST
+from fsar_bench.engine.hooks import BEST, KeepTestSplitClosed
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import file_digest, to_json, write_atomically
@@ -75,7 +76,12 @@ def train_or_reuse(
             text = HEADER.format(cell=str(cell).replace("\\", "/")) + Config(config).pretty_text
             write_atomically(folder / CONFIG, text.encode())
             runner = EpisodicRunner.from_cfg(Config.fromfile(str(folder / CONFIG)))
-            runner.train()
+            try:
+                runner.train()
+            finally:
+                for hook in runner.hooks:
+                    if isinstance(hook, KeepTestSplitClosed):
+                        open_split("test", hook)  # a failed training may live on in its traceback
             write_atomically(finished, to_json({"train": runner.train_loop.seconds}))
         seconds = json.loads(finished.read_text())["train"]
     return Trained(best, file_digest(best), seconds)

@@ -6,6 +6,7 @@ import base64
 import html
 import textwrap
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,15 +14,42 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from fsar_bench.explain.episode import Explained, Matched
+from fsar_bench.io import write_atomically
+from fsar_bench.results.store import Stored
 
 RIGHT, WRONG, PLAIN = "#1a7f37", "#c4320a", "#4b5563"
 STRIP, SCORES = 1.0, 2.2  # inches of a strip of frames and of the panel of scores
 
 
-def draw_query(found: Explained, j: int, title: str) -> bytes:
+def write_pictures(stored: Stored, explained: Explained, queries: list[int], out: Path) -> tuple[Path, dict[int, Path]]:
+    """Write a picture per query and a page of them all.
+
+    Args:
+        stored: the result.
+        explained: one of its episodes.
+        queries: numbers of the queries to draw.
+        out: folder.
+
+    Returns:
+        Path of the page, and paths of the pictures by query.
+    """
+    result = stored.result
+    p, label = result.protocol, result.cell.label
+    title = f"{label.row} on {label.dataset}, {p.way}-way {p.shot}-shot"
+    name = f"{stored.folder.name}-episode{explained.episode}"
+    pictures = {j: draw_query(explained, j, title) for j in queries}
+    paths = {j: out / f"{name}-query{j}.png" for j in queries}
+    for j, picture in pictures.items():
+        write_atomically(paths[j], picture)
+    page_path = out / f"{name}.html"
+    write_atomically(page_path, page(explained, title, pictures).encode())
+    return page_path, paths
+
+
+def draw_query(explained: Explained, j: int, title: str) -> bytes:
     """PNG of one query: its frames, the supports of each class with the alignment, and all scores."""
-    N, K, T = found.support.shape[:3]
-    matched = found.matched[j]
+    N, K, T = explained.support.shape[:3]
+    matched = explained.matched[j]
     columns = len(matched)
     figure = Figure(figsize=(1.9 + T * STRIP + columns * 1.9, (N * K + 1) * STRIP * 1.12 + SCORES + 1.0), dpi=80)
     FigureCanvasAgg(figure)
@@ -35,22 +63,22 @@ def draw_query(found: Explained, j: int, title: str) -> bytes:
         top=0.93,
         bottom=0.05,
     )
-    label, taken = int(found.labels[j]), int(found.prediction[j])
-    said = "right" if label == taken else f"wrong: taken for “{found.names[taken]}”"
-    line = f"{title}\nepisode {found.episode}, query {j}: “{found.names[label]}”, {said}"
+    label, taken = int(explained.labels[j]), int(explained.prediction[j])
+    verdict = "right" if label == taken else f"wrong: predicted as “{explained.names[taken]}”"
+    line = f"{title}\nepisode {explained.episode}, query {j}: “{explained.names[label]}”, {verdict}"
     figure.suptitle(_plain(line), fontsize=12, x=0.02, ha="left")
     widths = [1.7, T * STRIP, *[1.7] * columns]
-    for beside in _strip(figure, rows[0], widths, "query", found.query[j], PLAIN):
+    for beside in _strip(figure, rows[0], widths, "query", explained.query[j], PLAIN):
         beside.axis("off")
     for n in range(N):
         color = RIGHT if n == label else WRONG if n == taken else PLAIN
         for k in range(K):
             mark = ("✓ " if n == label else "") + ("→ " if n == taken else "")
-            name = f"{mark}{found.names[n]}" + (f"\nsupport {k + 1}" if K > 1 else "")
-            cells = _strip(figure, rows[1 + n * K + k], widths, name, found.support[n, k], color)
+            name = f"{mark}{explained.names[n]}" + (f"\nsupport {k + 1}" if K > 1 else "")
+            cells = _strip(figure, rows[1 + n * K + k], widths, name, explained.support[n, k], color)
             for cell, one in zip(cells, matched, strict=True):
                 _alignment(cell, one, n, k, heading=n == 0 and k == 0)
-    _scores(figure, rows[N * K + 1], found, j)
+    _scores(figure, rows[N * K + 1], explained, j)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -108,18 +136,18 @@ def _alignment(axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
         axes.set_title(_plain(one.matcher), fontsize=8)
 
 
-def _scores(figure: Figure, row, found: Explained, j: int) -> None:
+def _scores(figure: Figure, row, explained: Explained, j: int) -> None:
     """One panel of bars for the total and for each of its parts."""
-    cells = row.subgridspec(1, len(found.scores), wspace=0.12)
-    label, taken, N = int(found.labels[j]), int(found.prediction[j]), len(found.names)
-    for place, (name, scores) in enumerate(found.scores.items()):
+    cells = row.subgridspec(1, len(explained.scores), wspace=0.12)
+    label, taken, N = int(explained.labels[j]), int(explained.prediction[j]), len(explained.names)
+    for place, (name, scores) in enumerate(explained.scores.items()):
         axes = figure.add_subplot(cells[place])
         values = scores[j]
         colors = [RIGHT if n == label else WRONG if n == taken else "#9aa3af" for n in range(N)]
         base = float(values.min()) - 0.08 * float(np.ptp(values) or 1.0)
         axes.barh(range(N), values - base, left=base, color=colors)
         axes.invert_yaxis()
-        axes.set_yticks(range(N), [_wrapped(n, 22) for n in found.names] if place == 0 else [""] * N, fontsize=7)
+        axes.set_yticks(range(N), [_wrapped(n, 22) for n in explained.names] if place == 0 else [""] * N, fontsize=7)
         axes.set_title(f"{_plain(name)} score" + (" (decides)" if name == "total" else ""), fontsize=9)
         axes.tick_params(axis="x", labelsize=7)
         if place == 0:
@@ -146,28 +174,30 @@ text-align: left; }
 """
 
 
-def page(found: Explained, title: str, pictures: dict[int, bytes]) -> str:
+def page(explained: Explained, title: str, pictures: dict[int, bytes]) -> str:
     """A page of the pictures (by query) with the scores as tables; no network is needed."""
     out = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}, episode {found.episode}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1><p>Episode {found.episode}. ✓ the true class, bold the class taken. "
-        f"Bright: near frames.</p>",
+        f"<title>{html.escape(title)}, episode {explained.episode}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1><p>Episode {explained.episode}. ✓ the true class, bold the predicted class. "
+        f"Bright: similar frames.</p>",
     ]
-    for note in sorted({f"{m.matcher}: dots show the {m.what}." for query in found.matched for m in query}):
+    for note in sorted({f"{m.matcher}: dots show the {m.what}." for query in explained.matched for m in query}):
         out.append(f"<p>{html.escape(note)}</p>")
     for j, picture in pictures.items():
-        label, taken = int(found.labels[j]), int(found.prediction[j])
-        outcome = "right" if label == taken else f"taken for {found.names[taken]}"
-        said = f"query {j}: {found.names[label]}, {outcome}"
+        label, taken = int(explained.labels[j]), int(explained.prediction[j])
+        outcome = "right" if label == taken else f"predicted as {explained.names[taken]}"
+        verdict = f"query {j}: {explained.names[label]}, {outcome}"
         source = base64.b64encode(picture).decode()
-        out.append(f'<h2>{html.escape(said)}</h2><img alt="{html.escape(said)}" src="data:image/png;base64,{source}">')
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in found.scores)
+        out.append(
+            f'<h2>{html.escape(verdict)}</h2><img alt="{html.escape(verdict)}" src="data:image/png;base64,{source}">'
+        )
+        heads = "".join(f"<th>{html.escape(name)}</th>" for name in explained.scores)
         out.append(f'<div class="scroll"><table><thead><tr><th>class</th>{heads}</tr></thead><tbody>')
-        for n, name in enumerate(found.names):
+        for n, name in enumerate(explained.names):
             marks = " ".join(["true"] * (n == label) + ["taken"] * (n == taken))
-            cells = "".join(f"<td>{scores[j, n]:.4f}</td>" for scores in found.scores.values())
+            cells = "".join(f"<td>{scores[j, n]:.4f}</td>" for scores in explained.scores.values())
             out.append(f'<tr class="{marks}"><td>{html.escape(name)}</td>{cells}</tr>')
         out.append("</tbody></table></div>")
     return "\n".join([*out, "</body></html>", ""])

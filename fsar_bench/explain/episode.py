@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from fsar_bench.config.overrides import parse_pairs
-from fsar_bench.config.resolve import resolve
-from fsar_bench.errors import ConfigError, ResultError
+from fsar_bench.data.decode import Request
+from fsar_bench.engine.bank import build_bank
+from fsar_bench.engine.run import CellRun
+from fsar_bench.errors import ResultError
+from fsar_bench.explain.reopen import reopen
 from fsar_bench.matching.matcher import Matcher
-from fsar_bench.results.store import Result
-
-if TYPE_CHECKING:
-    from fsar_bench.engine.episodes import Evaluation
-    from fsar_bench.method import FewShotMethod
+from fsar_bench.method import FewShotMethod, Scores, VideoFeatures
+from fsar_bench.results.store import Stored
 
 
 @dataclass(frozen=True)
@@ -61,78 +61,38 @@ class Explained:
     matched: list[list[Matched]]
 
 
-def cell_of(result: Result, extra: list[str]) -> tuple[dict, dict]:
-    """The cell and run options that made a result, found again from its record; its config hash proves them.
+def explain_stored(stored: Stored, pairs: list[str], episode: int) -> Explained:
+    """Run the method of a result on one episode again, with the weights that the result was made with.
 
     Args:
-        extra: settings that a record does not tell (pretrained=, checkpoint=, methods= for a method of one's own), and run
-        options.
+        stored: the result.
+        pairs: where files are on this machine, and run options; see `reopen`.
+        episode: number of the episode.
 
     Raises:
-        ResultError: no cell with the config hash of the result comes out.
+        ResultError: the trained weights or other files are not those of the result, or other clips are missing here.
     """
-    p, given = result.protocol, parse_pairs(extra)
-    told = {
-        "methods": result.method.name, "dataset": result.dataset.name, "backbone": result.backbone.name, "way": p.way,
-        "shot": p.shot, "query": p.query, "episodes": p.episodes, "seed": p.seed, "frames": p.frames, "template": p.template,
-        "protocol": p.name, "controls": "false", "group_disjoint": str(p.group_disjoint).lower(),
-    }  # fmt: skip
-    if p.reader.startswith("av "):
-        told["reader"] = "pyav"
-    pairs = {key: str(value) for key, value in told.items()} | given
-    plain = resolve([f"{key}={value}" for key, value in pairs.items()])
-    cell = plain.cells[0]
-    if cell["method"].get("matcher", {}).get("type") != result.method.config.get("matcher", {}).get("type"):
-        pairs["matcher"] = result.method.config["matcher"]["type"]
-        cell = resolve([f"{key}={value}" for key, value in pairs.items()]).cells[0]
-    for root, now, then in (
-        ("method", cell["method"], result.method.config),
-        ("train", cell.get("train"), result.method.train),
-    ):
-        pairs |= {f"{root}.{key}": _text(value) for key, value in _changed(now or {}, then or {}).items()}
-    run = resolve([f"{key}={value}" for key, value in pairs.items()])
-    if len(run.cells) != 1 or run.cells[0]["hash"] != result.config_hash:
-        raise ResultError(
-            f"The settings of this result do not give its config hash {result.config_hash[:8]} on this machine. Other weights, "
-            "data or code made it; name what its record does not tell: pretrained=, activation=, checkpoint=, or "
-            "methods=./my_method.py."
-        )
-    return run.cells[0], run.options
-
-
-def _changed(now: dict, then: dict, prefix: str = "") -> dict:
-    """Values of `then` that differ from those of `now`, by dotted key."""
-    out: dict = {}
-    for key, value in then.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and isinstance(now.get(key), dict):
-            out |= _changed(now[key], value, f"{dotted}.")
-        elif now.get(key) != (tuple(value) if isinstance(now.get(key), tuple) else value):
-            out[dotted] = value
-    return out
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+    cell, options = reopen(stored.result, pairs)
+    with CellRun.open(cell, options) as run:
+        run.need_training()
+        run.train()
+        run.choose()
+        return explain(run, episode, stored.result.episodes.realised)
 
 
 @torch.no_grad()
-def explain(method: FewShotMethod, test: Evaluation, episode: int, realised: str) -> Explained:
+def explain(run: CellRun, episode: int, realised: str) -> Explained:
     """Encode and score one episode of the test plan.
 
     Args:
+        run: with its trained weights.
+        episode: number of the episode.
         realised: hash of the episodes of the result.
 
     Raises:
-        ConfigError: there is no such episode.
         ResultError: other clips are missing here than where the result was made.
     """
-    from fsar_bench.data.decode import Request
-    from fsar_bench.engine.bank import build_bank
-
-    plan = test.plan
-    if not 0 <= episode < len(plan):
-        raise ConfigError(f"--episode {episode} does not exist: the plan has episodes 0 to {len(plan) - 1}.")
+    plan, split = run.test.plan, run.test.split
     if plan.realised != realised:
         raise ResultError(
             "The episodes on this disk are not those of the result: other clips are missing here. Complete the data, or "
@@ -140,49 +100,68 @@ def explain(method: FewShotMethod, test: Evaluation, episode: int, realised: str
         )
     classes, support, query = plan.classes[episode], plan.support[episode], plan.query[episode].ravel()
     clips = np.unique(np.concatenate([support.ravel(), query]))
-    bank = build_bank(method, test.split, clips, test.class_text, test.source)
-    features = bank.episodes(plan, slice(episode, episode + 1))
-    seen: dict[str, tuple] = {}
+    bank = build_bank(run.method, split, clips, run.test_text, run.source)
+    text = run.test_text[torch.from_numpy(classes.astype(np.int64)).to(run.device)][None]
+    scores, inputs = _score(run.method, *bank.episodes(plan, slice(episode, episode + 1)), text)
+    frames = run.source.read([Request(split.clips[i]) for i in [*support.ravel(), *query]])
+    N, K = support.shape
+    named = {"total": scores.total, **scores.parts}
+    return Explained(
+        episode=episode,
+        names=[split.texts[c] for c in classes],
+        labels=plan.labels,
+        prediction=scores.total[0].argmax(-1).cpu().numpy(),
+        scores={name: tensor[0].float().cpu().numpy() for name, tensor in named.items()},
+        support=frames[: N * K].reshape(N, K, *frames.shape[1:]),
+        query=frames[N * K :],
+        matched=[_all_matched(run.method, inputs, j) for j in range(len(query))],
+    )
+
+
+def _score(
+    method: FewShotMethod, support: VideoFeatures, query: VideoFeatures, text: Tensor
+) -> tuple[Scores, dict[str, tuple[Tensor, Tensor]]]:
+    """Scores of one episode, and what each matcher of the method compared, by its name."""
+    inputs: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Tensor, Tensor], output: Tensor) -> None:
+            inputs[name] = arguments
+
+        return hook
+
     hooks = [
-        module.register_forward_hook(lambda _, inputs, __, name=name: seen.update({name: inputs}))
+        module.register_forward_hook(keep(name))
         for name, module in method.named_modules()
         if isinstance(module, Matcher)
     ]
     method.eval()
     try:
-        text = test.class_text[torch.from_numpy(classes.astype(np.int64)).to(test.class_text.device)][None]
-        scores = method.score(*features, text)
+        return method.score(support, query, text), inputs
     finally:
         for hook in hooks:
             hook.remove()
-    frames = test.source.read([Request(test.split.clips[i]) for i in [*support.ravel(), *query]])
-    N, K = support.shape
-    named = {"total": scores.total, **scores.parts}
+
+
+def _all_matched(method: FewShotMethod, inputs: dict[str, tuple[Tensor, Tensor]], j: int) -> list[Matched]:
+    """The alignments of query number j, one per matcher that has any."""
     matchers = dict(method.named_modules())
-    return Explained(
-        episode,
-        [test.split.texts[c] for c in classes],
-        plan.labels,
-        scores.total[0].argmax(-1).cpu().numpy(),
-        {name: tensor[0].float().cpu().numpy() for name, tensor in named.items()},
-        frames[: N * K].reshape(N, K, *frames.shape[1:]),
-        frames[N * K :],
-        [
-            [m for name, inputs in seen.items() if (m := _matched(name, matchers[name], inputs, j))]
-            for j in range(len(query))
-        ],
-    )
+    alignments = (_matched(name, matchers[name], arguments, j) for name, arguments in inputs.items())
+    return [alignment for alignment in alignments if alignment is not None]
 
 
-def _matched(name: str, matcher: Matcher, inputs: tuple, j: int) -> Matched | None:
-    """The alignments of query number j. A method may hand its queries to the matcher as one episode or as one episode each."""
+def _matched(name: str, matcher: nn.Module, inputs: tuple[Tensor, Tensor], j: int) -> Matched | None:
+    """The alignment of query number j; None where the matcher has none.
+
+    A method may hand its queries to the matcher as one episode, or as one episode each.
+    """
+    assert isinstance(matcher, Matcher)
     query, support = inputs
     query, support = (query[0, j], support[0]) if len(query) == 1 else (query[j, 0], support[j])
-    found = [matcher.alignment(query, of_class) for of_class in support]
-    if any(one is None for one in found):
+    alignments = [alignment for shots in support if (alignment := matcher.alignment(query, shots)) is not None]
+    if len(alignments) < len(support):
         return None
     label = type(matcher).__name__ + (f" ({name})" if name != "matcher" else "")
-    distance, weight = (
-        torch.stack([getattr(one, kind) for one in found]).float().cpu().numpy() for kind in ("distance", "weight")
-    )
-    return Matched(label, found[0].what, distance, weight)
+    distance = torch.stack([alignment.distance for alignment in alignments]).float().cpu().numpy()
+    weight = torch.stack([alignment.weight for alignment in alignments]).float().cpu().numpy()
+    return Matched(label, alignments[0].what, distance, weight)

@@ -48,6 +48,21 @@ def recordings(dataset: str, split: Split) -> np.ndarray | None:
     return numbers
 
 
+def known_recordings(dataset: str, split: Split) -> np.ndarray:
+    """Number of the source recording of each clip, int64 `[clips]`.
+
+    Raises:
+        ProtocolError: the names of the clips do not tell it.
+    """
+    numbers = recordings(dataset, split)
+    if numbers is None:
+        raise ProtocolError(
+            f"The names of the clips of {dataset} do not tell their source recording, so group_disjoint=true cannot hold "
+            "there."
+        )
+    return numbers
+
+
 def leak(plan: EpisodePlan, recording: np.ndarray) -> float:
     """Percentage of queries whose recording is that of a support clip of their own class.
 

@@ -1,0 +1,121 @@
+"""Fields of typed settings: values from text, types in words, and faults as one line for users."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from fsar_bench.errors import ConfigError, suggest
+
+
+def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
+    """Turn text into a value of a type.
+
+    Args:
+        key: for the error.
+        text: what the user typed.
+        annotation: the field's type; for `T | None`, the text "none" is None.
+        default: for the error.
+
+    Raises:
+        ConfigError: the text does not read as that type.
+    """
+    kinds = _kinds(annotation)
+    word = text.strip()
+    if type(None) in kinds and word.lower() in ("none", "null"):
+        return None
+    if bool in kinds:
+        if word.lower() in ("true", "false"):
+            return word.lower() == "true"
+        raise ConfigError(f"{key}={text!r} must be true or false.")
+    if int in kinds or float in kinds:
+        return _number(key, text, int if int in kinds else float, default)
+    if dict in kinds or list in kinds:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{key}={text!r} must be JSON ({error}).") from None
+    return Path(text).expanduser() if Path in kinds else text
+
+
+def _number(key: str, text: str, kind: type, default: Any) -> int | float:
+    """A finite number; whole numbers may be written as 1e4."""
+    noun = "a whole number" if kind is int else "a number"
+    try:
+        value = float(text)
+        if value != value or value in (float("inf"), float("-inf")) or (kind is int and value != int(value)):
+            raise ValueError
+    except ValueError:
+        hint = " or none" if default is None else f" (default {default})"
+        raise ConfigError(f"{key}={text!r} must be {noun}{hint}.") from None
+    if kind is int:
+        return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+    return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types of an annotation, with unions, `Annotated` and generics taken apart."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {origin or annotation}
+
+
+def type_name(annotation: Any) -> str:
+    """A type as users read it, such as "whole number or none"."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_name(get_args(annotation)[0])
+    if origin is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(type_name, get_args(annotation))))
+    names = {
+        bool: "true or false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        Path: "folder",
+        dict: "JSON",
+        list: "JSON list",
+    }
+    return "none" if annotation is type(None) else names.get(origin or annotation, "text")
+
+
+def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> str:
+    """The first fault of some settings as one line for users."""
+    fault = error.errors()[0]
+    path = [
+        str(part) for part in fault["loc"] if not str(part).startswith(("function-", "constrained-", "dict[", "list["))
+    ]
+    key, value, kind, context = prefix + ".".join(path), fault.get("input"), fault["type"], fault.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "extra_forbidden":
+        return f"Unknown key {key!r}.{suggest(key, [prefix + name for name in known])}"
+    if kind == "literal_error":
+        choices = context["expected"].replace("'", "").replace(" or ", ", ")
+        return f"{key}={value!r} is unknown. Choose from: {choices}."
+    if kind == "missing":
+        return f"{key}= is missing."
+    texts = {
+        "greater_than_equal": "is too small: at least {ge} is needed.",
+        "greater_than": "must be above {gt}.",
+        "less_than_equal": "is too large: at most {le} is allowed.",
+        "less_than": "must be below {lt}.",
+        "int_type": "must be a whole number.",
+        "float_type": "must be a number.",
+        "finite_number": "must be a finite number.",
+        "bool_type": "must be true or false.",
+        "string_type": "must be text.",
+        "string_pattern_mismatch": "must be one line without < and >.",
+        "string_too_long": "is too long: at most {max_length} characters.",
+    }
+    return f"{key}={value!r} {texts[kind].format(**context)}" if kind in texts else f"{key}={value!r}: {fault['msg']}."
