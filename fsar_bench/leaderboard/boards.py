@@ -1,107 +1,46 @@
-"""Boards: rows that share their episodes, with intervals, paired tests and ranks; known statistics come from a cache."""
+"""Boards: rows that share their episodes, with statistics that are computed once and kept in a cache."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
+from pydantic import ValidationError
 
-from fsar_bench.config.overrides import canonical
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.intervals import FEW, adjusted, class_interval, seed_interval, spread, tie_ranks, unpaired
+from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
+from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan
-from fsar_bench.results.store import Result, Stored, remember
+from fsar_bench.results.record import Result
+from fsar_bench.results.store import Stored, remember
 
-VERSION = 2  # of what is cached; raised when the statistics change
-DIGITS = 4  # of accuracies and intervals; their last bits depend on the machine
+VERSION = 2  # of the cached statistics; raised when their definition changes
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a table: a method, in one training or several that differ in train.seed alone."""
+class Entry:
+    """A row with its statistics."""
 
-    seeds: tuple[Stored, ...]
+    row: Row
+    statistics: RowStatistics
 
     @property
     def result(self) -> Result:
-        return self.seeds[0].result
-
-    @property
-    def title(self) -> str:
-        """Title of the method; control rows are marked."""
-        control = " (control)" if self.result.method.name in self.result.dataset.controls else ""
-        return self.result.method.title + control
-
-    @property
-    def changed(self) -> set[str]:
-        """Keys that its title names as set otherwise than in its config."""
-        found = re.search(r" \(([^()]*)\)$", self.result.method.title)
-        return {pair.partition("=")[0] for pair in found[1].split(", ")} if found else set()
-
-    @property
-    def accuracy(self) -> float:
-        """Percent, the mean over seeds."""
-        return fmean(seed.result.metrics.accuracy for seed in self.seeds)
-
-    @property
-    def pair_accuracy(self) -> float | None:
-        """Percent, the mean over seeds; None where the dataset has no pairs."""
-        found = [seed.result.metrics.pair_accuracy for seed in self.seeds]
-        return None if None in found else fmean(found)
-
-    @property
-    def realised(self) -> str:
-        return self.result.protocol.realised
-
-    def right(self) -> np.ndarray:
-        """Share of seeds in which each query was right, float64 `[E, Q]`."""
-        return np.mean([seed.right() for seed in self.seeds], 0)
-
-    def cost(self, *names: str) -> float | None:
-        """A number of the cost files, the mean over seeds; None where one lacks it."""
-        found = []
-        for seed in self.seeds:
-            value = getattr(seed.cost, names[0])
-            found.append(value.get(names[1]) if len(names) > 1 else value)
-        return None if None in found else fmean(found)
-
-    def rate(self, count: float | None, stage: str) -> float | None:
-        """Things a second of a stage ("encode" or "score"); None where the cost files do not tell."""
-        seconds = self.cost("seconds", stage)
-        return count / seconds if count and seconds and seconds > 1e-6 else None
+        """The result of the row's first seed."""
+        return self.row.result
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """What is measured of a row, in percent, and its rank. None: not known.
+def require_plan(stored: Stored) -> None:
+    """Check that the plan of a result is there.
 
-    Attributes:
-        rank: rows that can't be told from the best share rank 1, and so on; see `statistics.tie_ranks`.
-        episodes: half-width of the 95 % interval over episodes.
-        clips: over clips.
-        classes: over classes.
-        seeds: over training seeds.
-        classwise: accuracy by class number.
+    Raises:
+        ResultError: it is not.
     """
-
-    rank: int
-    accuracy: float
-    episodes: float | None
-    clips: float | None
-    classes: float | None
-    seeds: float | None
-    classwise: tuple[float | None, ...]
-
-
-def need_plan(stored: Stored) -> None:
-    """Raise `ResultError` unless the plan of a result is there."""
     if not stored.plan_file.is_file():
         raise ResultError(
             f"The episode plan {stored.plan_file} of {stored.folder} is missing. Copy plans/ along with results/, or run the "
@@ -115,17 +54,27 @@ def checked_plan(stored: Stored) -> EpisodePlan:
     Raises:
         ResultError: the plan is missing, damaged, or not the one that the result names.
     """
-    need_plan(stored)
-    plan, p, d = EpisodePlan.load(stored.plan_file), stored.result.protocol, stored.result.dataset
-    said = {"list": d.list_hash, "way": p.way, "shot": p.shot, "query": p.query, "episodes": p.episodes, "seed": p.seed}
-    said["purpose"] = p.split
-    fits = plan.query.shape == (p.episodes, p.way, p.query) and plan.support.shape == (p.episodes, p.way, p.shot)
-    fits = fits and plan.classes.max() < d.classes and max(plan.query.max(), plan.support.max()) < d.clips
-    if (
-        (plan.digest, plan.realised) != (p.plan, p.realised)
-        or not fits
-        or any(plan.header.get(k) != v for k, v in said.items())
-    ):
+    require_plan(stored)
+    plan = EpisodePlan.load(stored.plan_file)
+    p, episodes, data = stored.result.protocol, stored.result.episodes, stored.result.data
+    expected = {
+        "list": data.list_hash,
+        "way": p.way,
+        "shot": p.shot,
+        "query": p.query,
+        "episodes": p.episodes,
+        "seed": p.seed,
+        "purpose": p.split,
+    }
+    fits = (
+        (plan.digest, plan.realised) == (episodes.plan, episodes.realised)
+        and plan.query.shape == (p.episodes, p.way, p.query)
+        and plan.support.shape == (p.episodes, p.way, p.shot)
+        and plan.classes.max() < data.classes
+        and max(plan.query.max(), plan.support.max()) < data.clips
+        and all(plan.header.get(key) == value for key, value in expected.items())
+    )
+    if not fits:
         raise ResultError(f"{stored.plan_file} is not the plan that {stored.folder} names. Copy the right one there.")
     return plan
 
@@ -135,52 +84,76 @@ class Board:
 
     Args:
         rows: in any order.
-        cache: folder of statistics computed before, by content; None keeps nothing.
+        cache: folder of statistics that were computed before, by content; None keeps nothing.
+
+    Attributes:
+        rows: the most accurate first.
     """
 
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
         self.rows = sorted(rows, key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
-        self._cache, self._plans = cache, {}
+        self._cache = cache
+        self._plans: dict[tuple[str, int, int], EpisodePlan] = {}
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        """Title and number of rows; reads no predictions."""
+        return f"<Board {self.title}: {len(self)} rows>"
+
+    def _repr_html_(self) -> str:
+        from fsar_bench.leaderboard.tables import html
+
+        return html(self)
 
     @property
     def first(self) -> Result:
-        return self.rows[0].result
+        """A result that stands for the board; predictions that were submitted do so only where there are no others."""
+        return next((row.result for row in self.rows if not row.result.submitted), self.rows[0].result)
 
     @property
     def page(self) -> str:
         """Name of its page, without extension."""
         p = self.first.protocol
-        return f"{self.first.dataset.name}-{p.way}way_{p.shot}shot"
+        return f"{self.first.dataset}-{p.way}way_{p.shot}shot"
 
     @property
     def title(self) -> str:
-        p, d = self.first.protocol, self.first.dataset
-        synthetic = " (synthetic)" if d.synthetic else ""
-        return f"{d.title}{synthetic}, {p.way}-way {p.shot}-shot"
+        """Dataset, way and shot."""
+        p, label = self.first.protocol, self.first.cell.label
+        synthetic = " (synthetic)" if label.synthetic else ""
+        return f"{label.dataset}{synthetic}, {p.way}-way {p.shot}-shot"
 
     @property
     def note(self) -> str:
-        p, d = self.first.protocol, self.first.dataset
-        return (
-            f"{p.episodes} episodes, {p.query} query a class, {d.classes} {p.split} classes, {d.clips} clips, {p.frames} frames; "
-            f"plan {p.plan[:12]}, seed {p.seed}, class texts {p.template!r}, reader {p.reader}."
-            + (" Supports share no source recording with queries of their class." if p.group_disjoint else "")
-            + "".join(
-                f" Coverage {100 * c:.2f} %: missing clips are replaced within their episodes."
-                for c in sorted({row.result.dataset.coverage for row in self.rows})
-                if c < 1
-            )
-            + ("" if self.few_clips is None else f" {self.few_clips}")
-        )
+        """What its rows share, and what limits their comparison."""
+        p, data = self.first.protocol, self.first.data
+        sentences = [
+            f"{p.episodes} episodes, {p.query} {'query' if p.query == 1 else 'queries'} per class, {data.classes} {p.split} "
+            f"classes, {data.clips} clips, {p.frames} frames; plan {self.first.episodes.plan[:12]}, seed {p.seed}, class texts "
+            f"{p.template!r}, reader {self.first.frames.reader}."
+        ]
+        if p.group_disjoint:
+            sentences.append("Supports share no source recording with queries of their class.")
+        for coverage in sorted({row.result.data.coverage for row in self.rows}):
+            if coverage < 1:
+                sentences.append(
+                    f"Coverage {100 * coverage:.2f} %: missing clips are replaced by others within their episodes."
+                )
+        return " ".join([*sentences, self.few_clips] if self.few_clips else sentences)
 
     @property
     def few_clips(self) -> str | None:
-        """What to say where classes have too few clips for intervals over clips, or for trusting them."""
-        p, fewest = self.first.protocol, self._statistics["fewest"]
+        """A sentence for classes with too few clips for intervals over clips, or for trusting them; else None."""
+        p, fewest = self.first.protocol, self._statistics.fewest_clips
         if fewest <= p.shot + p.query:
-            return "Some classes have no more clips than an episode takes: no intervals over clips, no row told from another."
+            return (
+                "Too few clips per class (at most shot + query) for intervals over clips, so no rows are ranked apart."
+            )
         if fewest < 2 * (p.shot + p.query):
-            return f"Classes of only {fewest} clips: intervals over clips are too narrow."
+            return f"Some classes have only {fewest} clips: intervals over clips are too narrow."
         return None
 
     def plan(self, row: Row) -> EpisodePlan:
@@ -189,183 +162,109 @@ class Board:
         Raises:
             ResultError: the plan is missing, damaged, or not the one that the result names.
         """
-        key = (row.realised, row.result.dataset.classes, row.result.dataset.clips)
+        key = (row.realised, row.result.data.classes, row.result.data.clips)
         if key not in self._plans:
             self._plans[key] = checked_plan(row.seeds[0])
         return self._plans[key]
 
     @cached_property
-    def _statistics(self) -> dict:
-        """Numbers of the rows and adjusted p-values of their pairs, from the cache or computed."""
-        content: list = [VERSION]
-        for row in self.rows:
-            need_plan(row.seeds[0])
-            content.append([row.realised, row.result.dataset.classes, [s.result.predictions for s in row.seeds]])
-        files = sorted({row.seeds[0].plan_file for row in self.rows})
-        content.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
-        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        path = self._cache and self._cache / "boards" / f"{name}.json"
-        if path and path.is_file():
-            try:
-                found = json.loads(path.read_bytes())
-                if len(found["numbers"]) == len(self.rows) == len(found["p"]) and isinstance(found["fewest"], int):
-                    return found
-            except (OSError, ValueError, KeyError, TypeError):
-                pass  # damaged: computed again
-        found = _compute(self)
-        if path:
-            remember(path, found)
-        return found
+    def entries(self) -> list[Entry]:
+        """The rows with their statistics, the most accurate first.
 
-    @cached_property
-    def numbers(self) -> list[Numbers]:
-        """Of each row, in their order."""
-        return [Numbers(**{**row, "classwise": tuple(row["classwise"])}) for row in self._statistics["numbers"]]
+        Raises:
+            ResultError: a plan or predictions are missing or damaged.
+        """
+        return [Entry(row, statistics) for row, statistics in zip(self.rows, self._statistics.rows, strict=True)]
 
     @cached_property
     def p(self) -> np.ndarray:
         """p-values of all pairs of rows over clips, adjusted for their number (Holm), `[R, R]`."""
-        return np.array(self._statistics["p"]).reshape(len(self.rows), len(self.rows))
+        return np.array(self._statistics.p).reshape(len(self), len(self))
+
+    @cached_property
+    def _statistics(self) -> BoardStatistics:
+        """Statistics from the cache, or computed."""
+        path = self._cache and self._cache / "boards" / f"{self._content()}.json"
+        statistics = _cached(path, len(self)) if path else None
+        if statistics is None:
+            statistics = rank_rows(self.rows, [self.plan(row) for row in self.rows])
+            if path:
+                remember(path, statistics.model_dump(mode="json"))
+        return statistics
+
+    def _content(self) -> str:
+        """SHA-256 of everything that the statistics depend on."""
+        content: list[object] = [VERSION]
+        for row in self.rows:
+            require_plan(row.seeds[0])
+            content.append([row.realised, row.result.data.classes, [seed.result.predictions for seed in row.seeds]])
+        files = sorted({row.seeds[0].plan_file for row in self.rows})
+        content.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _compute(board: Board) -> dict:
-    rows = board.rows
-    plans: dict[str, EpisodePlan] = {}
-    for row in rows:
-        plans.setdefault(row.realised, board.plan(row))
-    right = np.stack([row.right() for row in rows])
-    accuracy = np.array([row.accuracy for row in rows])
-    spreads, widths = {}, {}
-    for realised, plan in plans.items():
-        mine = [i for i, row in enumerate(rows) if row.realised == realised]
-        spreads[realised] = mine, spread(right[mine], plan.classes, plan.support, plan.query)
-        for kind in ("episodes", "clips"):
-            found = spreads[realised][1].half_widths(kind)
-            known = found is not None and len(plan) > 1
-            widths |= {(kind, i): float(found[a]) if known else None for a, i in enumerate(mine)}
-    raw = np.ones((len(rows), len(rows)))
-    for mine, spread_ in spreads.values():
-        for a, i in enumerate(mine):
-            for b, j in enumerate(mine[:a]):
-                raw[i, j] = raw[j, i] = spread_.difference(a, b).p_value(accuracy[i] - accuracy[j])
-    for i, row in enumerate(rows):
-        for j, other in enumerate(rows[:i]):
-            if row.realised != other.realised:
-                one, two = plans[row.realised], plans[other.realised]
-                raw[i, j] = raw[j, i] = _between_plans(right[[i, j]], one, two)
-    p = adjusted(raw)
-    ranks = tie_ranks(accuracy, p)
-    numbers = []
-    for i, row in enumerate(rows):
-        plan = plans[row.realised]
-        numbers.append(
-            {
-                "rank": int(ranks[i]),
-                "accuracy": round(float(accuracy[i]), DIGITS),
-                "episodes": _rounded(widths["episodes", i]),
-                "clips": _rounded(widths["clips", i]),
-                "classes": _rounded(class_interval(right[i], plan.classes)),
-                "seeds": _rounded(seed_interval(np.array([s.result.metrics.accuracy for s in row.seeds]))),
-                "classwise": _classwise(right[i], plan, row.result.dataset.classes),
-            }
-        )
-    fewest = min(_fewest(plan) for plan in plans.values())
-    return {"numbers": numbers, "p": [[float(f"{value:.4g}") for value in line] for line in p], "fewest": fewest}
-
-
-def _fewest(plan: EpisodePlan) -> int:
-    """Clips of the class of which the fewest appear."""
-    clips = np.concatenate([plan.support, plan.query], 2)
-    of_class = np.broadcast_to(plan.classes[..., None], clips.shape)
-    pairs = np.unique(np.stack([of_class.ravel(), clips.ravel()], 1), axis=0)
-    return int(np.unique(pairs[:, 0], return_counts=True)[1].min())
-
-
-def shared_episodes(one: EpisodePlan, two: EpisodePlan) -> np.ndarray:
-    """Which episodes hold the same clips in two realisations of a plan, bool `[E]`."""
-    return (one.support == two.support).all((1, 2)) & (one.query == two.query).all((1, 2))
-
-
-def _between_plans(right: np.ndarray, one: EpisodePlan, two: EpisodePlan) -> float:
-    """p-value of the difference of two rows `[2, E, Q]`: paired on shared episodes, unpaired where these are fewer than `FEW`."""
-    same = shared_episodes(one, two)
-    if same.sum() < FEW:
-        apart = [spread(r[None], p.classes, p.support, p.query) for r, p in zip(right, (one, two), strict=True)]
-        return unpaired(*apart).p_value(100 * float(right[0].mean() - right[1].mean()))
-    right = right[:, same]
-    spread_ = spread(right, one.classes[same], one.support[same], one.query[same])
-    return spread_.difference(0, 1).p_value(100 * float(right[0].mean() - right[1].mean()))
-
-
-def _classwise(right: np.ndarray, plan: EpisodePlan, classes: int) -> list[float | None]:
-    flat = plan.classes.ravel()
-    asked = np.bincount(flat, minlength=classes) * plan.query.shape[2]
-    good = np.bincount(flat, right.reshape(len(flat), -1).sum(1), minlength=classes)
-    return [round(100 * g / a, 2) if a else None for g, a in zip(good.tolist(), asked.tolist(), strict=True)]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), DIGITS)
-
-
-def same_episodes(result: Result) -> dict:
-    """What rows must share to be ranked together, by field. Clips that are missing are shown instead (coverage)."""
-    p, d = result.protocol, result.dataset
-    return {
-        "dataset": d.name,
-        "way": p.way,
-        "shot": p.shot,
-        "plan": p.plan,
-        "frames": p.frames,
-        "sampling": p.sampling,
-        "class_names": p.class_names,
-        "reader": p.reader,
-        "list": d.list_hash,
-    }
+def _cached(path: Path, row_count: int) -> BoardStatistics | None:
+    """Statistics of `row_count` rows from a file; None where it is missing or damaged: they are computed again."""
+    try:
+        statistics = BoardStatistics.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    sizes = {len(statistics.rows), len(statistics.p), *map(len, statistics.p)}
+    return statistics if sizes == {row_count} else None
 
 
 def boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:
     """Boards in a fixed order: rows share one only if episodes, clips, frames, class texts and reader are identical.
 
-    Rows on incomplete data join those on complete data; complete data of another content is another board.
+    Rows on incomplete data join those on complete data; complete data of another content is another board. Submitted
+    predictions join a board of their plan, whatever their frames were: of several, the one that they have most in common
+    with.
+
+    Args:
+        stored: results in any order.
+        cache: folder of statistics that were computed before; None keeps nothing.
     """
+    groups = _groups([each for each in stored if not each.result.submitted])
+    submissions = [each for each in stored if each.result.submitted]
+    for submission in sorted(submissions, key=lambda each: each.result.config_hash):
+        _join(groups, submission)
+    groups.sort(key=lambda group: _key(group[0]))
+    return [Board(group_seeds(group), cache) for group in groups]
 
-    def key(one: Stored) -> tuple:
-        return tuple(same_episodes(one.result).values())
 
-    out = []
-    for _, group in groupby(sorted(stored, key=key), key=key):
-        mine = list(group)
-        contents = sorted({s.result.dataset.fingerprint for s in mine if s.result.dataset.coverage == 1})
+def _key(stored: Stored) -> tuple[str | int, ...]:
+    return tuple(same_episodes(stored.result).values())
+
+
+def _groups(stored: list[Stored]) -> list[list[Stored]]:
+    """Results that may be ranked together."""
+    groups = []
+    for _, same in groupby(sorted(stored, key=_key), key=_key):
+        by_content: dict[str | None, list[Stored]] = {}
+        for each in same:
+            data = each.result.data
+            by_content.setdefault(data.fingerprint if data.coverage == 1 else None, []).append(each)
+        contents = sorted(content for content in by_content if content is not None)
+        incomplete = by_content.get(None, [])
         if len(contents) < 2:
-            out.append(Board(_rows(mine), cache))
-            continue
-        for content in [*contents, None]:
-            some = [
-                s for s in mine if (s.result.dataset.fingerprint if s.result.dataset.coverage == 1 else None) == content
-            ]
-            if some:
-                out.append(Board(_rows(some), cache))
-    return out
+            groups.append([each for content in contents for each in by_content[content]] + incomplete)
+        else:
+            groups += [by_content[content] for content in contents] + ([incomplete] if incomplete else [])
+    return groups
 
 
-def _rows(stored: list[Stored]) -> list[Row]:
-    """Trainings that differ in their seed alone are one row."""
+def _join(groups: list[list[Stored]], submission: Stored) -> None:
+    """Put submitted predictions into the group of their plan that they have most in common with, or into a new one."""
+    fields = same_episodes(submission.result)
 
-    def key(one: Stored) -> str:
-        r = one.result
-        train = {k: v for k, v in (r.method.train or {}).items() if k != "seed"}
-        backbone = [r.backbone.name, r.backbone.weights, r.backbone.activation, r.backbone.precision, r.backbone.mean]
-        return canonical([r.method.name, r.method.title, r.method.config, train, backbone, r.protocol.realised])
+    def differences(group: list[Stored]) -> tuple[int, bool]:
+        result = group[0].result
+        other = same_episodes(result)
+        count = sum(other[field] != fields[field] for field in fields)
+        return count, result.data.fingerprint != submission.result.data.fingerprint
 
-    def seed(one: Stored) -> tuple:
-        return (one.result.method.train or {}).get("seed", one.result.protocol.seed), one.result.config_hash
-
-    groups: dict[str, list[Stored]] = {}
-    for one in sorted(stored, key=seed):
-        groups.setdefault(key(one), []).append(one)
-    out = []
-    for group in groups.values():
-        several = len({seed(one)[0] for one in group}) == len(group) and group[0].result.training_key is not None
-        out += [Row(tuple(group))] if several else [Row((one,)) for one in group]
-    return out
+    candidates = [g for g in groups if all(same_episodes(g[0].result)[f] == fields[f] for f in OF_PLAN)]
+    if candidates:
+        min(candidates, key=differences).append(submission)
+    else:
+        groups.append([submission])

@@ -1,59 +1,103 @@
-"""Boards for other programs and for papers: flat records, CSV, JSON, LaTeX; and all files of a leaderboard."""
+"""Boards for other programs and for papers: flat records, CSV, JSON, LaTeX; and the text of all generated files."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pandas as pd
 
-from fsar_bench.leaderboard.boards import Board
+from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.leaderboard.tables import as_text, index, page, published_page
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
+Record = dict[str, Any]  # one flat row of the exports, by field
 
 
-def records(all_boards: list[Board]) -> list[dict]:
-    """One flat record a row; numbers are rounded to what repeats on any machine."""
-    out = []
-    for number, board in enumerate(all_boards):
-        for i, (row, numbers) in enumerate(zip(board.rows, board.numbers, strict=True)):
-            r = row.result
-            p = r.protocol
-            out.append(
-                {
-                    "board": number, "dataset": r.dataset.name, "synthetic": r.dataset.synthetic, "way": p.way, "shot": p.shot,
-                    "query": p.query, "episodes": p.episodes, "plan": p.plan, "rank": numbers.rank, "method": r.method.name,
-                    "title": r.method.title, "control": r.method.name in r.dataset.controls, "paper": r.method.paper,
-                    "accuracy": numbers.accuracy, "half_width_episodes": numbers.episodes, "half_width_clips": numbers.clips,
-                    "half_width_classes": numbers.classes, "half_width_seeds": numbers.seeds, "pair_accuracy": row.pair_accuracy,
-                    "p_against_best": 1.0 if i == 0 else float(board.p[0, i]),
-                    "backbone": r.backbone.name, "pretraining": r.backbone.pretraining, "class_names": r.traits.uses_class_names,
-                    "transductive": r.traits.transductive, "trainable_parameters": r.parameters.trainable,
-                    "parameters": r.parameters.total, "train_seconds": row.cost("seconds", "train"),
-                    "encode_videos_per_second": row.rate(row.cost("videos"), "encode"),
-                    "score_episodes_per_second": row.rate(p.episodes, "score"),
-                    "memory_mb": row.cost("peak_memory_mb", "cuda") or row.cost("peak_memory_mb", "host"),
-                    "seeds": len(row.seeds), "coverage": r.dataset.coverage,
-                    "config_hashes": [s.result.config_hash for s in row.seeds],
-                }
-            )  # fmt: skip
-            out[-1] = {k: _rounded(k, v) if isinstance(v, float) else v for k, v in out[-1].items()}
-    return out
+def records(all_boards: list[Board]) -> list[Record]:
+    """One flat record per row; numbers are rounded to what repeats on any machine."""
+    return [
+        {name: _rounded(name, value) for name, value in _record(number, board, place).items()}
+        for number, board in enumerate(all_boards)
+        for place in range(len(board))
+    ]
 
 
-def _rounded(name: str, value: float) -> float:
-    return value if name == "p_against_best" else round(value, 4)
+def _record(number: int, board: Board, place: int) -> Record:
+    """The row at one place of the board with that number."""
+    entry = board.entries[place]
+    return {
+        "board": number,
+        **_protocol_fields(entry),
+        **_score_fields(entry),
+        "p_against_best": float(board.p[0, place]) if place else 1.0,
+        **_cost_fields(entry),
+    }
 
 
-def csv(rows: list[dict]) -> str:
+def _protocol_fields(entry: Entry) -> Record:
+    result, p, label = entry.result, entry.result.protocol, entry.result.cell.label
+    return {
+        "dataset": result.dataset,
+        "synthetic": label.synthetic,
+        "way": p.way,
+        "shot": p.shot,
+        "query": p.query,
+        "episodes": p.episodes,
+        "plan": result.episodes.plan,
+        "rank": entry.statistics.rank,
+        "method": result.name,
+        "title": label.row,
+        "control": label.control,
+        "submitted": result.submitted,
+        "paper": label.paper,
+    }
+
+
+def _score_fields(entry: Entry) -> Record:
+    statistics = entry.statistics
+    return {
+        "accuracy": statistics.accuracy,
+        "half_width_episodes": statistics.episodes,
+        "half_width_clips": statistics.clips,
+        "half_width_classes": statistics.classes,
+        "half_width_seeds": statistics.seeds,
+        "pair_accuracy": entry.row.pair_accuracy,
+    }
+
+
+def _cost_fields(entry: Entry) -> Record:
+    row, result = entry.row, entry.result
+    return {
+        "backbone": result.backbone_name,
+        "pretraining": result.backbone.pretraining,
+        "class_names": result.traits.uses_class_names,
+        "transductive": result.traits.transductive,
+        "trainable_parameters": result.parameters.trainable,
+        "parameters": result.parameters.total,
+        "train_seconds": row.train_seconds,
+        "encode_videos_per_second": row.videos_per_second,
+        "score_episodes_per_second": row.episodes_per_second,
+        "memory_mb": row.memory_mb,
+        "seeds": len(row.seeds),
+        "coverage": result.data.coverage,
+        "config_hashes": [seed.result.config_hash for seed in row.seeds],
+    }
+
+
+def _rounded(name: str, value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) and name != "p_against_best" else value
+
+
+def csv(rows: list[Record]) -> str:
     """Records as CSV; hashes of several seeds are joined by spaces."""
     flat = [{**row, "config_hashes": " ".join(row["config_hashes"])} for row in rows]
     return pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")
 
 
-def to_json(all_boards: list[Board], rows: list[dict]) -> str:
-    """Boards with their notes, rows and adjusted p-values of all pairs."""
+def json_text(all_boards: list[Board], rows: list[Record]) -> str:
+    """Boards with their notes, rows and adjusted p-values of all pairs; fields keep the order of the CSV."""
     data = [
         {
             "title": board.title,
@@ -63,7 +107,7 @@ def to_json(all_boards: list[Board], rows: list[dict]) -> str:
         }
         for number, board in enumerate(all_boards)
     ]
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 _LATEX = str.maketrans(
@@ -76,26 +120,13 @@ _LATEX = str.maketrans(
 
 
 def latex(board: Board) -> str:
-    """A booktabs table for a paper: `\\usepackage{booktabs}`; the accuracies of the first rank in bold."""
-    backbones = {row.result.backbone.name for row in board.rows}
-    lines = []
-    for row, n in zip(board.rows, board.numbers, strict=True):
-        accuracy = f"{n.accuracy:.2f}"
-        cells = [
-            str(n.rank),
-            row.title.translate(_LATEX),
-            *([row.result.backbone.name.translate(_LATEX)] if len(backbones) > 1 else []),
-            rf"\textbf{{{accuracy}}}" if n.rank == 1 else accuracy,
-            as_text(n.clips, 2).translate(_LATEX),
-            as_text(n.episodes, 2).translate(_LATEX),
-            f"{row.result.parameters.trainable / 1e6:.2f}",
-        ]
-        lines.append(" & ".join(cells) + r" \\")
-    several = " & Backbone" if len(backbones) > 1 else ""
+    r"""A table for a paper that uses `\usepackage{booktabs}`; the accuracies of the first rank are in bold."""
+    backbones = {row.result.backbone_name for row in board.rows}
+    shows_backbone = len(backbones) > 1
     caption = (
         f"{board.title}. Accuracy (%) with 95 % intervals over clips and over episodes, trained parameters in millions; rows "
-        "that a paired test over clips can't tell from the best share its rank. "
-        + ("" if several else f"Backbone: {backbones.pop()}. ")
+        "not significantly different from the best (paired test over clips) share its rank. "
+        + ("" if shows_backbone else f"Backbone: {backbones.pop()}. ")
         + board.note
     )
     return "\n".join(
@@ -105,17 +136,32 @@ def latex(board: Board) -> str:
             r"\centering",
             r"\small",
             rf"\caption{{{caption.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{rl{'l' if several else ''}rrrr}}",
+            rf"\begin{{tabular}}{{rl{'l' if shows_backbone else ''}rrrr}}",
             r"\toprule",
-            rf"Rank & Method{several} & Accuracy & $\pm$ clips & $\pm$ episodes & Trained \\",
+            rf"Rank & Method{' & Backbone' if shows_backbone else ''} & Accuracy & $\pm$ clips & $\pm$ episodes & Trained \\",
             r"\midrule",
-            *lines,
+            *[_latex_line(entry, shows_backbone) for entry in board.entries],
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
             "",
         ]
     )
+
+
+def _latex_line(entry: Entry, shows_backbone: bool) -> str:
+    statistics = entry.statistics
+    accuracy = f"{statistics.accuracy:.2f}"
+    cells = [
+        str(statistics.rank),
+        entry.row.title.translate(_LATEX),
+        *([entry.result.backbone_name.translate(_LATEX)] if shows_backbone else []),
+        rf"\textbf{{{accuracy}}}" if statistics.rank == 1 else accuracy,
+        as_text(statistics.clips, 2).translate(_LATEX),
+        as_text(statistics.episodes, 2).translate(_LATEX),
+        f"{entry.result.parameters.trainable / 1e6:.2f}",
+    ]
+    return " & ".join(cells) + r" \\"
 
 
 def pages(all_boards: list[Board], published: list[Published]) -> dict[str, str]:
@@ -129,7 +175,7 @@ def pages(all_boards: list[Board], published: list[Published]) -> dict[str, str]
         out[f"{name}.tex"] = "\n".join(latex(board) for board in group)
     rows = records(all_boards)
     out["leaderboard.csv"] = csv(rows)
-    out["leaderboard.json"] = to_json(all_boards, rows)
+    out["leaderboard.json"] = json_text(all_boards, rows)
     if published:
         out["published.md"] = published_page(published)
     out["README.md"] = index(all_boards, published)

@@ -1,35 +1,41 @@
-"""Accuracy, its intervals, and paired comparisons, from predictions and the episode plan alone. Imports no torch.
+"""Uncertainty of accuracies and paired comparisons, from predictions and the episode plan alone. Imports no torch.
 
-What is uncertain about an accuracy, and which interval covers it:
+An accuracy is uncertain for several reasons, and each has its interval:
 
-- *episodes*: other episodes of the same clips. What papers print.
+- *episodes*: other episodes of the same clips. This is the interval that papers print.
 - *clips*: other clips of the same classes, and other episodes. Thousands of episodes redraw the same few hundred clips, so
-  this one is wider, and it is the honest one for "how good is the method on these classes".
+  this interval is wider, and it is the honest one for "how good is the method on these classes".
 - *classes*: other classes as well.
 - *seeds*: other trainings, where there are several.
 
-Notation: E episodes of N classes, K supports and q queries a class, Q = N q queries an episode; y[e, j] is 1 where query j
-of episode e is right (or the share of seeds in which it is), M = E Q, and the accuracy is the mean of y.
+Notation: R rows are compared on E episodes of N classes with K supports and q queries per class, Q = N q queries per
+episode. y[e, j] is 1 where query j of episode e is right (or the share of seeds in which it is), M = E Q is the number of
+queries, and the accuracy is the mean of y.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from fsar_bench.results.metrics import NORMAL95
 
-FEW = 30  # fewer episodes than this tell little apart
+FEW_EPISODES = 30  # on fewer episodes than this, hardly any difference is significant
+LEVEL = 0.05  # of all tests
 
 
 def seed_interval(accuracy: np.ndarray) -> float | None:
-    """Half-width of the 95 % interval over training seeds: t(n - 1) s / sqrt(n); None for fewer than two seeds.
+    """Half-width of the 95 % interval over training seeds: t(n - 1) s / sqrt(n), s the sample standard deviation.
 
     Args:
-        accuracy: of each seed, on the same episodes.
+        accuracy: accuracy of each seed on the same episodes, `[n]`.
+
+    Returns:
+        The half-width in the unit of `accuracy`; None for fewer than two seeds.
     """
     n = len(accuracy)
     if n < 2:
@@ -38,180 +44,290 @@ def seed_interval(accuracy: np.ndarray) -> float | None:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Uncertainty:
     """Uncertainty of the accuracies of R rows that share their episodes.
 
     Attributes:
-        episodes: covariance over episodes, `[R, R]`.
-        clips: covariance over clips and episodes, `[R, R]`; see `spread`. None where a class has too few clips for it.
-        freedom: degrees of freedom of the variances over clips of the rows (diagonal) and of differences of two rows.
-        count: E.
+        episodes: covariance over episodes in squared percent, `[R, R]`.
+        clips: covariance over clips and episodes in squared percent, `[R, R]`, see `jackknife_over_clips`; None where a
+            class has too few clips for it.
+        degrees_of_freedom: of the variances over clips: of the rows on the diagonal, of differences of two rows off it.
+        episode_count: E.
     """
 
     episodes: np.ndarray
     clips: np.ndarray | None
-    freedom: np.ndarray
-    count: int
+    degrees_of_freedom: np.ndarray
+    episode_count: int
 
-    def half_widths(self, which: str) -> np.ndarray | None:
-        """95 % half-widths `[R]` of the accuracies, "episodes" or "clips"; None where they are not known."""
-        if which == "episodes":
+    def half_widths(self, source: Literal["episodes", "clips"]) -> np.ndarray | None:
+        """Half-widths of the 95 % intervals over episodes or clips in percent, `[R]`; None where they are not known."""
+        if source == "episodes":
             return NORMAL95 * np.sqrt(np.diag(self.episodes))
         if self.clips is None:
             return None
-        return stdtrit(np.diag(self.freedom), 0.975) * np.sqrt(np.diag(self.clips))
+        return np.asarray(stdtrit(np.diag(self.degrees_of_freedom), 0.975) * np.sqrt(np.diag(self.clips)))
 
     def difference(self, a: int, b: int) -> Difference:
-        """What is known of the accuracy of row a minus that of row b."""
-        over_episodes = max(_of_difference(self.episodes, a, b), 0.0)
+        """Standard errors of the accuracy of row `a` minus that of row `b`."""
+        over_episodes = max(_variance_of_difference(self.episodes, a, b), 0.0)
         if self.clips is None:
-            return Difference(math.sqrt(over_episodes), None, 1.0, self.count)
-        over_clips = max(_of_difference(self.clips, a, b), over_episodes)
-        return Difference(math.sqrt(over_episodes), math.sqrt(over_clips), float(self.freedom[a, b]), self.count)
+            return Difference(math.sqrt(over_episodes), None, 1.0, self.episode_count)
+        over_clips = max(_variance_of_difference(self.clips, a, b), over_episodes)
+        freedom = float(self.degrees_of_freedom[a, b])
+        return Difference(math.sqrt(over_episodes), math.sqrt(over_clips), freedom, self.episode_count)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Standard errors of a difference of two accuracies.
+    """Standard errors of a difference of two accuracies, in percent.
 
     Attributes:
         episodes: over episodes.
         clips: over clips, never below that over episodes; None where it is not known.
-        freedom: degrees of freedom of that over clips.
-        count: episodes that it comes from.
+        degrees_of_freedom: of the standard error over clips.
+        episode_count: number of episodes that the standard errors are estimated from.
     """
 
     episodes: float
     clips: float | None
-    freedom: float
-    count: int
+    degrees_of_freedom: float
+    episode_count: int
 
     def half_width(self) -> float | None:
-        """95 % half-width over clips."""
-        return None if self.clips is None else float(stdtrit(self.freedom, 0.975) * self.clips)
+        """Half-width of the 95 % interval over clips; None where it is not known."""
+        return None if self.clips is None else float(stdtrit(self.degrees_of_freedom, 0.975) * self.clips)
 
     def p_value(self, difference: float) -> float:
-        """Two-sided p-value of a difference over clips, by Student's t; 1 where the error is not known.
+        """Two-sided p-value of a difference over clips, by Student's t; 1 where the standard error is not known.
 
-        An error of 0 tells two rows apart only on `FEW` episodes or more.
+        With a standard error of 0, a difference is significant only on `FEW_EPISODES` episodes or more.
+
+        Args:
+            difference: in percent.
         """
         if self.clips is None or difference == 0:
             return 1.0
         if self.clips == 0:
-            return 0.0 if self.count >= FEW else 1.0
-        return float(2 * stdtr(self.freedom, -abs(difference) / self.clips))
+            return 0.0 if self.episode_count >= FEW_EPISODES else 1.0
+        return float(2 * stdtr(self.degrees_of_freedom, -abs(difference) / self.clips))
 
 
-def unpaired(one: Spread, two: Spread) -> Difference:
-    """Of the first rows of two spreads that share too few episodes; degrees of freedom after Welch and Satterthwaite."""
-    over_episodes, count = math.sqrt(one.episodes[0, 0] + two.episodes[0, 0]), min(one.count, two.count)
-    if one.clips is None or two.clips is None:
-        return Difference(over_episodes, None, 1.0, count)
-    a, b = one.clips[0, 0], two.clips[0, 0]
-    weighed = a**2 / one.freedom[0, 0] + b**2 / two.freedom[0, 0]
-    return Difference(over_episodes, math.sqrt(a + b), float((a + b) ** 2 / weighed) if weighed else 1.0, count)
+def unpaired(first: Uncertainty, second: Uncertainty) -> Difference:
+    """Unpaired difference of two rows without enough shared episodes (Welch-Satterthwaite degrees of freedom).
+
+    Args:
+        first: its first row is compared.
+        second: its first row is compared.
+    """
+    over_episodes = math.sqrt(first.episodes[0, 0] + second.episodes[0, 0])
+    episode_count = min(first.episode_count, second.episode_count)
+    if first.clips is None or second.clips is None:
+        return Difference(over_episodes, None, 1.0, episode_count)
+    a, b = first.clips[0, 0], second.clips[0, 0]
+    weighted = a**2 / first.degrees_of_freedom[0, 0] + b**2 / second.degrees_of_freedom[0, 0]
+    freedom = float((a + b) ** 2 / weighted) if weighted else 1.0
+    return Difference(over_episodes, math.sqrt(a + b), freedom, episode_count)
 
 
-def _of_difference(covariance: np.ndarray, a: int, b: int) -> float:
+def _variance_of_difference(covariance: np.ndarray, a: int, b: int) -> float:
     return float(covariance[a, a] + covariance[b, b] - 2 * covariance[a, b])
 
 
-def _of_differences(covariance: np.ndarray) -> np.ndarray:
-    """Variances of the rows on the diagonal, of the differences of two rows off it."""
-    own = np.diag(covariance)
-    out = own[:, None] + own[None, :] - 2 * covariance
-    np.fill_diagonal(out, own)
+def _variances(covariance: np.ndarray) -> np.ndarray:
+    """Variances of the rows on the diagonal, of the differences of two rows off it, `[R, R]`."""
+    of_rows = np.diag(covariance)
+    out = of_rows[:, None] + of_rows[None, :] - 2 * covariance
+    np.fill_diagonal(out, of_rows)
     return out
 
 
-def spread(right: np.ndarray, classes: np.ndarray, support: np.ndarray, query: np.ndarray) -> Spread:
-    """Covariances of the accuracies of rows, over episodes and over clips.
+def jackknife_over_clips(right: np.ndarray, classes: np.ndarray, support: np.ndarray, query: np.ndarray) -> Uncertainty:
+    """Covariances of the accuracies of rows: over episodes, and by an infinitesimal jackknife over clips within classes.
 
-    Over clips, it is an infinitesimal jackknife within classes (Efron 1982; for statistics of pairs and groups, Fafchamps
-    and Gubert 2007): a clip's influence on the accuracy is what the queries that it takes part in deviate from those of
-    its class,
+    After Efron 1982; for statistics of pairs and groups, Fafchamps and Gubert 2007. The covariance over clips is
 
-        psi[c] = (sum over queries j that are c of (y[j] - mean of the queries of its class)
-                  + sum over episodes e that c supports of (sum of y[e] - mean of that sum over episodes with its class)) / M,
+        m / (m - 1) sum over classes k of V_k  +  the covariance over episodes,
 
-    and the covariance is the sum over classes k of V_k = w_k (sum over clips c of k of psi[c] psi[c]' - chance_k), with n_k
-    clips that appear. w_k = n_k / (n_k - 1) ((n_k - 1) / (n_k - q - K))^2, as a clip that takes one place of an episode leaves
-    the others to other clips. chance_k is what psi would give if the clips were dealt to the finitely many episodes by chance
-    (see `_chance`); the covariance over episodes is put in its place, and m / (m - 1) makes up for what of the influence goes
-    with it, a clip being a query m times in the mean. Classes are held fixed. A variance over clips is never reported below
-    that over episodes.
+    with V_k from `class_contribution` and m = max(M / number of clips that appear, 2), the number of times that a clip is a
+    query on average. Each V_k is free of what episodes contribute by chance, so the covariance over episodes is added;
+    m / (m - 1) corrects for the influence of clips that is removed with that chance part. Classes are held fixed. A variance
+    over clips is never reported below that over episodes.
 
-    Its degrees of freedom are 2 V^2 / (C s^2), s the standard deviation of the C contributions V_k, and at least
-    (C - 1) / 2. A class of at most q + K clips puts all of them into each of its episodes, so what other clips would do
-    cannot be seen: then there is no covariance over clips.
+    The degrees of freedom (see `degrees_of_freedom`) are at least max((C - 1) / 2, 2) for C classes. A class of at most q + K
+    clips puts all of them into each of its episodes, so the effect of other clips cannot be seen: then there is no
+    covariance over clips.
 
-    The definition has no random numbers, so there is no seed. It takes a prediction to depend on its own query alone; for
-    transductive methods, what a clip does to the other queries of its episode is left out.
+    The definition has no random numbers, so there is no seed. It assumes that a prediction depends on its own query alone;
+    for transductive methods, the effect of a clip on the other queries of its episode is left out.
 
     Args:
         right: float `[R, E, Q]`, 1 where a row is right.
         classes: class numbers `[E, N]`.
         support: clip numbers `[E, N, K]`.
-        query: clip numbers `[E, N, q]`; query q of class n is column n q + q of `right`.
+        query: clip numbers `[E, N, q]`; query i of class n is column n q + i of `right`.
 
     Returns:
         Covariances in squared percent.
     """
     R, E, Q = right.shape
-    (_, N, K), q = support.shape, query.shape[2]
-    M = E * Q
+    over_episodes = _covariance_over_episodes(right)
+    by_class = right.reshape(R, E, classes.shape[1], query.shape[2])
+    right_per_episode = right.sum(2)
+    clips = np.concatenate([support, query], axis=2)
+    contributions, clip_count = [], 0
+    for number in np.unique(classes):
+        of_class = ClassEpisodes.of(number, by_class, right_per_episode, classes=classes, clips=clips)
+        if of_class.has_too_few_clips:
+            return Uncertainty(1e4 * over_episodes, None, np.ones((R, R)), E)
+        contributions.append(class_contribution(of_class, E * Q))
+        clip_count += of_class.clip_count
+    queries_per_clip = max(E * Q / clip_count, 2.0)
+    over_clips = _total(contributions) * queries_per_clip / (queries_per_clip - 1) + over_episodes
+    variances = np.maximum(_variances(over_clips), _variances(over_episodes))
+    freedom = degrees_of_freedom(contributions, variances, queries_per_clip)
+    too_small = np.diag(over_clips) < np.diag(over_episodes)  # clips add nothing to the chance of the episodes
+    over_clips[too_small] = over_episodes[too_small]
+    over_clips[:, too_small] = over_episodes[:, too_small]
+    least = max((len(contributions) - 1) / 2, 2)
+    return Uncertainty(1e4 * over_episodes, 1e4 * over_clips, np.clip(freedom, least, 1e6), E)
+
+
+def _covariance_over_episodes(right: np.ndarray) -> np.ndarray:
+    """Covariance of the mean accuracies over episodes, `[R, R]`: sum of products of deviations / (E (E - 1))."""
     accuracy = right.mean(2)  # [R, E]
-    centred = accuracy - accuracy.mean(1, keepdims=True)
-    over_episodes = centred @ centred.T / (E * max(E - 1, 1))
-    by_class, total = right.reshape(R, E, N, q), right.sum(2)  # [R, E]
-    contributions, squares, used = np.zeros((R, R)), np.zeros((R, R)), 0
-    numbers = np.unique(classes)
-    for k in numbers:
-        episode, place = np.nonzero(classes == k)
-        clips, at = np.unique(
-            np.concatenate([support[episode, place], query[episode, place]], axis=1), return_inverse=True
+    deviation = accuracy - accuracy.mean(1, keepdims=True)
+    episode_count = right.shape[1]
+    return deviation @ deviation.T / (episode_count * max(episode_count - 1, 1))
+
+
+@dataclass(frozen=True)
+class ClassEpisodes:
+    """The E_k episodes that hold one class, as the jackknife sees them: the places that its n clips take in them.
+
+    Attributes:
+        query_values: y of each query of the class minus its mean over them, `[R, E_k, q]`.
+        support_values: number of right queries of each episode minus its mean over these episodes, `[R, E_k]`: the value of
+            each of the K supports of the class in it.
+        query_clips: clip of each query, 0..n-1, `[E_k, q]`.
+        support_clips: clip of each support, 0..n-1, `[E_k, K]`.
+        clip_count: n.
+    """
+
+    query_values: np.ndarray
+    support_values: np.ndarray
+    query_clips: np.ndarray
+    support_clips: np.ndarray
+    clip_count: int
+
+    @classmethod
+    def of(
+        cls, number: int, right: np.ndarray, right_per_episode: np.ndarray, *, classes: np.ndarray, clips: np.ndarray
+    ) -> ClassEpisodes:
+        """Take the episodes of one class.
+
+        Args:
+            number: of the class.
+            right: `[R, E, N, q]`, 1 where a row is right.
+            right_per_episode: number of right queries, `[R, E]`.
+            classes: class numbers `[E, N]`.
+            clips: clip numbers of supports and then queries, `[E, N, K + q]`.
+        """
+        episode, place = np.nonzero(classes == number)
+        K = clips.shape[2] - right.shape[3]
+        numbers, index = np.unique(clips[episode, place], return_inverse=True)
+        index = index.reshape(len(episode), -1)
+        of_queries = right[:, episode, place]
+        of_episodes = right_per_episode[:, episode]
+        return cls(
+            query_values=of_queries - of_queries.mean((1, 2), keepdims=True),
+            support_values=of_episodes - of_episodes.mean(1, keepdims=True),
+            query_clips=index[:, K:],
+            support_clips=index[:, :K],
+            clip_count=len(numbers),
         )
-        n, at = len(clips), at.reshape(len(episode), K + q)
-        used += n
-        if n <= q + K:
-            return Spread(1e4 * over_episodes, None, np.ones((R, R)), E)
-        as_query = by_class[:, episode, place]  # [R, episodes of k, q]
-        as_query = as_query - as_query.mean((1, 2), keepdims=True)
-        as_support = total[:, episode] - total[:, episode].mean(1, keepdims=True)  # [R, episodes of k]
-        psi = _sums(at[:, K:].ravel(), as_query.reshape(R, -1), n)
-        psi += _sums(at[:, :K].ravel(), np.repeat(as_support, K, axis=1), n)
-        psi -= psi.mean(1, keepdims=True)
-        weight = n / (n - 1) * ((n - 1) / (n - q - K)) ** 2
-        contribution = weight * (psi @ psi.T - _chance(as_query, as_support, K, n)) / M**2
-        contributions += contribution
-        squares += _of_differences(contribution) ** 2
-    often = max(M / used, 2.0)  # times that a clip is a query
-    over_clips = contributions * often / (often - 1) + over_episodes
-    C = len(numbers)
-    mean = _of_differences(contributions) / C
-    variance = np.maximum(squares - C * mean**2, 0) / max(C - 1, 1) * (often / (often - 1)) ** 2
-    whole = np.maximum(_of_differences(over_clips), _of_differences(over_episodes))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = np.nan_to_num(2 * whole**2 / (C * variance), nan=np.inf, posinf=np.inf)
-    short = np.diag(over_clips) < np.diag(over_episodes)  # nothing of the clips is left over the chance of the episodes
-    over_clips[short] = over_episodes[short]
-    over_clips[:, short] = over_episodes[:, short]
-    return Spread(1e4 * over_episodes, 1e4 * over_clips, np.clip(freedom, max((C - 1) / 2, 2), 1e6), E)
+
+    @property
+    def places(self) -> int:
+        """Places of the class in an episode, q + K."""
+        return self.query_clips.shape[1] + self.support_clips.shape[1]
+
+    @property
+    def has_too_few_clips(self) -> bool:
+        """Whether each of its episodes takes all of its clips, so that the effect of other clips cannot be seen."""
+        return self.clip_count <= self.places
 
 
-def _chance(as_query: np.ndarray, as_support: np.ndarray, K: int, n: int) -> np.ndarray:
-    """What the sum of psi psi' of a class would be if its clips were dealt to its places by chance, `[R, R]`.
+def clip_influence(of_class: ClassEpisodes) -> np.ndarray:
+    """Influence of each clip of a class on the accuracy, times the number of queries M: psi, `[R, n]`.
 
-    An episode has q + K places for a class, with values z (y for a query, the sum of y for each support). Dealing n clips
-    to them without putting one back gives sum z z' - (sum z)(sum z)' / n in the mean.
+    How far the queries that a clip takes part in deviate from those of its class, as query or as support:
+
+        psi[c] = sum over queries j that are c of (y[j] - mean of the queries of its class)
+                 + sum over episodes e that c supports of (sum of y[e] - mean of that sum over episodes with its class),
+
+    minus the mean of this over the clips of the class.
+    """
+    row_count, K, n = len(of_class.query_values), of_class.support_clips.shape[1], of_class.clip_count
+    psi = _sums(of_class.query_clips.ravel(), of_class.query_values.reshape(row_count, -1), n)
+    psi += _sums(of_class.support_clips.ravel(), np.repeat(of_class.support_values, K, axis=1), n)
+    psi -= psi.mean(1, keepdims=True)
+    return psi
+
+
+def class_contribution(of_class: ClassEpisodes, query_count: int) -> np.ndarray:
+    """Contribution V_k of a class to the covariance over clips, `[R, R]`.
+
+        V_k = w_k (sum over clips c of psi[c] psi[c]' - chance_k) / M^2,
+        w_k = n / (n - 1) ((n - 1) / (n - q - K))^2
+
+    for n clips that appear. The second factor of w_k is there because a clip that takes one place of an episode leaves the
+    other places to other clips. chance_k is what psi would give if the clips were dealt to the finitely many episodes by
+    chance (see `chance_influence`).
 
     Args:
-        as_query: `[R, episodes, q]`.
-        as_support: `[R, episodes]`.
+        of_class: its episodes.
+        query_count: M.
     """
-    R = len(as_query)
-    queries, together = as_query.reshape(R, -1), as_query.sum(2) + K * as_support
-    return queries @ queries.T + K * as_support @ as_support.T - together @ together.T / n
+    n = of_class.clip_count
+    psi = clip_influence(of_class)
+    weight = n / (n - 1) * ((n - 1) / (n - of_class.places)) ** 2
+    return weight * (psi @ psi.T - chance_influence(of_class)) / query_count**2
+
+
+def chance_influence(of_class: ClassEpisodes) -> np.ndarray:
+    """Expectation of the sum of psi psi' of a class if its clips were dealt to its places by chance, `[R, R]`.
+
+    An episode has q + K places for a class, with values z (y for a query, the sum of y for each support). Dealing n clips to
+    them without replacement gives sum z z' - (sum z)(sum z)' / n in expectation; episodes add up.
+    """
+    K = of_class.support_clips.shape[1]
+    queries = of_class.query_values.reshape(len(of_class.query_values), -1)
+    supports = of_class.support_values
+    sums = of_class.query_values.sum(2) + K * supports
+    return queries @ queries.T + K * supports @ supports.T - sums @ sums.T / of_class.clip_count
+
+
+def degrees_of_freedom(contributions: list[np.ndarray], variances: np.ndarray, queries_per_clip: float) -> np.ndarray:
+    """Degrees of freedom of variances that are sums over classes: 2 V^2 / (C s^2), `[R, R]`; infinite where s is 0.
+
+    Args:
+        contributions: V_k of each of the C classes, `[R, R]`; s is the standard deviation of m / (m - 1) V_k.
+        variances: V, of the rows on the diagonal and of differences of two rows off it, `[R, R]`.
+        queries_per_clip: m.
+    """
+    class_count = len(contributions)
+    mean = _variances(_total(contributions)) / class_count
+    squares = _total([_variances(contribution) ** 2 for contribution in contributions])
+    of_classes = np.maximum(squares - class_count * mean**2, 0) / max(class_count - 1, 1)
+    of_classes = of_classes * (queries_per_clip / (queries_per_clip - 1)) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(2 * variances**2 / (class_count * of_classes), nan=np.inf, posinf=np.inf)
+
+
+def _total(arrays: list[np.ndarray]) -> np.ndarray:
+    """Sum of arrays in their order, so that it has the same bits on every machine."""
+    return sum(arrays, np.zeros_like(arrays[0]))
 
 
 def _sums(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
@@ -220,28 +336,37 @@ def _sums(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
 
 
 def class_interval(right: np.ndarray, classes: np.ndarray) -> float | None:
-    """Half-width of the 95 % interval over classes: a jackknife that leaves out one class with all its episodes in turn.
+    """Half-width in percent of the 95 % interval over classes: a jackknife that leaves out each class with all its episodes.
 
-    sqrt((C - 1) / C sum over classes k of (accuracy without k - mean of these)^2) t(C - 1); too wide where episodes hold a large
-    share of the classes. None where some class is in every episode.
+    t(C - 1) sqrt((C - 1) / C sum over classes k of (accuracy without k - mean of these)^2); too wide where episodes hold a
+    large share of the classes.
 
     Args:
         right: float `[E, Q]`.
         classes: class numbers `[E, N]`.
+
+    Returns:
+        The half-width; None where some class is in every episode.
     """
     accuracy, C = right.mean(1), int(classes.max()) + 1
     present = np.zeros((len(classes), C), bool)
     np.put_along_axis(present, classes.astype(np.int64), True, axis=1)
-    without = (~present).sum(0)
-    if C < 2 or (without == 0).any():
+    episodes_without = (~present).sum(0)
+    if C < 2 or (episodes_without == 0).any():
         return None
-    left = (accuracy[:, None] * ~present).sum(0) / without
-    error = math.sqrt((C - 1) / C * float(((left - left.mean()) ** 2).sum()))
+    accuracy_without = (accuracy[:, None] * ~present).sum(0) / episodes_without
+    error = math.sqrt((C - 1) / C * float(((accuracy_without - accuracy_without.mean()) ** 2).sum()))
     return float(100 * stdtrit(C - 1, 0.975) * error)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values adjusted for their number (Holm 1979): the i-th smallest of m times (m - i + 1), never falling, at most 1."""
+    """p-values adjusted for their number (Holm 1979).
+
+    The i-th smallest of m becomes m - i + 1 times itself, at least as large as the one before, and at most 1.
+
+    Args:
+        p: `[m]`.
+    """
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     out = np.empty(len(p))
@@ -250,28 +375,29 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def adjusted(p: np.ndarray) -> np.ndarray:
-    """p-values of all pairs of R rows `[R, R]`, symmetric, adjusted for their number (Holm)."""
+    """p-values of all pairs of R rows, symmetric `[R, R]`, adjusted for the number of pairs (Holm); 1 on the diagonal."""
     upper = np.triu_indices(len(p), 1)
     out = np.ones_like(p)
     out[upper] = holm(p[upper])
     return np.minimum(out, out.T)
 
 
-def tie_ranks(accuracy: np.ndarray, p: np.ndarray, level: float = 0.05) -> np.ndarray:
+def tie_ranks(accuracy: np.ndarray, p: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """Rank of each row, int `[R]`.
 
-    The best row and all that can't be told from it share rank 1; then the best of the others, and so on.
+    The best row and all rows not significantly different from it share rank 1; the best of the others begins the next rank,
+    and so on.
 
     Args:
         accuracy: percent `[R]`.
         p: adjusted p-values of pairs, `[R, R]`.
-        level: below it, two rows are told apart.
+        level: two rows with a smaller p-value are significantly different.
     """
     rank = np.zeros(len(accuracy), int)
-    left = [int(i) for i in np.argsort(-accuracy, kind="stable")]
-    while left:
-        leader, place = left[0], len(accuracy) - len(left) + 1
-        tied = [i for i in left if i == leader or p[leader, i] >= level]
+    unranked = [int(i) for i in np.argsort(-accuracy, kind="stable")]
+    while unranked:
+        leader, place = unranked[0], len(accuracy) - len(unranked) + 1
+        tied = [i for i in unranked if i == leader or p[leader, i] >= level]
         rank[tied] = place
-        left = [i for i in left if i not in tied]
+        unranked = [i for i in unranked if i not in tied]
     return rank

@@ -1,4 +1,4 @@
-"""One self-contained page of all boards: no network, works from disk. Drawn by plotly.js, which is put inside."""
+"""One self-contained HTML page of all boards: works from disk without a network. It embeds plotly.js, which draws it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fsar_bench import __version__
 from fsar_bench.io import write_atomically
-from fsar_bench.leaderboard.boards import Board, Row
-from fsar_bench.leaderboard.exports import records
+from fsar_bench.leaderboard.boards import Board
+from fsar_bench.leaderboard.exports import Record, records
 from fsar_bench.leaderboard.published import Published, verdicts
+from fsar_bench.leaderboard.rows import Row
 
 
 def write_page(path: Path, all_boards: list[Board], published: list[Published]) -> Path:
@@ -39,48 +41,71 @@ def write_page(path: Path, all_boards: list[Board], published: list[Published]) 
     return path
 
 
-def page_data(all_boards: list[Board], published: list[Published]) -> dict:
-    """What the page shows, as plain values."""
+def page_data(all_boards: list[Board], published: list[Published]) -> dict[str, Any]:
+    """Everything that the page shows, as plain values."""
     rows = records(all_boards)
-    out = []
+    boards = []
     for number, board in enumerate(all_boards):
-        plans = [board.plan(row) for row in board.rows]
-        mine = [row for row in rows if row["board"] == number]
-        for record, row, numbers, plan in zip(mine, board.rows, board.numbers, plans, strict=True):
-            record |= {"label": row.title, "classwise": list(numbers.classwise)}
-            record |= {"confusion": confusion(row, plan.classes, plan.query.shape[2], row.result.dataset.classes)}
-        found = {v.row.result.config_hash: v for v in reversed(verdicts(board, published))}
-        for record in mine:
-            verdict = found.get(record["config_hashes"][0])
-            record["published"] = verdict and {
-                "accuracy": verdict.published.accuracy,
-                "source": verdict.published.source,
+        of_board = [row for row in rows if row["board"] == number]
+        boards.append(_board_data(board, of_board, published))
+    return {"version": __version__, "boards": boards}
+
+
+def _board_data(board: Board, rows: list[Record], published: list[Published]) -> dict[str, Any]:
+    first = board.first
+    class_count, plan = first.data.classes, board.plan(board.rows[0])
+    return {
+        "title": board.title,
+        "note": board.note,
+        "synthetic": first.cell.label.synthetic,
+        "chance": 100 / first.protocol.way,
+        "classes": [plan.name(c).replace("_", " ") for c in range(class_count)],
+        "rows": [row | extra for row, extra in zip(rows, _row_data(board, published), strict=True)],
+        "p": board.p.tolist(),
+        "published": [
+            {
+                "method": p.method,
+                "accuracy": p.accuracy,
+                "backbone": p.backbone,
+                "pretraining": p.pretraining,
+                "source": p.source + (" (cited there)" if p.cited else ""),
             }
+            for p in sorted(published, key=lambda p: (-p.accuracy, p.method, p.source))
+            if p.page_of(first)
+        ],
+    }
+
+
+def _row_data(board: Board, published: list[Published]) -> list[dict[str, Any]]:
+    """What the page shows of each row in addition to its record."""
+    compared = {v.entry.result.config_hash: v.published for v in reversed(verdicts(board, published))}
+    out = []
+    for entry in board.entries:
+        plan, figure = board.plan(entry.row), compared.get(entry.result.config_hash)
         out.append(
             {
-                "title": board.title,
-                "note": board.note,
-                "synthetic": board.first.dataset.synthetic,
-                "chance": 100 / board.first.protocol.way,
-                "classes": [plans[0].name(c).replace("_", " ") for c in range(board.first.dataset.classes)],
-                "rows": mine,
-                "p": board.p.tolist(),
-                "published": [
-                    {"method": p.method, "accuracy": p.accuracy, "backbone": p.backbone, "pretraining": p.pretraining,
-                     "source": p.source + (" (cited there)" if p.cited else "")}
-                    for p in sorted(published, key=lambda p: (-p.accuracy, p.method, p.source))
-                    if p.page_of(board.first)
-                ],
+                "label": entry.row.title,
+                "classwise": list(entry.statistics.classwise),
+                "confusion": confusion(entry.row, plan.classes, plan.query.shape[2], entry.result.data.classes),
+                "published": figure and {"accuracy": figure.accuracy, "source": figure.source},
             }
-        )  # fmt: skip
-    return {"version": __version__, "boards": out}
+        )
+    return out
 
 
-def confusion(row: Row, classes: np.ndarray, query: int, count: int) -> list[list[int]]:
-    """How often queries of each class (line) were taken for each class (column), over all seeds."""
-    out = np.zeros((count, count), np.int64)
+def confusion(row: Row, classes: np.ndarray, query: int, class_count: int) -> list[list[int]]:
+    """How often queries of each class (line) were taken for each class (column), over all seeds.
+
+    Args:
+        row: its predictions are counted.
+        classes: class numbers `[E, N]`.
+        query: queries per class.
+        class_count: number of classes of the split.
+    """
+    out = np.zeros((class_count, class_count), np.int64)
     truth = np.repeat(classes, query, axis=1)
     for seed in row.seeds:
-        taken = np.take_along_axis(classes, seed.predictions().astype(np.int64), axis=1)
-        np.add.at(out, (truth.ravel(), taken.ravel()), 1)
-    return out.tolist()
+        predicted = np.take_along_axis(classes, seed.predictions().astype(np.int64), axis=1)
+        np.add.at(out, (truth.ravel(), predicted.ravel()), 1)
+    counts: list[list[int]] = out.tolist()
+    return counts

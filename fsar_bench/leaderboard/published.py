@@ -1,4 +1,4 @@
-"""Published figures of the literature, shown apart from what is measured, and compared where the setting is the same."""
+"""Published figures of the literature: shown separately from what is measured, and compared where the setting is the same."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.boards import Board, Numbers, Row
-from fsar_bench.results.store import Result
+from fsar_bench.leaderboard.boards import Board, Entry
+from fsar_bench.results.record import Result
 
 NAMES = {  # datasets as the literature writes them
     "hmdb51": "HMDB51",
@@ -25,11 +25,21 @@ class Published:
     """One figure of a paper or an official repository.
 
     Attributes:
+        method: as the source writes it.
+        venue: of the method.
+        year: of the method.
+        backbone: architecture.
+        pretraining: of the backbone.
+        dataset: as the literature writes it, see `NAMES`.
+        way: N.
+        shot: K.
         accuracy: percent, as printed.
         source: where it is printed.
         cited: the source repeats it from another paper.
-        our_method: name of the config that re-implements it, with `our_backbone` and `our_dataset`; empty where there is none, or
-            where the source does not say enough (which Kinetics-100, for one).
+        our_method: name of the config that re-implements the method, with `our_backbone` and `our_dataset`; empty where there is
+            none, or where the source does not say enough (for example, which Kinetics-100 it used).
+        our_backbone: name of the backbone's config.
+        our_dataset: name of the dataset's config.
     """
 
     method: str
@@ -49,28 +59,28 @@ class Published:
 
     def page_of(self, result: Result) -> bool:
         """Whether it belongs on the page of a result's dataset, way and shot."""
-        p = result.protocol
-        same = self.dataset == NAMES.get(result.dataset.name.partition("@")[0])
-        return same and (self.way, self.shot) == (p.way, p.shot)
+        is_same = self.dataset == NAMES.get(result.dataset.partition("@")[0])
+        return is_same and (self.way, self.shot) == (result.protocol.way, result.protocol.shot)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A measured row beside a published figure of the same setting; `inside` is None where there is no interval."""
+    """A measured row next to a published figure of the same setting."""
 
     published: Published
-    row: Row
-    numbers: Numbers
+    entry: Entry
 
     @property
-    def inside(self) -> bool | None:
-        if self.numbers.clips is None:
+    def is_inside(self) -> bool | None:
+        """Whether the published figure is inside the interval over clips; None where there is no interval."""
+        statistics = self.entry.statistics
+        if statistics.clips is None:
             return None
-        return abs(self.numbers.accuracy - self.published.accuracy) <= self.numbers.clips
+        return abs(statistics.accuracy - self.published.accuracy) <= statistics.clips
 
 
 def shipped() -> Path:
-    """The file of figures that comes with fsar-bench.
+    """The file of published figures that ships with fsar-bench.
 
     Raises:
         ResultError: it is not installed.
@@ -82,7 +92,7 @@ def shipped() -> Path:
 
 
 def read_published(out: Path) -> list[Published]:
-    """The figures of `out`/published.csv where there is one, else those that ship.
+    """The figures of `out`/published.csv where there is one, else those that ship with fsar-bench.
 
     Raises:
         ResultError: a line that cannot be read, with its number.
@@ -94,30 +104,33 @@ def read_published(out: Path) -> list[Published]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultError(f"{path} cannot be read ({error}).") from error
-    found = []
-    for number, row in enumerate(rows, 2):
-        try:
-            numbers = {"way": int(row["way"]), "shot": int(row["shot"]), "accuracy": float(row["accuracy"])}
-            if not 0 <= numbers["accuracy"] <= 100 or row["cited"] not in ("yes", "no"):
-                raise ValueError("accuracy must lie in 0..100, cited must be yes or no")
-            found.append(Published(**{**row, **numbers, "cited": row["cited"] == "yes"}))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ResultError(f"{path}, line {number} cannot be read ({error}). Mend or delete the line.") from error
-    return found
+    return [_parsed(row, f"{path}, line {number}") for number, row in enumerate(rows, 2)]
+
+
+def _parsed(row: dict[str, str], place: str) -> Published:
+    try:
+        way, shot, accuracy = int(row["way"]), int(row["shot"]), float(row["accuracy"])
+        if not 0 <= accuracy <= 100 or row["cited"] not in ("yes", "no"):
+            raise ValueError("accuracy must be in 0..100, cited must be yes or no")
+        texts = {name: text for name, text in row.items() if name not in ("way", "shot", "accuracy", "cited")}
+        return Published(**texts, way=way, shot=shot, accuracy=accuracy, cited=row["cited"] == "yes")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultError(f"{place} cannot be read ({error}). Fix or delete the line.") from error
 
 
 def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
-    """Rows of a board that a published figure has the same setting as; cited figures only where there are no others.
+    """Rows of a board next to the published figures of their setting; cited figures only where there are no others.
 
-    A row qualifies with the defaults of its config alone: its title names no changed setting, or only where its weights are from.
+    A row qualifies with the defaults of its config alone: it has no changed settings but the source of its weights. Submitted
+    predictions do not qualify: they are not of the method's implementation here.
     """
     out = []
-    for row, numbers in zip(board.rows, board.numbers, strict=True):
-        r = row.result
-        if row.changed - {"pretrained", "activation"}:
+    for entry in board.entries:
+        result = entry.result
+        if result.submitted or set(result.cell.label.changed) - {"pretrained", "activation"}:
             continue
-        setting = (r.method.name, r.backbone.name, r.dataset.name, r.protocol.way, r.protocol.shot)
-        mine = [p for p in published if (p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot) == setting]
-        own = [p for p in mine if not p.cited] or mine
-        out += [Verdict(p, row, numbers) for p in sorted(own, key=lambda p: (p.source, p.accuracy))]
+        setting = (result.name, result.backbone_name, result.dataset, result.protocol.way, result.protocol.shot)
+        same = [p for p in published if (p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot) == setting]
+        original = [p for p in same if not p.cited] or same
+        out += [Verdict(p, entry) for p in sorted(original, key=lambda p: (p.source, p.accuracy))]
     return out

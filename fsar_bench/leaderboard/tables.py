@@ -1,91 +1,118 @@
-"""Boards as markdown, CSV, LaTeX and JSON: fixed order, fixed formats, the same bytes for the same results."""
+"""Boards as markdown and as pandas tables: fixed order, fixed formats, the same bytes for the same results."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import pandas as pd
 
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.boards import Board, Numbers, Row, same_episodes
-from fsar_bench.leaderboard.published import Published, verdicts
+from fsar_bench.leaderboard.boards import Board, Entry
+from fsar_bench.leaderboard.published import Published, Verdict, verdicts
+from fsar_bench.leaderboard.rows import differing
 
 TEXT_COLUMNS = ("method", "backbone", "pre-training", "names", "transd.", "dataset", "source", "published", "inside")
 BEGIN, END = "<!-- fsar-bench:begin (made from results/; edits inside are lost) -->", "<!-- fsar-bench:end -->"
 LEGEND = (
     "Accuracy: percent of queries. ± episodes: half-width of the 95 % interval over episodes of these clips, as papers print it. "
-    "± clips: over other clips of these classes, the wider and honest one. Rows that paired tests over clips "
-    "(Holm-corrected, 5 %) can't tell from the best share its rank; the first rank is bold. Names: class names reach the "
-    "prediction. Transd.: queries are seen together. Parameters in millions. Times and memory are of the machine named in "
-    "each cost file. "
+    "± clips: half-width over other clips of these classes, the wider and honest one. Rows not significantly different from the "
+    "best (paired tests over clips, Holm-corrected, 5 %) share its rank; the first rank is bold. Names: class names reach the "
+    "prediction. Transd.: transductive, the queries of an episode are seen together. Parameters are in millions. Times and "
+    "memory were measured on the machine named in each cost file; memory is the peak in GB (10^9 bytes), of the GPU where there "
+    "was one, else of the host. "
 )
 LEGEND_PAIR = (
-    "Pair: among queries whose time-reversed class is in the episode, percent that score the true class above it "
+    "Pair: among queries whose time-reversed class is in the episode, the percentage that scores the true class above it "
     "(blind to order: 50). "
 )
+LEGEND_SUBMITTED = (
+    "(submitted): predictions of another code base on these episodes; frames, crops and training are those of their own code "
+    "and were not run here. "
+)
 SYNTHETIC = "Measured on synthetic clips: for trying, testing and teaching. Not comparable with real datasets."
+_VERDICT_NOTE = (
+    "Same dataset, way, shot and architecture; the episodes, frames and crops of a paper are not known. Inside: "
+    "the published figure is inside the interval over clips measured here."
+)
+_PUBLISHED_NOTE = (
+    "Not measured here: figures as their sources state them, on their own episodes. Never ranked with measured rows."
+)
+_OVERVIEW_NOTE = (
+    "Accuracy in percent and, in brackets, the rank; ties share it. The average rank is over the columns a method "
+    "has, and is comparable only between methods that have the same ones."
+)
+_UNKNOWN = "–"
 
 
 def frame(board: Board) -> pd.DataFrame:
     """The table of a board as text, in its order; chance comes last."""
-    records = [_record(row, numbers) for row, numbers in zip(board.rows, board.numbers, strict=True)]
-    chance = dict.fromkeys(records[0], "")
-    chance |= {"rank": "–", "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
-    table = pd.DataFrame([*records, chance])
-    for column, empty in (("pair %", "–"), ("± seeds", "–")):
-        if set(table[column]) <= {empty, ""}:
+    lines = [_line(entry) for entry in board.entries]
+    chance = dict.fromkeys(lines[0], "")
+    chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
+    table = pd.DataFrame([*lines, chance])
+    for column in ("pair %", "± seeds"):
+        if set(table[column]) <= {_UNKNOWN, ""}:
             table = table.drop(columns=column)
     return table
 
 
-def _record(row: Row, numbers: Numbers) -> dict[str, str]:
-    result = row.result
-    videos, episodes = row.cost("videos"), result.protocol.episodes
-    memory = row.cost("peak_memory_mb", "cuda")
-    host = row.cost("peak_memory_mb", "host")
+def _line(entry: Entry) -> dict[str, str]:
+    """A row as text, by column."""
+    row, result, statistics = entry.row, entry.result, entry.statistics
+    memory = row.memory_mb
     return {
-        "rank": str(numbers.rank),
+        "rank": str(statistics.rank),
         "method": row.title,
-        "accuracy %": f"{numbers.accuracy:.2f}",
-        "± episodes": as_text(numbers.episodes, 2),
-        "± clips": as_text(numbers.clips, 2),
-        "± seeds": as_text(numbers.seeds, 2),
+        "accuracy %": f"{statistics.accuracy:.2f}",
+        "± episodes": as_text(statistics.episodes, 2),
+        "± clips": as_text(statistics.clips, 2),
+        "± seeds": as_text(statistics.seeds, 2),
         "pair %": as_text(row.pair_accuracy, 1),
-        "backbone": result.backbone.name,
+        "backbone": result.backbone_name,
         "pre-training": result.backbone.pretraining,
         "names": "yes" if result.traits.uses_class_names else "no",
         "transd.": "yes" if result.traits.transductive else "no",
         "trained M": f"{result.parameters.trainable / 1e6:.2f}",
         "total M": f"{result.parameters.total / 1e6:.2f}",
-        "train s": as_text(row.cost("seconds", "train"), 1),
-        "encode videos/s": as_text(row.rate(videos, "encode"), 0),
-        "score episodes/s": as_text(row.rate(episodes, "score"), 0),
-        "memory GB": as_text((memory or host or 0) / 1000 or None, 1),
+        "train s": as_text(row.train_seconds, 1),
+        "encode videos/s": as_text(row.videos_per_second, 0),
+        "score episodes/s": as_text(row.episodes_per_second, 0),
+        "memory GB": as_text(memory and memory / 1000, 1),
         "seeds": str(len(row.seeds)),
-        "coverage %": f"{100 * result.dataset.coverage:.2f}".removesuffix(".00"),
+        "coverage %": f"{100 * result.data.coverage:.2f}".removesuffix(".00"),
     }
 
 
 def as_text(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    """A number with fixed digits; a dash for None."""
+    return _UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def html(board: Board) -> str:
+    """The table of a board for a notebook."""
+    return f"<p><b>{_escaped(board.title)}</b><br>{_escaped(board.note)}</p>{frame(board).to_html(index=False)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def markdown(board: Board) -> str:
     """The table of a board, the accuracies of the first rank in bold."""
     table = frame(board)
-    for i, numbers in enumerate(board.numbers):
-        if numbers.rank == 1:
-            table.loc[i, "accuracy %"] = f"**{table.loc[i, 'accuracy %']}**"
+    for i, entry in enumerate(board.entries):
+        if entry.statistics.rank == 1:
+            table.loc[i, "accuracy %"] = f"**{entry.statistics.accuracy:.2f}**"
     return _markdown(table)
 
 
 def _markdown(table: pd.DataFrame) -> str:
     align = ["left" if column in TEXT_COLUMNS else "right" for column in table.columns]
-    safe = table.map(_safe)
-    return safe.to_markdown(index=False, colalign=align, disable_numparse=True)
+    text = table.map(_safe).to_markdown(index=False, colalign=align, disable_numparse=True)
+    return str(text)
 
 
 def _safe(text: str) -> str:
@@ -94,54 +121,56 @@ def _safe(text: str) -> str:
 
 
 def page(group: list[Board], published: list[Published]) -> str:
-    """Markdown of all boards of one dataset, way and shot, and what was published of them."""
+    """Markdown of all boards of one dataset, way and shot, and of what the literature says about them."""
     first = group[0]
     out = [f"# {first.title}", ""]
-    if first.first.dataset.synthetic:
+    if first.first.cell.label.synthetic:
         out += [SYNTHETIC, ""]
-    out += [LEGEND + (LEGEND_PAIR if any(row.pair_accuracy is not None for b in group for row in b.rows) else ""), ""]
+    out += [legend(group), ""]
     for number, board in enumerate(group, 1):
         if len(group) > 1:
-            out += [f"## Board {number} of {len(group)}", "", _apart(group, number - 1), ""]
+            out += [f"## Board {number} of {len(group)}", "", _separation(group, number - 1), ""]
         out += [board.note, "", markdown(board), ""]
-        found = verdicts(board, published)
-        if found:
-            out += ["### Published beside measured", "", _VERDICT_NOTE, "", _markdown(_verdict_frame(found)), ""]
-    mine = [p for p in published if p.page_of(first.first)]
-    if mine:
-        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(mine)), ""]
+        compared = verdicts(board, published)
+        if compared:
+            out += ["### Published next to measured", "", _VERDICT_NOTE, "", _markdown(_verdict_frame(compared)), ""]
+    of_page = [p for p in published if p.page_of(first.first)]
+    if of_page:
+        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(of_page)), ""]
     return "\n".join(out)
 
 
-_VERDICT_NOTE = (
-    "Same dataset, way, shot and architecture; the episodes, frames and crops of a paper are not known. Inside: "
-    "the published figure lies in our interval over clips."
-)
-_PUBLISHED_NOTE = (
-    "Not measured here: figures as their sources state them, on episodes of their own. Never ranked with measured rows."
-)
+def legend(group: list[Board]) -> str:
+    """What the columns of some boards mean."""
+    rows = [row for board in group for row in board.rows]
+    text = LEGEND
+    if any(row.pair_accuracy is not None for row in rows):
+        text += LEGEND_PAIR
+    if any(row.result.submitted for row in rows):
+        text += LEGEND_SUBMITTED
+    return text.strip()
 
 
-def _verdict_frame(found: list) -> pd.DataFrame:
+def _verdict_frame(compared: list[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "method": v.row.title,
+            "method": v.entry.row.title,
             "published": v.published.method,
-            "pre-training": v.row.result.backbone.pretraining,
+            "pre-training": v.entry.result.backbone.pretraining,
             "paper %": f"{v.published.accuracy:.1f}",
-            "ours %": f"{v.numbers.accuracy:.2f}",
-            "difference": f"{v.numbers.accuracy - v.published.accuracy:+.2f}",
-            "± clips": as_text(v.numbers.clips, 2),
-            "inside": {True: "yes", False: "no", None: "–"}[v.inside],
+            "ours %": f"{v.entry.statistics.accuracy:.2f}",
+            "difference": f"{v.entry.statistics.accuracy - v.published.accuracy:+.2f}",
+            "± clips": as_text(v.entry.statistics.clips, 2),
+            "inside": {True: "yes", False: "no", None: _UNKNOWN}[v.is_inside],
             "source": v.published.source,
         }
-        for v in found
+        for v in compared
     )
 
 
-def published_frame(rows: list[Published]) -> pd.DataFrame:
+def published_frame(published: list[Published]) -> pd.DataFrame:
     """Published figures, best first; figures that another paper only cites are marked."""
-    ordered = sorted(rows, key=lambda p: (-p.accuracy, p.method, p.backbone, p.source))
+    ordered = sorted(published, key=lambda p: (-p.accuracy, p.method, p.backbone, p.source))
     return pd.DataFrame(
         {
             "method": p.method,
@@ -155,130 +184,125 @@ def published_frame(rows: list[Published]) -> pd.DataFrame:
     )
 
 
-def _apart(group: list[Board], number: int) -> str:
+def _separation(group: list[Board], number: int) -> str:
     """Which fields keep a board from being ranked with the first one."""
     if number == 0:
-        return "These boards differ in what must be equal, so that their rows are not ranked together."
-    fields = differing(group[0].rows[0], group[number].rows[0])
-    return f"Not ranked with board 1: {', '.join(fields)} differ."
-
-
-def differing(one: Row, two: Row) -> list[str]:
-    """Names of the fields that keep two rows from being ranked together."""
-    a, b = same_episodes(one.result), same_episodes(two.result)
-    out = [field for field in a if a[field] != b[field]]
-    if out == ["plan"]:
-        named = [f for f in ("query", "episodes", "seed", "group_disjoint") if _protocol(one, f) != _protocol(two, f)]
-        out = [f"plan ({', '.join(named)})"] if named else out
-    complete = one.result.dataset.coverage == two.result.dataset.coverage == 1
-    if not out and complete and one.result.dataset.fingerprint != two.result.dataset.fingerprint:
-        out = ["the content of the clips"]
-    return out or ["the completeness of the clips"]
-
-
-def _protocol(row: Row, field: str) -> object:
-    return getattr(row.result.protocol, field)
+        return "These boards differ in fields that must be equal for ranking, so their rows are not ranked together."
+    fields = differing(group[0].first, group[number].first) or ["the completeness of the clips"]
+    return f"Not ranked with board 1: {', '.join(fields)} {'differs' if len(fields) == 1 else 'differ'}."
 
 
 def index(all_boards: list[Board], published: list[Published]) -> str:
     """All methods over all boards: accuracy with rank, and the average rank over the boards a method is on."""
     out = ["# Leaderboards", ""]
-    synthetic = [board for board in all_boards if board.first.dataset.synthetic]
-    real = [board for board in all_boards if not board.first.dataset.synthetic]
-    for title, some in (("Real datasets", real), ("Synthetic data", synthetic)):
-        if some:
+    for title, is_synthetic in (("Real datasets", False), ("Synthetic data", True)):
+        of_kind = [board for board in all_boards if board.first.cell.label.synthetic == is_synthetic]
+        if of_kind:
             out += [f"## {title}", ""]
-            out += [SYNTHETIC, ""] if some is synthetic else []
-            out += [_markdown(_overview(some)), "", _OVERVIEW_NOTE, ""]
-    out += [
-        f"- [{board.title}]({board.page}.md): {len(board.rows)} rows, best {board.rows[0].title} {board.rows[0].accuracy:.2f} %"
-        for board in all_boards
-    ]
+            out += [SYNTHETIC, ""] if is_synthetic else []
+            out += [_markdown(_overview(of_kind)), "", _OVERVIEW_NOTE, ""]
+    for board in all_boards:
+        best = f"best {board.rows[0].title} {board.rows[0].accuracy:.2f} %"
+        out.append(f"- [{board.title}]({board.page}.md): {len(board)} rows, {best}")
     if published:
         out += [
             "",
-            f"Published figures of the literature, apart from what is measured here: "
+            f"Published figures of the literature, separate from what is measured here: "
             f"[published.md](published.md), {len(published)} figures.",
         ]
     return "\n".join([*out, ""])
 
 
-_OVERVIEW_NOTE = (
-    "Accuracy in percent and, in brackets, the rank; ties share it. Average rank is over the columns a method "
-    "has, and is comparable only between methods that have the same ones."
-)
+@dataclass
+class _Overview:
+    """A method in the overview: its cell in each board's column, and its ranks."""
+
+    cells: dict[str, str] = field(default_factory=dict)
+    ranks: list[int] = field(default_factory=list)
+
+    def add(self, column: str, entry: Entry) -> None:
+        """Add a row; rows of the same title and another config share a cell."""
+        text = f"{entry.statistics.accuracy:.2f} ({entry.statistics.rank})"
+        if column in self.cells:
+            text = f"{self.cells[column]}, {text}"
+        elif entry.statistics.rank == 1:
+            text = f"**{text}**"
+        self.cells[column] = text
+        self.ranks.append(entry.statistics.rank)
 
 
-def _overview(some: list[Board]) -> pd.DataFrame:
-    names = _short_names(some)
-    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    ranks: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for name, board in zip(names, some, strict=True):
-        for row, numbers in zip(board.rows, board.numbers, strict=True):
-            key = (row.title, row.result.backbone.name)
-            text = f"{numbers.accuracy:.2f} ({numbers.rank})"
-            if name in cells[key]:  # same title, another config: both are shown
-                text = f"{cells[key][name]}, {text}"
-            cells[key][name] = f"**{text}**" if numbers.rank == 1 and name not in cells[key] else text
-            ranks[key].append(numbers.rank)
-    order = sorted(cells, key=lambda key: (-len(cells[key]), fmean(ranks[key]), key))
+def _overview(all_boards: list[Board]) -> pd.DataFrame:
+    columns = _short_names(all_boards)
+    methods: dict[tuple[str, str], _Overview] = defaultdict(_Overview)
+    for column, board in zip(columns, all_boards, strict=True):
+        for entry in board.entries:
+            methods[entry.row.title, entry.result.backbone_name].add(column, entry)
+    order = sorted(methods, key=lambda key: (-len(methods[key].cells), fmean(methods[key].ranks), key))
     return pd.DataFrame(
         {
-            "method": title,
-            "backbone": backbone,
-            "average rank": f"{fmean(ranks[title, backbone]):.1f}",
-            "boards": str(len(cells[title, backbone])),
-            **{name: cells[title, backbone].get(name, "") for name in names},
+            "method": key[0],
+            "backbone": key[1],
+            "average rank": f"{fmean(methods[key].ranks):.1f}",
+            "boards": str(len(methods[key].cells)),
+            **{column: methods[key].cells.get(column, "") for column in columns},
         }
-        for title, backbone in order
+        for key in order
     )
 
 
-def _short_names(some: list[Board]) -> list[str]:
+def _short_names(all_boards: list[Board]) -> list[str]:
+    """A column title for each board; boards of the same dataset, way and shot are numbered."""
     out: list[str] = []
-    for board in some:
+    for board in all_boards:
         p = board.first.protocol
-        name = f"{board.first.dataset.name} {p.way}w{p.shot}s"
+        name = f"{board.first.dataset} {p.way}w{p.shot}s"
         out.append(f"{name} #{sum(n.startswith(name) for n in out) + 1}" if name in out else name)
     return out
 
 
-def without_block(text: str) -> str:
-    """What of a page was written by hand; empty where nothing was."""
-    before, _, rest = text.partition(BEGIN)
-    left = f"{before.rstrip()}\n\n{rest.partition(END)[2].strip()}".strip()
-    return f"{left}\n" if left else ""
-
-
-def into_page(path: Path, generated: str) -> str:
-    """The text of a page with its generated block replaced; what is written outside the markers stays.
-
-    Raises:
-        ResultError: the page has one of the markers alone.
-    """
-    block = f"{BEGIN}\n{generated.rstrip()}\n{END}\n"
-    if not path.is_file():
-        return block
-    text = path.read_text(encoding="utf-8")
-    if BEGIN not in text and END not in text:
-        return f"{text.rstrip()}\n\n{block}" if text.strip() else block
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in before:
-        raise ResultError(f"{path} has lost one of its markers {BEGIN!r} and {END!r}. Put it back, or delete the page.")
-    return before + block.rstrip() + (after if after.startswith("\n") else f"\n{after}")
-
-
 def published_page(published: list[Published]) -> str:
     """All published figures, a table for each dataset, way and shot."""
-    out = ["# Published figures", "", _PUBLISHED_NOTE, ""]
-    out += [
+    out = [
+        "# Published figures",
+        "",
+        _PUBLISHED_NOTE,
+        "",
         "Cited: the source only repeats the figure of another paper.",
         "",
     ]
     groups: dict[tuple[str, int, int], list[Published]] = defaultdict(list)
     for p in published:
         groups[p.dataset, p.way, p.shot].append(p)
-    for (dataset, way, shot), some in sorted(groups.items()):
-        out += [f"## {dataset}, {way}-way {shot}-shot", "", _markdown(published_frame(some)), ""]
+    for (dataset, way, shot), group in sorted(groups.items()):
+        out += [f"## {dataset}, {way}-way {shot}-shot", "", _markdown(published_frame(group)), ""]
     return "\n".join(out)
+
+
+def without_block(text: str) -> str:
+    """The part of a page that was written by hand; empty where there is none."""
+    before, _, rest = text.partition(BEGIN)
+    by_hand = f"{before.rstrip()}\n\n{rest.partition(END)[2].strip()}".strip()
+    return f"{by_hand}\n" if by_hand else ""
+
+
+def into_page(text: str | None, generated: str, name: str) -> str:
+    """The text of a page with its generated block replaced; everything outside the markers stays.
+
+    Args:
+        text: the page as it is; None where there is none.
+        generated: the new content of the block.
+        name: of the page, for the error.
+
+    Raises:
+        ResultError: the page has only one of the markers.
+    """
+    block = f"{BEGIN}\n{generated.rstrip()}\n{END}\n"
+    if text is None or not text.strip():
+        return block
+    if BEGIN not in text and END not in text:
+        return f"{text.rstrip()}\n\n{block}"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in after or END in before:
+        raise ResultError(f"{name} has lost one of its markers {BEGIN!r} and {END!r}. Put it back, or delete the page.")
+    return before + block.rstrip() + (after if after.startswith("\n") else f"\n{after}")

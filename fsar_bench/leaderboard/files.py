@@ -1,0 +1,95 @@
+"""The files of a leaderboard: read a store, make and check its tables, write them, and clear those without results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fsar_bench.errors import ResultError
+from fsar_bench.io import cache_folder, write_atomically
+from fsar_bench.leaderboard import exports, tables
+from fsar_bench.leaderboard.boards import Board, boards
+from fsar_bench.leaderboard.published import read_published
+from fsar_bench.results.store import read_all
+
+HTML = "leaderboard.html"
+_MARKS = {".md": tables.BEGIN, ".tex": exports.TEX_MARK}  # how generated tables are known
+
+
+def statistics_cache() -> Path:
+    """Folder of statistics that were computed before, by content."""
+    return cache_folder() / "statistics"
+
+
+def read_boards(out: Path) -> list[Board]:
+    """All boards of a store; statistics of unchanged results come from the cache.
+
+    Args:
+        out: the folder that holds `results/` and `plans/`.
+
+    Raises:
+        ResultError: a result is damaged.
+    """
+    cache = statistics_cache()
+    return boards(read_all(out / "results", cache), cache)
+
+
+def generated_files(out: Path, all_boards: list[Board]) -> list[tuple[Path, str]]:
+    """Path and whole text of every file of a leaderboard.
+
+    Raises:
+        ResultError: predictions, a plan or published figures are damaged, or a page has lost a marker.
+    """
+    return [
+        (out / name, tables.into_page(_text(out / name), text, str(out / name)) if name.endswith(".md") else text)
+        for name, text in exports.pages(all_boards, read_published(out)).items()
+    ]
+
+
+def _text(path: Path) -> str | None:
+    """Text of a page; None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path} cannot be read ({error}). Fix or delete it.") from error
+
+
+def stale_files(out: Path, all_boards: list[Board]) -> list[Path]:
+    """Files that differ from what the results give, and generated tables that no longer have results."""
+    generated = generated_files(out, all_boards)
+    stale = [path for path, text in generated if not path.is_file() or path.read_bytes() != text.encode()]
+    return stale + orphans(out, [path for path, _ in generated])
+
+
+def orphans(out: Path, generated: list[Path]) -> list[Path]:
+    """Generated tables that no longer have results.
+
+    Args:
+        out: the folder of the leaderboard.
+        generated: paths of the tables that have results.
+    """
+    candidates = [path for suffix in _MARKS for path in out.glob(f"*-*way_*shot{suffix}") if path not in generated]
+    return sorted(p for p in candidates if _MARKS[p.suffix] in p.read_text(encoding="utf-8", errors="replace"))
+
+
+def write_tables(out: Path, all_boards: list[Board]) -> list[Path]:
+    """Write every file, and clear generated tables that no longer have results; what was written by hand stays.
+
+    Returns:
+        Paths of the files that were written.
+
+    Raises:
+        ResultError: something is damaged, or the folder cannot be written.
+    """
+    generated = generated_files(out, all_boards)
+    for path, text in generated:
+        write_atomically(path, text.encode())
+    paths = [path for path, _ in generated]
+    for path in orphans(out, paths):
+        by_hand = tables.without_block(_text(path) or "") if path.suffix == ".md" else ""
+        if by_hand:
+            write_atomically(path, by_hand.encode())
+        else:
+            path.unlink()
+    return paths

@@ -1,0 +1,150 @@
+"""Rows of a table: stored results, with training seeds grouped, and what rows must share to be ranked together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from fsar_bench.io import canonical
+from fsar_bench.results.record import Cost, Result
+from fsar_bench.results.store import Stored
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a method, in one training or in several that differ in the training's seed alone.
+
+    Attributes:
+        seeds: the results of the trainings, by seed.
+    """
+
+    seeds: tuple[Stored, ...]
+
+    @property
+    def result(self) -> Result:
+        """The result of the first seed."""
+        return self.seeds[0].result
+
+    @property
+    def title(self) -> str:
+        """Title of the method with its changed settings; controls and submitted predictions are marked."""
+        return title_of(self.result)
+
+    @property
+    def accuracy(self) -> float:
+        """Percent, the mean over seeds."""
+        return fmean(seed.result.metrics.accuracy for seed in self.seeds)
+
+    @property
+    def pair_accuracy(self) -> float | None:
+        """Percent, the mean over seeds; None where the dataset has no pairs."""
+        return _mean([seed.result.metrics.pair_accuracy for seed in self.seeds])
+
+    @property
+    def realised(self) -> str:
+        """Hash of the episodes as they were on the machine of the result."""
+        return self.result.episodes.realised
+
+    def right(self) -> np.ndarray:
+        """Share of seeds in which each query was right, float64 `[E, Q]`.
+
+        Raises:
+            ResultError: predictions are missing or damaged.
+        """
+        return np.mean([seed.right() for seed in self.seeds], 0)
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Mean over seeds; None where nothing was trained or a cost is unknown."""
+        return self._cost(lambda cost: cost.seconds.train)
+
+    @property
+    def videos_per_second(self) -> float | None:
+        """Encoding rate; None where it is unknown."""
+        return _rate(self._cost(lambda cost: cost.videos), self._cost(lambda cost: cost.seconds.encode))
+
+    @property
+    def episodes_per_second(self) -> float | None:
+        """Scoring rate; None where it is unknown."""
+        return _rate(self.result.protocol.episodes, self._cost(lambda cost: cost.seconds.score))
+
+    @property
+    def memory_mb(self) -> float | None:
+        """Peak memory in MB (10^6 bytes), of the GPU if there was one, else of the host; the mean over seeds."""
+        return self._cost(lambda cost: cost.memory_mb)
+
+    def _cost(self, read: Callable[[Cost], float | None]) -> float | None:
+        """Mean of a cost over seeds; None where one lacks it, and for submitted predictions, which were not run here."""
+        return _mean([None if seed.result.submitted else read(seed.cost) for seed in self.seeds])
+
+
+def title_of(result: Result) -> str:
+    """Title of a result's row."""
+    label = result.cell.label
+    return label.row + " (control)" * label.control + " (submitted)" * result.submitted
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _rate(count: float | None, seconds: float | None) -> float | None:
+    return count / seconds if count and seconds and seconds > 1e-6 else None
+
+
+def group_seeds(stored: list[Stored]) -> list[Row]:
+    """Rows of some results: those that differ in their training's seed alone share one."""
+    groups: dict[str, list[Stored]] = {}
+    for each in sorted(stored, key=lambda each: (each.result.cell.identity.training_seed, each.result.config_hash)):
+        groups.setdefault(_without_seed(each.result), []).append(each)
+    rows: list[Row] = []
+    for group in groups.values():
+        seeds = {each.result.cell.identity.training_seed for each in group}
+        is_one_row = len(seeds) == len(group) and group[0].result.training_key is not None
+        rows += [Row(tuple(group))] if is_one_row else [Row((each,)) for each in group]
+    return rows
+
+
+def _without_seed(result: Result) -> str:
+    """Everything that makes a row but the training's seed, as text."""
+    identity = result.cell.identity.model_dump(mode="json")
+    if identity.get("train"):
+        identity["train"].pop("seed", None)
+    backbone = result.backbone.model_dump(mode="json")
+    return canonical([identity, backbone, result.episodes.realised, result.submitted])
+
+
+OF_PLAN = ("dataset", "way", "shot", "plan", "list")  # submitted predictions share these alone
+
+
+def same_episodes(result: Result) -> dict[str, str | int]:
+    """What rows must share to be ranked together, by field; missing clips are shown instead (coverage)."""
+    p = result.protocol
+    return {
+        "dataset": result.dataset,
+        "way": p.way,
+        "shot": p.shot,
+        "plan": result.episodes.plan,
+        "frames": p.frames,
+        "sampling": p.sampling,
+        "class_names": result.episodes.class_names,
+        "reader": result.frames.reader,
+        "list": result.data.list_hash,
+    }
+
+
+def differing(first: Result, second: Result) -> list[str]:
+    """Names of the fields that keep two results from being ranked together."""
+    a, b = same_episodes(first), same_episodes(second)
+    fields = [field for field in a if a[field] != b[field]]
+    if fields == ["plan"]:
+        settings = ("query", "episodes", "seed", "group_disjoint")
+        changed = [name for name in settings if getattr(first.protocol, name) != getattr(second.protocol, name)]
+        return [f"plan ({', '.join(changed)})"] if changed else fields
+    if not fields and first.data.coverage == second.data.coverage == 1:
+        return [] if first.data.fingerprint == second.data.fingerprint else ["the content of the clips"]
+    return fields
