@@ -1,4 +1,4 @@
-"""Network parts that several methods share."""
+"""Network parts and formulas that several methods share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,34 @@ from torch import Tensor, nn
 from fsar_bench.errors import ConfigError
 
 
+def cosine_logits(video: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
+    """Scaled cosine of videos and texts, as in CLIP (Radford et al., ICML 2021).
+
+    Args:
+        video: features `[..., V, C]`, of any length.
+        text: features `[..., N, C]`, of any length.
+        scale: factor of the cosine (the inverse temperature).
+
+    Returns:
+        `[..., V, N]`.
+    """
+    return scale * F.normalize(video, dim=-1) @ F.normalize(text, dim=-1).transpose(-1, -2)
+
+
+def query_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of scores `[E, Q, N]` for labels `[E, Q]`, averaged over all queries: a scalar."""
+    return F.cross_entropy(scores.flatten(0, 1), labels.flatten())
+
+
 class Adapter(nn.Module):
-    """Bottleneck adapter: W_up GELU(W_down z + b_down) + b_up, with z added if `skip`.
+    """Bottleneck adapter: W_up GELU(W_down z + b_down) + b_up, plus z with `skip`.
 
     W_up and both biases start at zero, W_down at a truncated normal of std 0.02 (AIM, ICLR 2023).
 
     Args:
         width: D, width of the tokens.
-        ratio: width of the bottleneck over D.
-        skip: add the input.
+        ratio: width of the bottleneck relative to D.
+        skip: add the input to the output.
     """
 
     def __init__(self, width: int, *, ratio: float = 0.25, skip: bool) -> None:
@@ -29,21 +48,24 @@ class Adapter(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Tokens `[..., D]` to tokens `[..., D]`."""
+        """Map tokens `[..., D]` to tokens `[..., D]`."""
         out = self.up(F.gelu(self.down(z)))
         return out + z if self.skip else out
 
 
 class SinusoidalPositions(nn.Module):
-    """Sinusoidal positions of the transformer (Vaswani et al., 2017), scaled, and dropout.
+    """Sinusoidal positions of the transformer (Vaswani et al., NeurIPS 2017), scaled and followed by dropout.
 
     Args:
         width: C.
         scale: factor of the positions.
-        dropout: after the sum, in training.
-        frequency_power: 1 is the standard; HyRSM's code has 2, its frequencies fall twice as fast.
-        pair_frequency: sine and cosine of a pair share their frequency, as is standard; HyRSM's cosines use the next one.
+        dropout: probability of the dropout after the sum, in training.
+        frequency_power: 1 is standard; HyRSM's code uses 2, so its frequencies fall twice as fast.
+        pair_frequency: the sine and cosine of a pair share one frequency, as is standard; HyRSM's cosines use the next one.
     """
+
+    frequency: Tensor
+    odd: Tensor
 
     def __init__(
         self, width: int, *, scale: float, dropout: float, frequency_power: int = 1, pair_frequency: bool = True
@@ -56,21 +78,24 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("odd", channel % 2 == 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens `[..., L, C]` with positions 0 to L - 1 added."""
+        """Add positions 0 to L - 1 to tokens `[..., L, C]`."""
         angle = torch.arange(x.shape[-2], device=x.device)[:, None] * self.frequency
         positions = torch.where(self.odd, angle.cos(), angle.sin())
         return self.drop(x + self.scale * positions.to(x.dtype))
 
 
 class PreNormAttention(nn.Module):
-    """Multi-head attention with one LayerNorm before it, dropout after it and a skip; no positions.
+    """Multi-head attention with one LayerNorm before it, dropout after it and a skip connection; no positions.
 
     y = q + Drop(W_o Attention(LN q, LN k, LN v)); the q, k and v projections have no bias.
 
     Args:
         width: C.
-        heads: attention heads.
-        dropout: dropout after the attention.
+        heads: number of attention heads; must divide C.
+        dropout: probability of the dropout after the attention.
+
+    Raises:
+        ConfigError: `heads` does not divide `width`.
     """
 
     def __init__(self, width: int, *, heads: int = 8, dropout: float = 0.2) -> None:
@@ -98,14 +123,14 @@ class ModulationBlock(PreNormAttention):
     """Attention and FFN over the tokens of a video, as in CLIP-FSAR's prototype modulation and MoLo's branches.
 
     y as in `PreNormAttention`; out = y + FFN(y), with no LayerNorm before the FFN (`Transformer_v1`, `Transformer_v2` of the
-    official code). 3,149,824 parameters at C = 512 and ffn_width 2048.
+    official code). It has 3,149,824 parameters at C = 512 and ffn_width 2048.
 
     Args:
         width: C.
-        heads: attention heads.
+        heads: number of attention heads.
         ffn_width: hidden width of the FFN.
-        dropout: dropout after the attention.
-        ffn_dropout: dropout inside and after the FFN.
+        dropout: probability of the dropout after the attention.
+        ffn_dropout: probability of the dropout inside and after the FFN.
     """
 
     def __init__(
@@ -121,5 +146,6 @@ class ModulationBlock(PreNormAttention):
         )
 
     def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself), then apply the FFN: `[B, T, C]`."""
         y = super().forward(query, context)
         return y + self.ffn(y)

@@ -1,4 +1,8 @@
-"""FewShotMethod: the contract that a method fulfils, and the values that it exchanges with the engine.
+"""FewShotMethod: the contract between a method and the engine, and the values that they exchange.
+
+One import line serves most method files:
+
+    from fsar_bench.method import METHODS, Backbone, EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
 
 Tensor legend used everywhere: E episodes in a batch, N ways, K shots, Q queries of one episode, V videos, T frames,
 P patch tokens, D visual width, C joint image-text embedding width.
@@ -6,70 +10,101 @@ P patch tokens, D visual width, C joint image-text embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import product
+from types import EllipsisType
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from fsar_bench.backbones.backbone import Backbone
 from fsar_bench.config.cell import Traits
 from fsar_bench.errors import ConfigError, TrainingError
+from fsar_bench.layers import query_cross_entropy
+from fsar_bench.registry import METHODS
+
+__all__ = [
+    "METHODS",
+    "Backbone",
+    "ConfigError",
+    "EpisodeBatch",
+    "FewShotMethod",
+    "Scores",
+    "Traits",
+    "Tuned",
+    "VideoFeatures",
+    "check_choice",
+    "check_share",
+]
+
+Tuned = Literal["none", "visual"]  # the trained part of the backbone: nothing, or the whole image tower
+Index: TypeAlias = int | slice | Tensor | EllipsisType | tuple[int | slice | Tensor | EllipsisType | None, ...] | None
 
 
 class VideoFeatures:
-    """Named tensors with common leading dimensions, indexed and moved as one.
+    """Named tensors that share their leading dimensions and are indexed, reshaped and moved together.
 
-    `features.frames` and so on read a tensor; `features[index]`, `features.view(n, k)` and `features.to(device)` act on all.
+    `features.frames` returns the tensor of that name; `features[index]`, `features.view(n, k)` and `features.to(device)` apply
+    to every tensor.
+
+    Args:
+        **tensors: the tensors by name; their first dimensions must agree.
     """
 
     def __init__(self, **tensors: Tensor) -> None:
         self._tensors = tensors
 
     def __getattr__(self, name: str) -> Tensor:
+        """Return the tensor of this name."""
         try:
             return self.__dict__["_tensors"][name]
         except KeyError:
             raise AttributeError(f"These features hold {', '.join(self._tensors)}, not {name!r}.") from None
 
-    def __getitem__(self, index: object) -> VideoFeatures:
+    def __getitem__(self, index: Index) -> VideoFeatures:
+        """Index the leading dimensions of every tensor."""
         return self._map(lambda tensor: tensor[index])
 
     def __len__(self) -> int:
+        """Size of the first dimension."""
         return len(next(iter(self._tensors.values())))
 
     def leading(self, dims: int) -> tuple[int, ...]:
-        """Sizes of the first `dims` dimensions, which all tensors share."""
+        """Return the sizes of the first `dims` dimensions, which all tensors share."""
         return tuple(next(iter(self._tensors.values())).shape[:dims])
 
-    def items(self):
+    def items(self) -> ItemsView[str, Tensor]:
+        """Return the (name, tensor) pairs."""
         return self._tensors.items()
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> VideoFeatures:
         return VideoFeatures(**{name: function(tensor) for name, tensor in self._tensors.items()})
 
-    def to(self, *args: object, **kwargs: object) -> VideoFeatures:
+    def to(self, *args: Any, **kwargs: Any) -> VideoFeatures:
+        """Move or convert every tensor; arguments as in `Tensor.to`."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
     def view(self, *leading: int) -> VideoFeatures:
-        """Split the first dimension into `leading` dimensions."""
+        """Split the first dimension of every tensor into `leading` dimensions, one of which may be -1."""
         return self._map(lambda tensor: tensor.reshape(*leading, *tensor.shape[1:]))
 
     @staticmethod
-    def cat(parts: list[VideoFeatures]) -> VideoFeatures:
+    def cat(parts: Sequence[VideoFeatures]) -> VideoFeatures:
+        """Concatenate features that hold the same names along their first dimension."""
         return VideoFeatures(**{name: torch.cat([p._tensors[name] for p in parts]) for name, _ in parts[0].items()})
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of queries, higher is better.
+    """Scores of queries; higher is better.
 
     Attributes:
-        total: `[E, Q, N]`, what decides.
-        parts: components by name, each `[E, Q, N]`, kept for refitting and explanation.
+        total: `[E, Q, N]`; the class with the highest total is predicted.
+        parts: named components `[E, Q, N]` of the total, kept for explanations.
     """
 
     total: Tensor
@@ -78,14 +113,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """Training episodes.
+    """A batch of training episodes.
 
     Attributes:
-        support: frames uint8 `[E, N, K, T, 3, H, W]`.
-        query: frames uint8 `[E, Q, T, 3, H, W]`.
-        labels: label of each query within its episode, int64 `[E, Q]`.
+        support: frames of the supports, uint8 `[E, N, K, T, 3, H, W]`.
+        query: frames of the queries, uint8 `[E, Q, T, 3, H, W]`.
+        labels: label of each query within its episode (0 to N - 1), int64 `[E, Q]`.
         classes: dataset-wide class number of each label, int64 `[E, N]`.
-        class_text: text feature of each label, `[E, N, C]`.
+        class_text: text feature of each label, `[E, N, C]`; C is 0 without a text encoder.
     """
 
     support: Tensor
@@ -94,25 +129,65 @@ class EpisodeBatch:
     classes: Tensor
     class_text: Tensor
 
+    def videos(self) -> Tensor:
+        """Frames of all videos of the batch, supports first: uint8 `[E * N * K + E * Q, T, 3, H, W]`."""
+        return torch.cat([self.support.flatten(0, 2), self.query.flatten(0, 1)])
+
     def video_classes(self) -> Tensor:
-        """Dataset-wide class number of all videos, supports first: int64 `[E * N * K + E * Q]`."""
+        """Dataset-wide class number of each of `videos`: int64 `[E * N * K + E * Q]`."""
         support = self.classes[:, :, None].expand(-1, -1, self.support.shape[2])
         return torch.cat([support.flatten(), self.classes.gather(1, self.labels).flatten()])
 
+    def split(self, features: VideoFeatures) -> tuple[VideoFeatures, VideoFeatures]:
+        """Split features of `videos` into supports `[E, N, K, ...]` and queries `[E, Q, ...]`."""
+        E, N, K = self.support.shape[:3]
+        return features[: E * N * K].view(E, N, K), features[E * N * K :].view(E, self.query.shape[1])
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Check a constructor argument of a method that takes one of a few words.
+
+    Args:
+        name: name of the argument.
+        value: its value.
+        choices: its type, such as `Literal["before", "after"]`.
+
+    Raises:
+        ConfigError: the value is none of the choices; the message lists them.
+    """
+    known = get_args(choices)
+    if value not in known:
+        raise ConfigError(f"method.{name}={value!r} is unknown. Choose from: {', '.join(known)}.")
+
+
+def check_share(name: str, value: object) -> None:
+    """Check a constructor argument of a method that is a share or a weight between 0 and 1.
+
+    Raises:
+        ConfigError: the value is not a number from 0 to 1.
+    """
+    if not (isinstance(value, (int, float)) and 0 <= value <= 1):
+        raise ConfigError(f"method.{name}={value} must be a number from 0 to 1.")
+
 
 class FewShotMethod(BaseModel):
-    """Base of all methods.
+    """Base class of all methods.
 
-    Work splits into a part per video (`embed`, `encode`: expensive, done once a video and role) and a part per episode
-    (`score`: cheap, batched). A video plays the support role when its class text is given, the query role when it is None.
+    The work is divided into a part per video (`embed` and `encode`: expensive, done once per video and role) and a part per
+    episode (`score`: cheap, batched over episodes). A video takes the support role when its class text is given and the query
+    role when the class text is None.
+
+    Args:
+        backbone: the image encoder; frozen until `tune` says otherwise.
 
     Attributes:
-        traits: declared properties.
-        reads: what the plain backbone gives `encode`: "frames" (features `[V, T, C]`) or "maps" (`[V, T, D, h, w]`).
-        role_free: `embed` and `encode` ignore role and class text, so one bank serves both roles.
-        score_only: constructor arguments that change `score` alone; cells that differ in them share one training.
-        shots_average: K copies of one support score as that support alone; False where shots are summed.
-        fits: `fit` chooses weights on val.
+        traits: declared properties; set on the class or in the constructor.
+        reads: input of `encode` that the default `embed` takes from the backbone: "frames" (features `[V, T, C]`) or "maps"
+            (feature maps `[V, T, D, h, w]`).
+        role_free: `embed` and `encode` ignore role and class text, so one feature bank serves both roles.
+        score_only: names of constructor arguments that change `score` alone; cells that differ only in these share one training.
+        shots_average: duplicating a shot leaves the scores unchanged; False where shots are summed.
+        fits: `fit` selects weights of the score on val.
     """
 
     traits: Traits
@@ -127,32 +202,40 @@ class FewShotMethod(BaseModel):
         self.backbone = backbone
         self.backbone.requires_grad_(False)
 
-    def tune(self, what: str) -> None:
-        """Choose what of the backbone is trained: "none" or "visual" (the whole image tower).
+    def init_weights(self) -> None:
+        """Do nothing: a method is initialised by its constructor, and MMEngine's Runner calls this before training."""
+
+    def tune(self, part: Tuned) -> None:
+        """Choose the part of the backbone that is trained.
+
+        Args:
+            part: "none" or "visual" (the whole image tower, as far as `reads` needs it).
 
         Raises:
             ConfigError: any other word.
         """
-        if what not in ("none", "visual"):
-            raise ConfigError(f"method.tune={what!r} is unknown. Choose from: none, visual.")
-        if what == "visual":
+        check_choice("tune", part, Tuned)
+        if part == "visual":
             self.backbone.tune_visual(maps=self.reads == "maps")
 
     def prepare(self, class_text: Tensor) -> None:
-        """Take the text features of all training classes `[classes, C]` before training; default: not needed.
+        """Receive the text features of all training classes; called once before training. The default needs none.
 
-        Without a text encoder C is 0; the number of classes still tells how many there are.
+        Args:
+            class_text: `[classes, C]`. Without a text encoder C is 0, and the first dimension still counts the classes.
         """
 
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
         """Run the backbone on videos.
 
+        The default runs the plain image encoder and returns `frames` or `maps`, as `reads` says.
+
         Args:
             frames: uint8 `[V, T, 3, H, W]`.
-            class_text: `[V, C]` in the support role, None in the query role.
+            class_text: text feature of each video's class `[V, C]` in the support role, None in the query role.
 
         Returns:
-            Features with leading dimension V. The default gives what `reads` says of the plain image encoder.
+            Features with leading dimension V.
         """
         if self.reads == "maps":
             return VideoFeatures(maps=self.backbone.encode_maps(frames))
@@ -167,13 +250,21 @@ class FewShotMethod(BaseModel):
     def shares_embedding(self) -> bool:
         """Whether `embed` is the plain frozen backbone, so that its features can be cached for all methods.
 
-        Feature maps are too large to keep: they are only read by `encode`.
+        Feature maps are too large to cache; they are consumed by `encode` and dropped.
         """
         frozen = not any(p.requires_grad for p in self.backbone.parameters())
         return self.role_blind_embedding and self.reads == "frames" and frozen
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
-        """The method's own work per video; default: none. Arguments as in `embed`."""
+        """Apply the method's own layers to each video; the default returns the features unchanged.
+
+        Args:
+            features: output of `embed`, leading dimension V.
+            class_text: as in `embed`.
+
+        Returns:
+            Features with leading dimension V.
+        """
         return features
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
@@ -183,59 +274,103 @@ class FewShotMethod(BaseModel):
             support: features `[E, N, K, ...]`.
             query: features `[E, Q, ...]`.
             class_text: `[E, N, C]`.
+
+        Returns:
+            Scores whose total is `[E, Q, N]`.
         """
         raise NotImplementedError
 
     @classmethod
     def from_official(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Trained state (see `checkpoint.trainable_state`) of the tensors of an official checkpoint, by their names there.
+        """Convert the tensors of an official checkpoint to this method's trained state.
+
+        Args:
+            state: the tensors by their names in the official checkpoint.
+
+        Returns:
+            The tensors by our names, as `checkpoint.trainable_state` gives them.
 
         Raises:
-            ConfigError: there is no official code, or the tensors are not what it writes.
+            ConfigError: no official code is known, or the tensors are not those that it writes.
         """
         raise ConfigError(f"{cls.__name__} has no official checkpoints to convert.")
 
     def fit(self, accuracy: Callable[[], float]) -> dict[str, float | str]:
-        """Choose weights of the score on val; called after training, once, if `fits`.
+        """Select weights of the score on val; called once, after training, if `fits` is True.
 
         Args:
-            accuracy: scores the val episodes with the method as it is now and gives the percentage of right queries.
+            accuracy: scores the val episodes with the method in its present state and returns the accuracy in percent.
 
         Returns:
-            What was chosen, by name, for the record. The method must be left with these values.
+            The selected values by name, for the record. The method must be left with these values.
         """
         raise NotImplementedError
 
+    def choose(self, accuracy: Callable[[], float], **grids: Sequence[float]) -> dict[str, float | str]:
+        """Set attributes to the point of a grid with the highest accuracy; of equal points the first one. For use in `fit`.
+
+        Args:
+            accuracy: as in `fit`.
+            **grids: candidate values by attribute name; the last attribute varies fastest.
+
+        Returns:
+            The selected values by attribute name.
+        """
+
+        def accuracy_at(point: dict[str, float | str]) -> float:
+            for name, value in point.items():
+                setattr(self, name, value)
+            return accuracy()
+
+        points: list[dict[str, float | str]] = [
+            dict(zip(grids, values, strict=True)) for values in product(*grids.values())
+        ]
+        best = max(points, key=accuracy_at)
+        for name, value in best.items():
+            setattr(self, name, value)
+        return best
+
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
-        """Losses of training episodes; keys that contain "loss" are summed. Default: cross-entropy of the total scores."""
+        """Compute the losses of training episodes; the default is the cross-entropy of the total scores.
+
+        Returns:
+            Scalars by name. Training minimises the sum of those whose name contains "loss"; the rest are only logged.
+        """
         support, query = self.episode_features(episodes)
         total = self.score(support, query, episodes.class_text).total
-        return {"loss": F.cross_entropy(total.flatten(0, 1), episodes.labels.flatten())}
+        return {"loss": query_cross_entropy(total, episodes.labels)}
 
     def episode_features(self, episodes: EpisodeBatch) -> tuple[VideoFeatures, VideoFeatures]:
-        """Encode the supports `[E, N, K, ...]` and queries `[E, Q, ...]` of training episodes: the path of evaluation."""
+        """Encode the supports `[E, N, K, ...]` and queries `[E, Q, ...]` of training episodes, as evaluation does."""
         E, N, K = episodes.support.shape[:3]
         Q = episodes.query.shape[1]
         text = episodes.class_text[:, :, None].expand(-1, -1, K, -1).reshape(E * N * K, -1)
         if self.role_blind_embedding:
-            both = self.embed(torch.cat([episodes.support.flatten(0, 2), episodes.query.flatten(0, 1)]), None)
-            embedded = both[: E * N * K], both[E * N * K :]
+            both = self.embed(episodes.videos(), None)
+            support, query = both[: E * N * K], both[E * N * K :]
         else:
-            embedded = self.embed(episodes.support.flatten(0, 2), text), self.embed(episodes.query.flatten(0, 1), None)
-        support, query = self.encode(embedded[0], text), self.encode(embedded[1], None)
-        return support.view(E, N, K), query.view(E, Q)
+            support = self.embed(episodes.support.flatten(0, 2), text)
+            query = self.embed(episodes.query.flatten(0, 1), None)
+        return self.encode(support, text).view(E, N, K), self.encode(query, None).view(E, Q)
 
     def forward(self, episodes: EpisodeBatch, mode: str = "loss") -> dict[str, Tensor]:
-        """MMEngine's entry point; training only."""
+        """Return the losses: MMEngine's entry point, for training only.
+
+        Raises:
+            ConfigError: any mode but "loss".
+        """
         if mode != "loss":
             raise ConfigError(f"A few-shot method runs in mode='loss', not {mode!r}: scoring goes through `score`.")
         return self.loss(episodes)
 
-    def train_step(self, data: EpisodeBatch, optim_wrapper) -> dict[str, Tensor]:
-        """One forward, backward and, at the end of an accumulation, update.
+    def train_step(self, data: EpisodeBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Run one forward and backward pass and, at the end of an accumulation, one update.
+
+        Returns:
+            The losses by name, for the log.
 
         Raises:
-            TrainingError: the loss is not finite; nothing is updated then.
+            TrainingError: the loss is not finite; the parameters are left as they are.
         """
         with optim_wrapper.optim_context(self):
             losses = self(data)
@@ -249,10 +384,19 @@ class FewShotMethod(BaseModel):
         return log
 
     def val_step(self, data: object) -> list:
+        """Refuse: validation runs whole episodes through the episodic loop.
+
+        Raises:
+            ConfigError: always.
+        """
         raise ConfigError("Validation goes through the episodic loop, not through val_step.")
 
     def parameter_counts(self) -> dict[str, int]:
-        """Numbers of trainable and of all parameters, the backbone with its text encoder included."""
+        """Count the parameters, the backbone with its text encoder included.
+
+        Returns:
+            "trainable" and "total".
+        """
         parameters = list(self.parameters())
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         return {"trainable": trainable, "total": sum(p.numel() for p in parameters)}

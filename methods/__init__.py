@@ -1,4 +1,4 @@
-"""What is compared: one file a method, importing only `fsar_bench`. Every module of this folder registers itself here."""
+"""Built-in methods, one file per method, each importing only `fsar_bench`. Importing this package registers all of them."""
 
 import importlib
 import pkgutil

@@ -12,20 +12,30 @@ Unknown: settings of the ViT rows and of the ensemble rows (no published config 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.backbones import Backbone
-from fsar_bench.errors import ConfigError
-from fsar_bench.layers import ModulationBlock
+from fsar_bench.layers import ModulationBlock, cosine_logits, query_cross_entropy
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.registry import METHODS
+from fsar_bench.method import (
+    METHODS,
+    Backbone,
+    ConfigError,
+    EpisodeBatch,
+    FewShotMethod,
+    Scores,
+    Traits,
+    Tuned,
+    VideoFeatures,
+    check_choice,
+    check_share,
+)
 
-MODES = ("visual", "text", "ensemble")
-OFFICIAL_BLOCK = {  # parts of the block in the official code, and here
+Mode = Literal["visual", "text", "ensemble"]
+OFFICIAL_BLOCK = {  # names of the block's parts in the official code, and ours
     "0.0.norm": "norm", "0.0.fn.to_q": "to_q", "0.0.fn.to_k": "to_k", "0.0.fn.to_v": "to_v", "0.0.fn.to_out.0": "out",
     "0.1.net.0": "ffn.0", "0.1.net.3": "ffn.3",
 }  # fmt: skip
@@ -33,56 +43,64 @@ OFFICIAL_BLOCK = {  # parts of the block in the official code, and here
 
 @METHODS.register_module()
 class CLIPFSAR(FewShotMethod):
-    """The whole visual encoder is trained, with one modulation block for support and query.
+    """Fine-tuned CLIP: the whole image tower is trained, with one modulation block for supports and queries.
 
     Args:
         backbone: CLIP.
         matcher: config of the matcher.
         mode: "visual" (score -D), "text" (scaled cosine of video and class text) or "ensemble" (their weighted product).
-        text_weight: g of the ensemble p_text^g p_visual^(1-g).
+        text_weight: g of the ensemble p_text^g p_visual^(1-g), from 0 to 1.
         class_weight: lambda_c, weight of the video-text loss.
         merge_before: average the shots before the modulation instead of after it.
         tune: "visual" or "none" (the modulation block alone is trained).
-        ffn_width: width of the block's FFN.
+        ffn_width: hidden width of the block's FFN.
         dropout: dropout of the block's attention.
+
+    Raises:
+        ConfigError: an unknown word for `mode` or `tune`, or a `text_weight` outside 0 to 1.
     """
 
     score_only = ("mode", "text_weight")
+    train_text: Tensor  # text features of all training classes `[classes, C]`, set by `prepare`
 
     def __init__(
         self,
         backbone: Backbone,
         matcher: dict,
-        mode: str = "visual",
+        *,
+        mode: Mode = "visual",
         text_weight: float = 0.9,
         class_weight: float = 1.5,
         merge_before: bool = False,
-        tune: str = "visual",
+        tune: Tuned = "visual",
         ffn_width: int = 2048,
         dropout: float = 0.2,
     ) -> None:
         super().__init__(backbone)
-        if mode not in MODES:
-            raise ConfigError(f"method.mode={mode!r} is unknown. Choose from: {', '.join(MODES)}.")
-        if not 0 <= text_weight <= 1:
-            raise ConfigError(f"method.text_weight={text_weight} must lie in 0..1.")
+        check_choice("mode", mode, Mode)
+        check_share("text_weight", text_weight)
         self.tune(tune)
         self.matcher = build_matcher(matcher, backbone.embedding_width)
         self.mode, self.text_weight = mode, text_weight
         self.class_weight, self.merge_before = class_weight, merge_before
         self.modulation = ModulationBlock(backbone.embedding_width, ffn_width=ffn_width, dropout=dropout)
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self.train_text: Tensor | None = None
-        self.traits = Traits(uses_class_names=True, trainable=True, transductive=False, order_sensitive=mode != "text" and self.matcher.order_sensitive)
+        self.traits = Traits(
+            uses_class_names=True,
+            trainable=True,
+            transductive=False,
+            order_sensitive=mode != "text" and self.matcher.order_sensitive,
+        )
 
     @classmethod
     def from_official(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The image tower, the modulation block and the scale of a checkpoint of alibaba-mmai-research/CLIP-FSAR.
+        """Convert the image tower, the modulation block and the scale of a checkpoint of alibaba-mmai-research/CLIP-FSAR.
 
-        Its text features and anything else are left out: texts are encoded anew from the class names of the protocol.
+        Its text features and all other tensors are dropped: texts are encoded again from the class names of the protocol.
+        See the base class for arguments and errors.
         """
         head = {re.sub(r"^(module\.)?(head\.)?", "", name): tensor for name, tensor in state.items()}
-        out = {
+        converted = {
             f"backbone.clip.visual.{name.removeprefix('backbone.')}": tensor
             for name, tensor in head.items()
             if name.startswith("backbone.")
@@ -90,14 +108,16 @@ class CLIPFSAR(FewShotMethod):
         for name, tensor in head.items():
             for theirs, ours in OFFICIAL_BLOCK.items():
                 if name.startswith(f"context2.layers.{theirs}."):
-                    out[f"modulation.{ours}.{name.rpartition('.')[2]}"] = tensor
+                    converted[f"modulation.{ours}.{name.rpartition('.')[2]}"] = tensor
         deeper = [name for name in head if name.startswith("context2.layers.1.")]
-        if "scale" not in head or len(out) < 2 or deeper:
+        if "scale" not in head or len(converted) < 2 or deeper:
             why = "its transformer has more than one layer" if deeper else "it lacks backbone., context2. or scale"
-            raise ConfigError(f"This is not a checkpoint of CLIP-FSAR that can be converted: {why}.")
-        return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in out.items()} | {
-            "scale": head["scale"].float().reshape(())
-        }
+            raise ConfigError(
+                f"This is not a checkpoint of CLIP-FSAR that can be converted: {why}. Choose a checkpoint that the official code "
+                "wrote with one transformer layer."
+            )
+        converted = {name: t.float() if t.is_floating_point() else t for name, t in converted.items()}
+        return converted | {"scale": head["scale"].float().reshape(())}
 
     def prepare(self, class_text: Tensor) -> None:
         """Keep the text features `[classes, C]` of all training classes for the video-text loss."""
@@ -110,37 +130,36 @@ class CLIPFSAR(FewShotMethod):
         return self.modulation(torch.cat([frames, class_text[:, None]], 1))[:, :-1]
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
-        """Add `modulated` `[V, T, C]` and the plain mean frame `video` `[V, C]`."""
+        """Return `modulated` `[V, T, C]` and the plain mean frame `video` `[V, C]`.
+
+        With `merge_before`, supports are modulated by `score`, after their mean; `modulated` then holds the plain frames.
+        """
         frames = features.frames
-        late = class_text is not None and self.merge_before
-        return VideoFeatures(modulated=frames if late else self.modulate(frames, class_text), video=frames.mean(1))
+        in_score = class_text is not None and self.merge_before
+        return VideoFeatures(modulated=frames if in_score else self.modulate(frames, class_text), video=frames.mean(1))
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
-        """Parts "visual" (-D) and "text" (scaled cosine); the total follows `mode`."""
+        """Total as `mode` says; parts "visual" (-D) and "text" (scaled cosine)."""
         E, N, _ = class_text.shape
         prototypes = support.modulated.mean(2)  # [E, N, T, C]
         if self.merge_before:
             prototypes = self.modulate(prototypes.flatten(0, 1), class_text.flatten(0, 1)).unflatten(0, (E, N))
         visual = -self.matcher(query.modulated, prototypes[:, :, None])
-        text = self.scale * F.normalize(query.video, dim=-1) @ F.normalize(class_text, dim=-1).transpose(1, 2)
-        if self.mode == "visual":
-            total = visual
-        elif self.mode == "text":
-            total = text
-        else:
-            T = query.modulated.shape[2]
-            total = self.text_weight * text.log_softmax(-1) + (1 - self.text_weight) * ((T + visual) / T).log_softmax(
-                -1
-            )
-        return Scores(total, {"visual": visual, "text": text})
+        text = cosine_logits(query.video, class_text, self.scale)
+        parts = {"visual": visual, "text": text}
+        if self.mode != "ensemble":
+            return Scores(parts[self.mode], parts)
+        T = query.modulated.shape[2]
+        log_visual = ((T + visual) / T).log_softmax(-1)
+        return Scores(self.text_weight * text.log_softmax(-1) + (1 - self.text_weight) * log_visual, parts)
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Metric cross-entropy plus class_weight times the video-text cross-entropy over all training classes."""
         support, query = self.episode_features(episodes)
         visual = self.score(support, query, episodes.class_text).parts["visual"]
         videos = torch.cat([support.video.flatten(0, 2), query.video.flatten(0, 1)])
-        logits = self.scale * F.normalize(videos, dim=-1) @ F.normalize(self.train_text, dim=-1).T
+        logits = cosine_logits(videos, self.train_text, self.scale)
         return {
-            "loss_metric": F.cross_entropy(visual.flatten(0, 1), episodes.labels.flatten()),
+            "loss_metric": query_cross_entropy(visual, episodes.labels),
             "loss_class": self.class_weight * F.cross_entropy(logits, episodes.video_classes()),
         }

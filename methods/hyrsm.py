@@ -1,9 +1,9 @@
 """HyRSM (CVPR 2022, arXiv 2204.13423): relations within each video, then across the videos of a task, then Bi-MHM.
 
 Followed: the official code (alibaba-mmai-research/HyRSM): scaling and positions of the frames (frequencies fall twice as fast
-as is usual), attention with one LayerNorm before it within a video, attention with a LayerNorm after it over class means and
-one query, Bi-MHM as sums over normalised frames, frame-level classification of training classes. The code's 1-shot and 5-shot
-classes are one here: their computation is the same once a class is the mean of its shots.
+as usual), attention with one LayerNorm before it within a video, attention with a LayerNorm after it over class means and
+one query, Bi-MHM as sums over normalised frames, frame-level classification of training classes. The code has one class for
+1 shot and one for 5 shots; here they are one, as both compute the same once a class is the mean of its shots.
 Differs: AdamW instead of Adam; evaluation on the suite's own episodes, selection on val.
 Unknown: nothing; the class weight is per dataset (0.6 SSv2-Full, 0.4 Kinetics, 0.15 others), as are A and B (Kinetics
 2048, 0.01).
@@ -17,21 +17,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.backbones import Backbone
-from fsar_bench.errors import ConfigError
-from fsar_bench.layers import PreNormAttention, SinusoidalPositions
+from fsar_bench.layers import PreNormAttention, SinusoidalPositions, query_cross_entropy
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.registry import METHODS
+from fsar_bench.method import (
+    METHODS,
+    Backbone,
+    ConfigError,
+    EpisodeBatch,
+    FewShotMethod,
+    Scores,
+    Traits,
+    Tuned,
+    VideoFeatures,
+)
 
 
 class TaskAttention(nn.Module):
-    """Multi-head self-attention with a skip and a LayerNorm after it, over the videos of a task.
+    """Multi-head self-attention over the videos of a task, with a skip connection and a LayerNorm after it.
 
     Args:
         width: C.
-        heads: attention heads.
-        dropout: dropout of the output; the attention itself has 0.1.
+        heads: number of attention heads; must divide C.
+        dropout: dropout of the output; that of the attention weights is fixed at 0.1.
+
+    Raises:
+        ConfigError: `heads` does not divide `width`.
     """
 
     def __init__(self, width: int, *, heads: int, dropout: float = 0.05) -> None:
@@ -46,7 +56,7 @@ class TaskAttention(nn.Module):
         nn.init.xavier_normal_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., L, C]` to `[..., L, C]`."""
+        """Map the L videos of a task `[..., L, C]` to `[..., L, C]`."""
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3) for layer in (self.to_q, self.to_k, self.to_v)
         )
@@ -56,25 +66,30 @@ class TaskAttention(nn.Module):
 
 @METHODS.register_module()
 class HyRSM(FewShotMethod):
-    """Hybrid relation module over frame features, and a matcher; every query gets prototypes of its own.
+    """Hybrid relation module over frame features, and a matcher; every query gets its own prototypes.
 
     Args:
         backbone: image encoder.
         matcher: config of the matcher.
-        tune: "visual" or "none".
+        tune: trained part of the backbone, "visual" or "none".
         class_weight: weight of the frame-level classification of training classes.
-        heads: attention heads.
+        heads: number of attention heads.
         input_scale: A; frames are multiplied by sqrt(C / A).
         position_scale: B, factor of the positions.
+
+    Raises:
+        ConfigError: an unknown word for `tune`, or `heads` that do not divide the embedding width.
     """
 
     role_free = True
+    classifier: nn.Linear  # of the training classes, made by `prepare`
 
     def __init__(
         self,
         backbone: Backbone,
         matcher: dict,
-        tune: str = "visual",
+        *,
+        tune: Tuned = "visual",
         class_weight: float = 0.15,
         heads: int = 8,
         input_scale: float = 10.0,
@@ -90,7 +105,6 @@ class HyRSM(FewShotMethod):
         )
         self.within, self.across = PreNormAttention(C, heads=heads), TaskAttention(C, heads=heads)
         self.merge = nn.Linear(2 * C, C)  # of a frame and of its video's place in the task
-        self.classifier: nn.Linear | None = None
         self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def prepare(self, class_text: Tensor) -> None:
@@ -98,11 +112,11 @@ class HyRSM(FewShotMethod):
         self.classifier = nn.Linear(self.merge.out_features, len(class_text))
 
     def relate(self, frames: Tensor) -> Tensor:
-        """Relations within videos: frames `[V, T, C]` to `[V, T, C]`."""
+        """Relate the frames of each video to each other: `[V, T, C]` to `[V, T, C]`."""
         return F.relu(self.within(self.positions(self.factor * frames)))
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
-        """Give `merged` `[V, T, C]`, the frames' part of the merging layer, and `video` `[V, C]`, the mean related frame."""
+        """Return `merged` `[V, T, C]`, the frames' part of the merging layer, and `video` `[V, C]`, the mean related frame."""
         return self._encode(self.relate(features.frames))
 
     def _encode(self, related: Tensor) -> VideoFeatures:
@@ -110,7 +124,7 @@ class HyRSM(FewShotMethod):
         return VideoFeatures(merged=F.linear(related, weight, self.merge.bias), video=related.mean(1))
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
-        """Total = -distance of a query to the prototypes that the task makes for it."""
+        """Total = -distance of a query to the prototypes that its task gives it."""
         E, Q, T, C = query.merged.shape
         N = support.merged.shape[1]
         classes = support.video.mean(2)[:, None].expand(-1, Q, -1, -1)
@@ -123,15 +137,12 @@ class HyRSM(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the scores plus class_weight times the frame-level cross-entropy over training classes."""
-        E, N, K = episodes.support.shape[:3]
-        videos = torch.cat([episodes.support.flatten(0, 2), episodes.query.flatten(0, 1)])
-        related = self.relate(self.embed(videos, None).frames)
-        features = self._encode(related)
-        support, query = features[: E * N * K].view(E, N, K), features[E * N * K :].view(E, -1)
+        related = self.relate(self.embed(episodes.videos(), None).frames)
+        support, query = episodes.split(self._encode(related))
         total = self.score(support, query, episodes.class_text).total
         classes = episodes.video_classes()[:, None].expand(-1, related.shape[1])
+        frame_loss = F.cross_entropy(self.classifier(related).flatten(0, 1), classes.flatten())
         return {
-            "loss_metric": F.cross_entropy(total.flatten(0, 1), episodes.labels.flatten()),
-            "loss_class": self.class_weight
-            * F.cross_entropy(self.classifier(related).flatten(0, 1), classes.flatten()),
+            "loss_metric": query_cross_entropy(total, episodes.labels),
+            "loss_class": self.class_weight * frame_loss,
         }

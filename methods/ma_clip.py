@@ -15,69 +15,123 @@ dropout (0.05) of the prototype module are CLIP-FSAR's, fixed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.backbones import Backbone, ViTBlock
-from fsar_bench.errors import ConfigError
-from fsar_bench.layers import Adapter, ModulationBlock
+from fsar_bench.backbones import ViTBlock
+from fsar_bench.layers import Adapter, ModulationBlock, cosine_logits, query_cross_entropy
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.registry import METHODS
+from fsar_bench.method import (
+    METHODS,
+    Backbone,
+    EpisodeBatch,
+    FewShotMethod,
+    Scores,
+    Traits,
+    Tuned,
+    VideoFeatures,
+    check_choice,
+    check_share,
+)
 
-PROTOTYPES = ("none", "transformer", "multimodal_transformer", "text_guided")
-SUPPORT_BRANCHES = ("multimodal", "spatiotemporal")
-TEXT_FEATURES = ("before", "after")
-S2T_CLASSES = ("episode", "train")
+SupportBranch = Literal["multimodal", "spatiotemporal"]
+Prototype = Literal["none", "transformer", "multimodal_transformer", "text_guided"]
+TextFeatures = Literal["before", "after"]
+S2TClasses = Literal["episode", "train"]
 ALPHA_GRID = tuple(i / 20 for i in range(21))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """The adaptation of the image tower (figure 3): which parts there are, and their shape.
+
+    Attributes:
+        multimodal: multimodal adaptation of supports, spatio-temporal adaptation of queries: adapter and text token.
+        temporal: temporal adaptation: adapter and temporal token.
+        joint: joint adaptation: adapter parallel to the MLP.
+        support_branch: "multimodal" (supports see the text of their class) or "spatiotemporal" (as queries, table 5).
+        adapter_ratio: width of the adapters' bottleneck relative to D.
+        joint_scale: s, factor of the joint adapter (not in the paper; AIM uses 0.5).
+        temporal_skip: the temporal adapter adds its input.
+        multimodal_skip: the multimodal adapter adds its input.
+        joint_skip: the joint adapter adds its input.
+        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does); only where there is an
+            adaptation.
+        num_temporal_adapters: temporal adapters of a block, applied one after the other (figure 3 shows one).
+        frames: T of the temporal embedding; the protocol's frames.
+
+    Raises:
+        ConfigError: an unknown word for `support_branch`.
+    """
+
+    multimodal: bool = True
+    temporal: bool = True
+    joint: bool = True
+    support_branch: SupportBranch = "multimodal"
+    adapter_ratio: float = 0.25
+    joint_scale: float = 0.5
+    temporal_skip: bool = False
+    multimodal_skip: bool = True
+    joint_skip: bool = False
+    temporal_embedding: bool = True
+    num_temporal_adapters: int = 1
+    frames: int = 8
+
+    def __post_init__(self) -> None:
+        check_choice("support_branch", self.support_branch, SupportBranch)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether anything is adapted at all."""
+        return self.multimodal or self.temporal or self.joint
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether supports see the text of their class inside the image tower."""
+        return self.multimodal and self.support_branch == "multimodal"
+
+
 class AdaptedBlock(nn.Module):
-    """The trained parts beside one frozen transformer block (figure 3).
+    """The trained parts added to one frozen transformer block (figure 3).
 
     Args:
         width: D.
-        text_width: C; 0 leaves the text token out.
-        ratio: bottleneck ratio of the adapters.
-        multimodal: the adapter after the attention (spatio-temporal in the query branch).
-        temporal_adapters: adapters applied one after the other in the temporal adaptation (figure 3 shows one); 0 leaves out the
-            temporal token.
-        joint: the adapter beside the MLP.
-        joint_scale: s, its factor (not in the paper; AIM uses 0.5).
-        skips: whether the temporal, multimodal and joint adapters add their own input.
+        text_width: C.
+        adaptation: which parts there are.
     """
 
-    def __init__(
-        self,
-        width: int,
-        text_width: int,
-        *,
-        ratio: float,
-        multimodal: bool,
-        temporal_adapters: int,
-        joint: bool,
-        joint_scale: float,
-        skips: tuple[bool, bool, bool],
-    ) -> None:
+    def __init__(self, width: int, text_width: int, adaptation: Adaptation) -> None:
         super().__init__()
-        self.temporal = nn.ModuleList(Adapter(width, ratio=ratio, skip=skips[0]) for _ in range(temporal_adapters))
-        self.multimodal = Adapter(width, ratio=ratio, skip=skips[1]) if multimodal else nn.Identity()
-        self.joint = Adapter(width, ratio=ratio, skip=skips[2]) if joint else None
-        self.text_fc = nn.Linear(text_width, width) if text_width else None
-        self.joint_scale = joint_scale
+        ratio = adaptation.adapter_ratio
+        self.temporal = nn.ModuleList(
+            Adapter(width, ratio=ratio, skip=adaptation.temporal_skip)
+            for _ in range(adaptation.num_temporal_adapters if adaptation.temporal else 0)
+        )
+        self.multimodal = (
+            Adapter(width, ratio=ratio, skip=adaptation.multimodal_skip) if adaptation.multimodal else nn.Identity()
+        )
+        self.joint = Adapter(width, ratio=ratio, skip=adaptation.joint_skip) if adaptation.joint else None
+        self.text_fc = nn.Linear(text_width, width) if adaptation.reads_text else None
+        self.joint_scale = adaptation.joint_scale
 
     def forward(self, x: Tensor, block: ViTBlock, frames: int, text: Tensor | None) -> Tensor:
         """Run one block.
 
         Args:
             x: tokens `[V * T, P + 1, D]`, token 0 the class token of its frame.
-            block: the frozen block: its attention serves time, text and space alike.
+            block: the frozen block; its attention serves time, text and space.
             frames: T.
             text: class text `[V, C]` in the support role, None in the query role.
+
+        Returns:
+            Tokens `[V * T, P + 1, D]`.
         """
-        VT, rows, D = x.shape
+        VT, tokens, D = x.shape
         extra = []
         if len(self.temporal):  # the class tokens of a video attend to each other
             t = x[:, 0].view(VT // frames, frames, D)
@@ -86,8 +140,8 @@ class AdaptedBlock(nn.Module):
             extra.append(t.reshape(VT, 1, D))
         if text is not None and self.text_fc is not None:  # the text of the class joins every frame
             extra.append(self.text_fc(text)[:, None].expand(-1, frames, -1).reshape(VT, 1, D))
-        # The extra tokens serve as keys and values; what they would become is not selected, so it is not computed.
-        y = x + self.multimodal(block.attend(block.norm1(torch.cat([x, *extra], 1)), rows))
+        # The extra tokens serve only as keys and values; their own outputs are not used, so they are not computed.
+        y = x + self.multimodal(block.attend(block.norm1(torch.cat([x, *extra], 1)), tokens))
         z = block.norm2(y)
         out = y + block.mlp(z)
         return out if self.joint is None else out + self.joint_scale * self.joint(z)
@@ -95,113 +149,95 @@ class AdaptedBlock(nn.Module):
 
 @METHODS.register_module()
 class MACLIP(FewShotMethod):
-    """Adapters inside a frozen ViT, prototypes guided by text, prediction mixed from text and matching.
+    """Adapters inside a frozen ViT, prototypes guided by text, a prediction that mixes text and matching.
 
     Args:
-        backbone: CLIP; with a ViT image tower wherever there is an adaptation.
+        backbone: CLIP, with a ViT image tower if there is any adaptation.
         matcher: config of the matcher (any).
         tune: "none" (the image tower is frozen) or "visual" (all of it is trained).
-        multimodal: multimodal adaptation of supports, spatio-temporal adaptation of queries: adapter and text token.
-        temporal: temporal adaptation: adapter and temporal token.
-        joint: joint adaptation: adapter beside the MLP.
-        support_branch: "multimodal" (supports see the text of their class) or "spatiotemporal" (as queries, table 5).
         prototype: "text_guided" (TPCM), "multimodal_transformer" (frames and text attend to each other), "transformer" (frames
             alone) or "none" (table 6).
-        alpha: weight of the text terms in the loss and in the prediction.
-        predict_alpha: alpha of the prediction alone; None means `alpha`, "val" chooses it on val after training.
-        temperature: factor of cosines in the text terms; None takes the backbone's learned scale (CLIP: 100).
+        alpha: weight of the text terms in the loss and in the prediction, from 0 to 1.
+        predict_alpha: alpha of the prediction alone; None means `alpha`, "val" selects it on val after training.
+        temperature: factor of the cosines in the text terms; None takes the backbone's learned scale (CLIP: 100).
         label_sharpness: None for one-hot targets (the KL terms are cross-entropies then); a number s for softmax(s * one-hot).
         text_features: the text terms read the mean frame "before" or "after" the prototype module.
-        s2t_classes: a support is compared in the loss with the texts of its "episode", or of all "train" classes.
-        adapter_ratio: bottleneck ratio.
-        joint_scale: s of the joint adapter.
-        temporal_skip: the temporal adapter adds its input.
-        multimodal_skip: the multimodal adapter adds its input.
-        joint_skip: the joint adapter adds its input.
-        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does), where there is an
-            adaptation.
-        num_temporal_adapters: temporal adapters of a block.
-        frames: T of the temporal embedding; the protocol's frames.
-        ffn_width: width of the FFN in the prototype module.
-        dropout: dropout of its attention.
+        s2t_classes: the loss compares a support with the texts of its "episode", or of all "train" classes.
+        ffn_width: hidden width of the FFN in the prototype module.
+        dropout: dropout of the attention in the prototype module.
+        **adaptation: fields of `Adaptation`.
+
+    Raises:
+        ConfigError: an unknown word, an alpha outside 0 to 1, or an adaptation of a backbone without transformer blocks.
     """
 
     score_only = ("predict_alpha",)
+    train_text: Tensor  # text features of all training classes `[classes, C]`, set by `prepare`
 
     def __init__(
         self,
         backbone: Backbone,
         matcher: dict,
-        tune: str = "none",
-        multimodal: bool = True,
-        temporal: bool = True,
-        joint: bool = True,
-        support_branch: str = "multimodal",
-        prototype: str = "text_guided",
+        *,
+        tune: Tuned = "none",
+        prototype: Prototype = "text_guided",
         alpha: float = 0.5,
-        predict_alpha: float | str | None = None,
+        predict_alpha: float | Literal["val"] | None = None,
         temperature: float | None = None,
         label_sharpness: float | None = None,
-        text_features: str = "before",
-        s2t_classes: str = "episode",
-        adapter_ratio: float = 0.25,
-        joint_scale: float = 0.5,
-        temporal_skip: bool = False,
-        multimodal_skip: bool = True,
-        joint_skip: bool = False,
-        temporal_embedding: bool = True,
-        num_temporal_adapters: int = 1,
-        frames: int = 8,
+        text_features: TextFeatures = "before",
+        s2t_classes: S2TClasses = "episode",
         ffn_width: int = 2048,
         dropout: float = 0.2,
+        **adaptation: Any,
     ) -> None:
         super().__init__(backbone)
-        for name, value, known in (
-            ("prototype", prototype, PROTOTYPES),
-            ("support_branch", support_branch, SUPPORT_BRANCHES),
-            ("text_features", text_features, TEXT_FEATURES),
-            ("s2t_classes", s2t_classes, S2T_CLASSES),
-        ):
-            if value not in known:
-                raise ConfigError(f"method.{name}={value!r} is unknown. Choose from: {', '.join(known)}.")
-        self.fits = predict_alpha == "val"
-        for name, value in (("alpha", alpha), ("predict_alpha", None if self.fits else predict_alpha)):
-            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise ConfigError(f"method.{name}={value} must lie in 0..1.")
+        check_choice("prototype", prototype, Prototype)
+        check_choice("text_features", text_features, TextFeatures)
+        check_choice("s2t_classes", s2t_classes, S2TClasses)
         self.tune(tune)
         C = backbone.embedding_width
-        self.matcher, self.alpha = build_matcher(matcher, C), alpha
+        self.matcher = build_matcher(matcher, C)
+        self._set_alpha(alpha, predict_alpha)
         self.temperature = backbone.logit_scale if temperature is None else temperature
-        self.predict_alpha = alpha if predict_alpha is None or self.fits else predict_alpha
-        self.label_sharpness, self.text_features, self.s2t_classes = label_sharpness, text_features, s2t_classes
-        self.train_text: Tensor | None = None
-        self.adapted, self.temporal_embedding = nn.ModuleList(), None
-        if multimodal or temporal or joint:
-            self.adapted.extend(
-                AdaptedBlock(
-                    block.norm1.weight.shape[0],
-                    C if multimodal and support_branch == "multimodal" else 0,
-                    ratio=adapter_ratio,
-                    multimodal=multimodal,
-                    temporal_adapters=num_temporal_adapters if temporal else 0,
-                    joint=joint,
-                    joint_scale=joint_scale,
-                    skips=(temporal_skip, multimodal_skip, joint_skip),
-                )
-                for block in backbone.blocks()
-            )
-            if temporal_embedding:
-                self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, backbone.map_width))
+        self.label_sharpness = None if label_sharpness is None else float(label_sharpness)
+        self.text_features, self.s2t_classes = text_features, s2t_classes
+        self._add_adapters(Adaptation(**adaptation))
         self.text_in_prototype = prototype in ("multimodal_transformer", "text_guided")
-        text_in_encoder = multimodal and support_branch == "multimodal"
-        text_decides, matcher_decides = self.fits or self.predict_alpha > 0, self.fits or self.predict_alpha < 1
         self.guides = prototype == "text_guided"
         self.prototype = None if prototype == "none" else ModulationBlock(C, ffn_width=ffn_width, dropout=dropout)
-        self.traits = Traits(
-            uses_class_names=text_decides or self.text_in_prototype or text_in_encoder,
+        self.traits = self._traits()
+
+    def _set_alpha(self, alpha: float, predict_alpha: float | Literal["val"] | None) -> None:
+        self.fits = predict_alpha == "val"
+        check_share("alpha", alpha)
+        self.alpha = alpha
+        if predict_alpha is None or predict_alpha == "val":
+            self.predict_alpha = alpha
+        else:
+            check_share("predict_alpha", predict_alpha)
+            self.predict_alpha = predict_alpha
+
+    def _add_adapters(self, adaptation: Adaptation) -> None:
+        self.adaptation = adaptation
+        self.adapted = nn.ModuleList()
+        self.temporal_embedding: nn.Parameter | None = None
+        if not adaptation.has_parts:
+            return
+        D, C = self.backbone.map_width, self.backbone.embedding_width
+        self.adapted.extend(AdaptedBlock(D, C, adaptation) for _ in self.backbone.blocks())
+        if adaptation.temporal_embedding:
+            self.temporal_embedding = nn.Parameter(torch.zeros(adaptation.frames, 1, D))
+
+    def _traits(self) -> Traits:
+        text_decides = self.fits or self.predict_alpha > 0
+        matcher_decides = self.fits or self.predict_alpha < 1
+        sees_order = matcher_decides and self.matcher.order_sensitive
+        return Traits(
+            uses_class_names=text_decides or self.text_in_prototype or self.adaptation.reads_text,
             trainable=any(p.requires_grad for p in self.parameters()),
             transductive=False,
-            order_sensitive=self.temporal_embedding is not None or (matcher_decides and self.matcher.order_sensitive),
+            order_sensitive=self.temporal_embedding is not None or sees_order,
         )
 
     def prepare(self, class_text: Tensor) -> None:
@@ -210,6 +246,7 @@ class MACLIP(FewShotMethod):
 
     @property
     def role_blind_embedding(self) -> bool:
+        """Whether nothing is adapted, so that `embed` is the plain backbone."""
         return not len(self.adapted)
 
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
@@ -223,7 +260,15 @@ class MACLIP(FewShotMethod):
         return VideoFeatures(frames=self.backbone.read_tokens(x).unflatten(0, (V, T)))
 
     def construct(self, frames: Tensor, class_text: Tensor | None) -> Tensor:
-        """Prototype module (figure 4) on frames `[V, T, C]`; class text `[V, C]` in the support role."""
+        """Run the prototype module (figure 4).
+
+        Args:
+            frames: `[V, T, C]`.
+            class_text: `[V, C]` in the support role, None in the query role.
+
+        Returns:
+            `[V, T, C]`.
+        """
         if self.prototype is None:
             return frames
         if class_text is None or not self.text_in_prototype:
@@ -234,61 +279,62 @@ class MACLIP(FewShotMethod):
         return self.prototype(torch.cat([frames, text], 1))[:, :-1]
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
-        """Give `matched` `[V, T, C]`, after the prototype module, and `video` `[V, C]`, the mean frame of the text terms."""
+        """Return `matched` `[V, T, C]`, after the prototype module, and `video` `[V, C]`, the mean frame of the text terms."""
         matched = self.construct(features.frames, class_text)
-        return VideoFeatures(
-            matched=matched, video=(features.frames if self.text_features == "before" else matched).mean(1)
-        )
+        for_text = features.frames if self.text_features == "before" else matched
+        return VideoFeatures(matched=matched, video=for_text.mean(1))
 
     def text_logits(self, video: Tensor, class_text: Tensor) -> Tensor:
-        """temperature * cosine of videos `[E, V, C]` and texts `[E, N, C]`: `[E, V, N]`."""
-        return self.temperature * F.normalize(video, dim=-1) @ F.normalize(class_text, dim=-1).transpose(1, 2)
+        """Compute temperature * cosine of videos `[E, V, C]` and texts `[E, N, C]`: `[E, V, N]`."""
+        return cosine_logits(video, class_text, self.temperature)
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
-        """Total = log(alpha p_Q2T + (1 - alpha) p_Q2S); parts are the logits of both."""
+        """Total = log(alpha p_Q2T + (1 - alpha) p_Q2S); parts "visual" and "text" are the logits of p_Q2S and p_Q2T."""
         visual = -self.matcher(query.matched, support.matched.mean(2)[:, :, None])
         text = self.text_logits(query.video, class_text)
+        parts = {"visual": visual, "text": text}
         if self.predict_alpha in (0.0, 1.0):
-            return Scores((text if self.predict_alpha else visual).log_softmax(-1), {"visual": visual, "text": text})
+            return Scores((text if self.predict_alpha else visual).log_softmax(-1), parts)
         mixed = torch.logaddexp(
             text.log_softmax(-1) + math.log(self.predict_alpha),
             visual.log_softmax(-1) + math.log1p(-self.predict_alpha),
         )
-        return Scores(mixed, {"visual": visual, "text": text})
+        return Scores(mixed, parts)
 
-    def fit(self, accuracy) -> dict[str, float | str]:
-        """Take the alpha of the prediction, in steps of 0.05, that is best on val; the smallest of equals."""
-        best = -1.0
-        for alpha in ALPHA_GRID:
-            self.predict_alpha = alpha
-            if (reached := accuracy()) > best:
-                best, chosen = reached, alpha
-        self.predict_alpha = chosen
-        return {"predict_alpha": chosen}
+    def fit(self, accuracy: Callable[[], float]) -> dict[str, float | str]:
+        """Select the alpha of the prediction, in steps of 0.05, that is best on val; of equals the smallest."""
+        return self.choose(accuracy, predict_alpha=ALPHA_GRID)
 
     def text_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Divergence of similarities `[E, V, N]` from the label distribution of labels `[E, V]`."""
-        logits, labels = logits.flatten(0, 1), labels.flatten()
+        """Compute the divergence of similarities from the label distribution.
+
+        Args:
+            logits: `[E, V, N]`.
+            labels: `[E, V]`.
+
+        Returns:
+            A scalar, averaged over all videos.
+        """
         if self.label_sharpness is None:
-            return F.cross_entropy(logits, labels)
+            return query_cross_entropy(logits, labels)
+        logits, labels = logits.flatten(0, 1), labels.flatten()
         target = (self.label_sharpness * F.one_hot(labels, logits.shape[-1])).softmax(-1)
         return F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
-        """alpha * (L_S2T + L_Q2T) / 2 + (1 - alpha) * L_Q2S."""
+        """Compute alpha * (L_S2T + L_Q2T) / 2 + (1 - alpha) * L_Q2S, term by term."""
         support, query = self.episode_features(episodes)
         parts = self.score(support, query, episodes.class_text).parts
         E, N, K = episodes.support.shape[:3]
         if self.s2t_classes == "train":
-            own = episodes.classes.repeat_interleave(K, 1)
+            support_labels = episodes.classes.repeat_interleave(K, 1)
             texts = self.train_text.expand(E, -1, -1)
         else:
-            own = torch.arange(N, device=parts["text"].device).repeat_interleave(K).expand(E, -1)
+            support_labels = torch.arange(N, device=parts["text"].device).repeat_interleave(K).expand(E, -1)
             texts = episodes.class_text
         s2t = self.text_logits(support.video.flatten(1, 2), texts)
-        visual = F.cross_entropy(parts["visual"].flatten(0, 1), episodes.labels.flatten())
         return {
-            "loss_s2t": self.alpha / 2 * self.text_loss(s2t, own),
+            "loss_s2t": self.alpha / 2 * self.text_loss(s2t, support_labels),
             "loss_q2t": self.alpha / 2 * self.text_loss(parts["text"], episodes.labels),
-            "loss_q2s": (1 - self.alpha) * visual,
+            "loss_q2s": (1 - self.alpha) * query_cross_entropy(parts["visual"], episodes.labels),
         }

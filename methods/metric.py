@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fsar_bench.backbones import Backbone
-from fsar_bench.errors import ConfigError
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.registry import METHODS
+from fsar_bench.method import METHODS, Backbone, ConfigError, FewShotMethod, Scores, Traits, Tuned, VideoFeatures
 
 
 @METHODS.register_module()
 class MetricMethod(FewShotMethod):
-    """A backbone and a matcher, and nothing else: training-free, or with the visual encoder fine-tuned.
+    """A backbone and a matcher, and nothing else: training-free, or with the image encoder fine-tuned.
 
     Args:
-        backbone: image-text encoder.
+        backbone: image encoder.
         matcher: config of the matcher.
         tune: "none" (training-free) or "visual" (the whole image encoder is trained).
-        scale: factor of the scores -distance; it matters for the training loss alone.
+        scale: factor of the scores -distance; it affects the training loss alone, not the ranking.
+
+    Raises:
+        ConfigError: the matcher has parameters, and `tune` is "none".
     """
 
     role_free = True
 
-    def __init__(self, backbone: Backbone, matcher: dict, tune: str = "none", scale: float = 1.0) -> None:
+    def __init__(self, backbone: Backbone, matcher: dict, *, tune: Tuned = "none", scale: float = 1.0) -> None:
         super().__init__(backbone)
         self.matcher, self.scale = build_matcher(matcher, backbone.embedding_width), scale
         self.tune(tune)
         if tune == "none" and self.matcher.learned:
-            raise ConfigError(f"The matcher {matcher['type']} has parameters, so it cannot be used training-free.")
+            raise ConfigError(
+                f"The matcher {matcher['type']} has parameters, so it cannot be used training-free. Choose another matcher=, or "
+                "method.tune=visual with a train section."
+            )
         self.traits = Traits(
             uses_class_names=False,
             trainable=tune == "visual",

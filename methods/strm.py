@@ -12,27 +12,37 @@ Unknown: nothing.
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.backbones import Backbone
-from fsar_bench.errors import ConfigError
-from fsar_bench.layers import SinusoidalPositions
+from fsar_bench.layers import SinusoidalPositions, query_cross_entropy
 from fsar_bench.matching import build_matcher
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.registry import METHODS
+from fsar_bench.method import (
+    METHODS,
+    Backbone,
+    ConfigError,
+    EpisodeBatch,
+    FewShotMethod,
+    Scores,
+    Traits,
+    Tuned,
+    VideoFeatures,
+    check_choice,
+)
 
-GRID = 4  # patches a side
-CHUNK = 2**25  # floats of the largest intermediate array
+GRID = 4  # patches per side of a frame
+CHUNK = 2**25  # floats in the largest intermediate array
+SecondHead = Literal["trained", "fixed"]
 
 
 def nearest_tuple_distance(query: Tensor, support: Tensor) -> Tensor:
-    """Mean over a query's tuples of the Euclidean distance to the nearest tuple of a class.
+    """Mean Euclidean distance of a query's tuples, each to the nearest tuple of a class.
 
     Args:
-        query: `[E, Q, M, W]`.
+        query: `[E, Q, M, W]`, M tuples of a query.
         support: `[E, N, L, W]`, L tuples of all shots of a class.
 
     Returns:
@@ -49,7 +59,7 @@ def nearest_tuple_distance(query: Tensor, support: Tensor) -> Tensor:
 
 
 class PatchEnrichment(nn.Module):
-    """Attention among the patches of a frame, gated, then a residual bottleneck.
+    """Gated attention among the patches of a frame, then a residual bottleneck.
 
     Args:
         width: D.
@@ -66,7 +76,7 @@ class PatchEnrichment(nn.Module):
         )  # fmt: skip
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Patches `[B, P, D]` to `[B, P, D]`."""
+        """Map patches `[B, P, D]` to `[B, P, D]`."""
         x = self.positions(patches)
         attention = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
         x = x + self.gate * (attention @ self.value(x))
@@ -74,7 +84,7 @@ class PatchEnrichment(nn.Module):
 
 
 class FrameEnrichment(nn.Module):
-    """Two layers over the frames of a video, then two over its channels, each with a skip.
+    """Two layers over the frames of a video, then two over its channels, each pair with a skip connection.
 
     Args:
         width: D.
@@ -88,37 +98,44 @@ class FrameEnrichment(nn.Module):
         self.channels = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames `[V, T, D]` to `[V, T, D]`."""
+        """Map frames `[V, T, D]` to `[V, T, D]`."""
         x = self.positions(frames)
         x = x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
         return x + self.channels(x)
 
 
 class TupleProjection(nn.Module):
-    """ReLU of a linear layer over pairs of frames, trained, or random and fixed (then a buffer, so that it is saved).
+    """ReLU of a linear layer over pairs of frames.
 
     Args:
         width: D.
-        trained: whether training changes it.
+        trained: the layer is trained; if False it stays random, and its weights are buffers so that they are saved.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, width: int, *, trained: bool) -> None:
         super().__init__()
         layer = nn.Linear(2 * width, width // 2)
         self.drop = nn.Dropout(0.1)
-        for name, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+        for name, tensor in (("weight", layer.weight.detach()), ("bias", layer.bias.detach())):
             if trained:
-                self.register_parameter(name, tensor)
+                self.register_parameter(name, nn.Parameter(tensor))
             else:
-                self.register_buffer(name, tensor.detach().clone())
+                self.register_buffer(name, tensor)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames `[..., T, D]` to pairs `[..., T (T - 1) / 2, D / 2]`."""
+        """Project frames `[..., T, D]` to pairs `[..., T (T - 1) / 2, D / 2]`.
+
+        Raises:
+            ConfigError: a video has fewer than 2 frames.
+        """
         if frames.shape[-2] < 2:
             raise ConfigError("STRM needs at least 2 frames of a video, for pairs: raise frames=.")
         frames = self.drop(frames)
         pairs = torch.tensor(list(combinations(range(frames.shape[-2]), 2)), device=frames.device)
-        first, second = (frames @ w.T for w in self.weight.chunk(2, 1))  # a layer over two places is a sum of two
+        first, second = (frames @ w.T for w in self.weight.chunk(2, 1))  # a layer over two frames is a sum
         return F.relu(first[..., pairs[:, 0], :] + second[..., pairs[:, 1], :] + self.bias)
 
 
@@ -129,10 +146,13 @@ class STRM(FewShotMethod):
     Args:
         backbone: image encoder.
         matcher: config of the matcher.
-        tune: "visual" or "none".
-        second_head: "trained" or "fixed" (see above).
+        tune: trained part of the backbone, "visual" or "none".
+        second_head: "trained" or "fixed" (see the module's docstring).
         second_weight: weight of the second head in loss and prediction.
         frames: T; the protocol's frames.
+
+    Raises:
+        ConfigError: an unknown word for `tune` or `second_head`.
     """
 
     role_free = True
@@ -142,15 +162,15 @@ class STRM(FewShotMethod):
         self,
         backbone: Backbone,
         matcher: dict,
-        tune: str = "visual",
-        second_head: str = "trained",
+        *,
+        tune: Tuned = "visual",
+        second_head: SecondHead = "trained",
         second_weight: float = 0.1,
         frames: int = 8,
     ) -> None:
         super().__init__(backbone)
         self.tune(tune)
-        if second_head not in ("trained", "fixed"):
-            raise ConfigError(f"method.second_head={second_head!r} is unknown. Choose from: trained, fixed.")
+        check_choice("second_head", second_head, SecondHead)
         D = backbone.map_width
         self.matcher, self.second_weight = build_matcher(matcher, D), second_weight
         self.patches, self.frames = PatchEnrichment(D), FrameEnrichment(D, frames)
@@ -158,7 +178,7 @@ class STRM(FewShotMethod):
         self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
-        """Give `patch` `[V, T, D]`, patch-enriched frames, and `frame` `[V, T, D]`, enriched over time as well."""
+        """Return `patch` `[V, T, D]`, patch-enriched frames, and `frame` `[V, T, D]`, enriched over time as well."""
         V, T = features.maps.shape[:2]
         pooled = F.adaptive_max_pool2d(features.maps.flatten(0, 1), GRID).flatten(2).transpose(1, 2)  # [V * T, 16, D]
         patch = self.patches(pooled).mean(1).view(V, T, -1)
@@ -173,8 +193,7 @@ class STRM(FewShotMethod):
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the matcher's scores plus second_weight times that of the second head."""
         parts = self.score(*self.episode_features(episodes), episodes.class_text).parts
-        labels = episodes.labels.flatten()
         return {
-            "loss_frame": F.cross_entropy(parts["frame"].flatten(0, 1), labels),
-            "loss_patch": self.second_weight * F.cross_entropy(parts["patch"].flatten(0, 1), labels),
+            "loss_frame": query_cross_entropy(parts["frame"], episodes.labels),
+            "loss_patch": self.second_weight * query_cross_entropy(parts["patch"], episodes.labels),
         }

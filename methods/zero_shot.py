@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsar_bench.backbones import Backbone
-from fsar_bench.method import FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.registry import METHODS
+from fsar_bench.layers import cosine_logits
+from fsar_bench.method import METHODS, Backbone, FewShotMethod, Scores, Traits, VideoFeatures
 
 
 @METHODS.register_module()
@@ -35,5 +34,5 @@ class ZeroShot(FewShotMethod):
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Scores from queries `[E, Q, T, C]` and texts `[E, N, C]` alone."""
-        video = F.normalize(F.normalize(query.frames, dim=-1).mean(2), dim=-1)
-        return Scores(self.temperature * video @ F.normalize(class_text, dim=-1).transpose(1, 2))
+        video = F.normalize(query.frames, dim=-1).mean(2)
+        return Scores(cosine_logits(video, class_text, self.temperature))

@@ -1,4 +1,4 @@
-"""Encoders behind one interface."""
+"""Image and image-text encoders with one interface."""
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
 from fsar_bench.backbones.clip import CLIPBackbone

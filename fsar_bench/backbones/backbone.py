@@ -1,8 +1,9 @@
-"""Backbone: what methods and engine ask of an image encoder, whatever library built it."""
+"""Backbone: the interface of image encoders to methods and engine, regardless of the library that built them."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,38 +20,43 @@ class ViTBlock:
     Attributes:
         norm1: LayerNorm before the attention.
         norm2: LayerNorm before the MLP.
-        attend: `(tokens [B, L, D], rows)` to `[B, rows, D]`: what the first `rows` tokens become by attending to all L.
-        mlp: `[B, L, D]` to `[B, L, D]`.
+        attend: maps `(tokens [B, L, D], rows)` to `[B, rows, D]`: the outputs of the first `rows` tokens, which attend to all L.
+        mlp: maps `[B, L, D]` to `[B, L, D]`.
     """
 
     norm1: nn.Module
     norm2: nn.Module
-    attend: object
-    mlp: object
+    attend: Callable[[Tensor, int], Tensor]
+    mlp: Callable[[Tensor], Tensor]
 
 
-class Backbone(nn.Module):
-    """An image encoder, with a text encoder or without.
+class Backbone(nn.Module, ABC):
+    """An image encoder, with or without a text encoder.
+
+    Subclasses implement `visual`, `encode_frames` and `encode_maps`; without them they cannot be instantiated. A ViT also
+    implements `blocks`, `embed_tokens` and `read_tokens`, an image-text model `encode_text` and `logit_scale`.
 
     Args:
         name: architecture.
         resize: short side of a frame before the crop, in pixels.
-        crop: side of the centre crop.
-        pretraining: what the weights were trained on, for the leaderboard.
-        activation: for the record.
-        mean: RGB mean of the normalisation, of values in 0..1.
-        std: RGB standard deviation.
-        train_batch_norm: let batch norm use the statistics of the batch while training. Off by default: an episode is too small
-            and too alike for them, and supports and queries could not be encoded apart. A frozen one never does.
+        crop: side of the centre crop, in pixels.
+        pretraining: data that the weights were trained on, for the leaderboard.
+        activation: activation function, for the record.
+        mean: RGB mean of the normalisation, of values from 0 to 1.
+        std: RGB standard deviation of the normalisation.
+        train_batch_norm: let batch norm use batch statistics while training. Off by default: an episode is too small and
+            homogeneous for them, and they would couple supports and queries. A frozen batch norm never uses them.
 
     Attributes:
         embedding_width: C, width of frame features.
-        map_width: channels D of feature maps.
-        map_stride: pixels of a frame to one position of its map.
+        map_width: D, channels of feature maps.
+        map_stride: pixels of a frame per position of its feature map.
         has_text: whether there is a text encoder in the same space.
-        libraries: packages whose version can change its features.
+        libraries: packages whose version can change the features.
     """
 
+    mean: Tensor
+    std: Tensor
     embedding_width: int
     map_width: int
     map_stride: int
@@ -82,14 +88,14 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frame features `[V, T, C]` of uint8 frames `[V, T, 3, H, W]`, not normalised."""
+        """Encode uint8 frames `[V, T, 3, H, W]` to frame features `[V, T, C]`, not normalised."""
 
     @abstractmethod
     def encode_maps(self, frames: Tensor) -> Tensor:
-        """Last feature maps `[V, T, D, h, w]` of uint8 frames `[V, T, 3, H, W]` (ViT: its patch tokens, after the last norm)."""
+        """Encode uint8 frames `[V, T, 3, H, W]` to the last feature maps `[V, T, D, h, w]` (ViT: patch tokens after its norm)."""
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Text features `[len(texts), C]` in the joint space, not normalised.
+        """Encode texts to features `[len(texts), C]` in the joint space, not normalised.
 
         Raises:
             ConfigError: there is no text encoder.
@@ -97,7 +103,7 @@ class Backbone(nn.Module):
         raise self._without("text encoder", "a CLIP backbone")
 
     def blocks(self) -> list[ViTBlock]:
-        """The transformer blocks of a ViT.
+        """Return the transformer blocks of a ViT, first to last.
 
         Raises:
             ConfigError: the image tower is not a ViT.
@@ -105,16 +111,23 @@ class Backbone(nn.Module):
         raise self._without("transformer blocks", "a ViT")
 
     def embed_tokens(self, frames: Tensor, offset: Tensor | None = None) -> Tensor:
-        """Tokens `[V * T, 1 + P, D]` that enter the first block, class token first.
+        """Compute the tokens `[V * T, 1 + P, D]` that enter the first block, class token first.
 
         Args:
             frames: uint8 `[V, T, 3, H, W]`.
             offset: added to every token of a frame, `[T, 1, D]`, before the first norm (a temporal embedding).
+
+        Raises:
+            ConfigError: the image tower is not a ViT, or one with other extra tokens than a class token.
         """
         raise self._without("tokens", "a ViT")
 
     def read_tokens(self, tokens: Tensor) -> Tensor:
-        """Frame features `[V * T, C]` of the tokens `[V * T, 1 + P, D]` that leave the last block."""
+        """Compute frame features `[V * T, C]` from the tokens `[V * T, 1 + P, D]` that leave the last block.
+
+        Raises:
+            ConfigError: the image tower is not a ViT.
+        """
         raise self._without("tokens", "a ViT")
 
     def _without(self, what: str, instead: str) -> ConfigError:
@@ -122,25 +135,35 @@ class Backbone(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """The learned factor of the image-text cosine."""
+        """The learned factor of the image-text cosine.
+
+        Raises:
+            ConfigError: there is no text encoder.
+        """
         raise self._without("text encoder", "a CLIP backbone")
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the backbone."""
         return self.mean.device
 
     def tune_visual(self, *, maps: bool = False) -> None:
-        """Let the whole image tower be trained; with `maps`, as far as feature maps need it."""
+        """Unfreeze the image tower.
+
+        Args:
+            maps: leave out the layers that feature maps do not pass through (`beyond_maps`).
+        """
         self.visual.requires_grad_(True)
         if maps:
             for parameter in self.beyond_maps():
                 parameter.requires_grad_(False)
 
-    def beyond_maps(self) -> list[nn.Parameter]:
-        """Parameters of the image tower that feature maps do not pass through."""
+    def beyond_maps(self) -> Iterable[nn.Parameter]:
+        """Return the parameters of the image tower that feature maps do not pass through."""
         return []
 
     def train(self, mode: bool = True) -> Backbone:
+        """Set training mode; batch norm follows only where `train_batch_norm` allows it and it is not frozen."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -148,9 +171,9 @@ class Backbone(nn.Module):
         return self
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
+        """Return the SHA-256 of the weights."""
         return fingerprint(self.state_dict())
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """uint8 frames `[V, T, 3, H, W]` to normalised float `[V * T, 3, H, W]`."""
+        """Convert uint8 frames `[V, T, 3, H, W]` to normalised floats `[V * T, 3, H, W]`."""
         return (frames.flatten(0, 1).to(self.mean.dtype) / 255 - self.mean) / self.std

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
@@ -23,18 +25,18 @@ class CLIPBackbone(Backbone):
     """A CLIP model of open_clip: an image tower (ViT or ModifiedResNet), a text tower and their joint space.
 
     Args:
-        model: architecture, as open_clip names it.
+        model: architecture, by its name in open_clip.
         pretrained: "builtin", a file, a folder of open_clip, an open_clip tag, a hub id "hf-hub:ORG/NAME", or None for random
             weights (tests).
-        quick_gelu: whether the weights were made for QuickGELU, as OpenAI's were; None takes it from the weights, and refuses a
-            file that does not tell.
+        quick_gelu: whether the weights were trained with QuickGELU, as OpenAI's were; None reads it from the weights and
+            refuses a file that does not contain it.
         resize: short side of a frame before the crop, in pixels.
-        crop: side of the centre crop; must be the model's image size.
-        pretraining: what the weights were trained on.
+        crop: side of the centre crop, in pixels; must be the model's image size.
+        pretraining: data that the weights were trained on.
         train_batch_norm: see `Backbone`.
 
     Raises:
-        ConfigError: unknown architecture, or a crop that does not fit it.
+        ConfigError: unknown or unsupported architecture, or a crop that does not fit it.
         WeightsError: weights that are missing, damaged or of another architecture.
     """
 
@@ -48,6 +50,7 @@ class CLIPBackbone(Backbone):
         quick_gelu: bool | None,
         resize: int,
         crop: int,
+        *,
         pretraining: str = "",
         train_batch_norm: bool = False,
     ) -> None:
@@ -56,90 +59,108 @@ class CLIPBackbone(Backbone):
             raise ConfigError(f"open_clip has no model {model!r}.{suggest(model, open_clip.list_models())}")
         if config["vision_cfg"]["image_size"] != crop:
             raise ConfigError(
-                f"crop={crop} does not fit {model}, whose images are {config['vision_cfg']['image_size']} pixels."
+                f"crop={crop} does not fit {model}, whose images are {config['vision_cfg']['image_size']} pixels. Set crop= in "
+                "the backbone's config to that number, or choose another backbone=."
             )
         clip, quick_gelu = load_clip(model, pretrained, quick_gelu)
+        tower = clip.visual
+        if not isinstance(tower, (VisionTransformer, ModifiedResNet)):
+            raise ConfigError(
+                f"The image tower of {model} is neither a ViT nor a ModifiedResNet of open_clip. Choose another backbone=."
+            )
         super().__init__(
             model,
             resize=resize,
             crop=crop,
             pretraining=pretraining,
             activation="QuickGELU" if quick_gelu else "GELU",
-            mean=clip.visual.image_mean,
-            std=clip.visual.image_std,
+            mean=tower.image_mean,
+            std=tower.image_std,
             train_batch_norm=train_batch_norm,
         )
         self.clip = clip
         self.tokenizer = open_clip.get_tokenizer(model)
         self.embedding_width = config["embed_dim"]
-        if self._is_vit:
-            self.map_width, self.map_stride = self.visual.conv1.out_channels, self.visual.conv1.stride[0]
-        elif isinstance(self.visual, ModifiedResNet):
-            self.map_width, self.map_stride = self.visual.attnpool.k_proj.in_features, 32
+        if isinstance(tower, VisionTransformer):
+            self.map_width, self.map_stride = tower.conv1.out_channels, tower.conv1.stride[0]
         else:
-            raise ConfigError(f"The image tower of {model} is neither a ViT nor a ModifiedResNet of open_clip.")
+            self.map_width, self.map_stride = tower.attnpool.k_proj.in_features, 32
 
     @property
-    def _is_vit(self) -> bool:
-        return hasattr(self.visual, "transformer")
-
-    @property
-    def visual(self) -> nn.Module:
+    def visual(self) -> VisionTransformer | ModifiedResNet:
+        """The image tower."""
         return self.clip.visual
 
     @property
     def logit_scale(self) -> float:
+        """The learned factor of the image-text cosine, CLIP's exp(logit_scale)."""
         return float(self.clip.logit_scale.detach().exp())
 
     def fingerprint(self) -> str:
+        """Return the SHA-256 of the weights of both towers."""
         return fingerprint(self.clip.state_dict())
 
     def encode_frames(self, frames: Tensor) -> Tensor:
+        """Encode uint8 frames `[V, T, 3, H, W]` to frame features `[V, T, C]` in the joint space, not normalised."""
         return self.visual(self.normalise(frames)).unflatten(0, frames.shape[:2])
 
     def encode_maps(self, frames: Tensor) -> Tensor:
-        visual = self.visual
-        if self._is_vit:
-            tokens = visual.ln_post(visual.transformer(visual.ln_pre(self._tokens(frames))))[:, 1:]
-            maps = tokens.transpose(1, 2).unflatten(2, visual.grid_size)
+        """Encode uint8 frames `[V, T, 3, H, W]` to feature maps `[V, T, D, h, w]`: patch tokens, or the last stage's output."""
+        tower = self.visual
+        if isinstance(tower, VisionTransformer):
+            tokens = tower.ln_post(tower.transformer(tower.ln_pre(_embed(tower, self.normalise(frames)))))[:, 1:]
+            maps = tokens.transpose(1, 2).unflatten(2, tower.grid_size)
         else:
-            maps = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(self.normalise(frames))))))
+            maps = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(self.normalise(frames))))))
         return maps.unflatten(0, frames.shape[:2])
 
-    def beyond_maps(self) -> list[nn.Parameter]:
-        return [self.visual.proj] if self._is_vit else list(self.visual.attnpool.parameters())
+    def beyond_maps(self) -> Iterable[nn.Parameter]:
+        """Return the projection of a ViT, or the attention pooling of a ModifiedResNet."""
+        tower = self.visual
+        return [tower.proj] if isinstance(tower, VisionTransformer) else tower.attnpool.parameters()
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
+        """Encode texts to features `[len(texts), C]` in the joint space, not normalised."""
         return self.clip.encode_text(self.tokenizer(texts).to(self.device)).float()
 
+    def _vit(self) -> VisionTransformer:
+        """Return the image tower if it is a ViT, else refuse."""
+        if not isinstance(self.visual, VisionTransformer):
+            raise self._without("transformer blocks", "a ViT")
+        return self.visual
+
     def blocks(self) -> list[ViTBlock]:
-        if not self._is_vit:
-            return super().blocks()
+        """Return the transformer blocks of a ViT; see `Backbone`."""
         return [
             ViTBlock(block.ln_1, block.ln_2, partial(_attend, block), partial(_mlp, block))
-            for block in self.visual.transformer.resblocks
+            for block in self._vit().transformer.resblocks
         ]
 
     def embed_tokens(self, frames: Tensor, offset: Tensor | None = None) -> Tensor:
-        x = self._tokens(frames)
+        """Compute the tokens that enter the first block of a ViT; see `Backbone`."""
+        tower = self._vit()
+        x = _embed(tower, self.normalise(frames))
         if offset is not None:
             x = (x.unflatten(0, frames.shape[:2]) + offset).flatten(0, 1)
-        return self.visual.ln_pre(x)
-
-    def _tokens(self, frames: Tensor) -> Tensor:
-        visual = self.visual
-        x = visual.conv1(self.normalise(frames)).flatten(2).transpose(1, 2)  # [V * T, P, D]
-        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
-        return x + visual.positional_embedding.to(x.dtype)
+        return tower.ln_pre(x)
 
     def read_tokens(self, tokens: Tensor) -> Tensor:
-        return self.visual.ln_post(tokens[:, 0]) @ self.visual.proj
+        """Compute frame features from the tokens that leave the last block of a ViT; see `Backbone`."""
+        tower = self._vit()
+        return tower.ln_post(tokens[:, 0]) @ tower.proj
 
 
-def _attend(block: nn.Module, tokens: Tensor, rows: int) -> Tensor:
+def _embed(tower: VisionTransformer, pixels: Tensor) -> Tensor:
+    """Embed images `[B, 3, H, W]` as tokens `[B, 1 + P, D]` with positions, class token first."""
+    x = tower.conv1(pixels).flatten(2).transpose(1, 2)  # [B, P, D]
+    x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], 1)
+    return x + tower.positional_embedding.to(x.dtype)
+
+
+def _attend(block: ResidualAttentionBlock, tokens: Tensor, rows: int) -> Tensor:
     return block.ls_1(block.attention(tokens[:, :rows], k_x=tokens, v_x=tokens))
 
 
-def _mlp(block: nn.Module, tokens: Tensor) -> Tensor:
+def _mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return block.ls_2(block.mlp(tokens))

@@ -1,101 +1,107 @@
-"""CLIP networks of open_clip from tags, hub ids, folders and files; their activation is what the weights were made for."""
+"""CLIP networks of open_clip from tags, hub ids, folders and files, with the activation that the weights were trained with."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 import open_clip
-from torch import nn
 
 from fsar_bench.backbones.weights import Weights, missing, read_weights, resolve
 from fsar_bench.errors import WeightsError
 
-HUB, FOLDER = "hf-hub:", "local-dir:"  # open_clip's words for a model with a config of its own
+CLIPNetwork: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
+
+HUB, FOLDER = "hf-hub:", "local-dir:"  # open_clip's prefixes of models that bring their own config
 
 
-def load_clip(model: str, pretrained: str | None, quick_gelu: bool | None) -> tuple[nn.Module, bool]:
+def load_clip(model: str, pretrained: str | None, quick_gelu: bool | None) -> tuple[CLIPNetwork, bool]:
     """Build a network and load its weights.
 
     Args:
-        model: architecture, as open_clip names it.
+        model: architecture, by its name in open_clip.
         pretrained: see `CLIPBackbone`.
-        quick_gelu: what the weights were made for as far as the caller knows; None leaves it to the weights.
+        quick_gelu: whether the weights were trained with QuickGELU, as far as the caller knows; None reads it from the weights.
 
     Returns:
         The network and whether it uses QuickGELU.
 
     Raises:
         WeightsError: weights that are missing, damaged, of another architecture or activation, or, with None, a file that does
-            not tell its activation.
+            not contain its activation.
     """
     source = resolve(model, pretrained) if pretrained else None
     logging.getLogger().info("loading %s from %s", model, source)
     if source is None:
-        return open_clip.create_model(model, force_quick_gelu=bool(quick_gelu), load_weights=False), bool(quick_gelu)
+        return _create(model, force_quick_gelu=bool(quick_gelu), load_weights=False), bool(quick_gelu)
     if source.startswith(HUB) or Path(source).is_dir():
         return _load_described(model, source if source.startswith(HUB) else f"{FOLDER}{source}", quick_gelu)
-    tag = open_clip.get_pretrained_cfg(model, str(pretrained))  # empty for what is not a tag of this model
-    of_tag = bool(tag.get("quick_gelu", False)) if tag else None
+    tag = open_clip.get_pretrained_cfg(model, str(pretrained))  # empty if it is no tag of this model
+    quick_by_tag = bool(tag.get("quick_gelu", False)) if tag else None
     if not Path(source).is_file():
-        quick = _agree(f"The tag {pretrained!r} of {model}", "weights", of_tag, quick_gelu)
+        quick = _agree(f"The tag {pretrained!r} of {model}", "weights", quick_by_tag, quick_gelu)
         return _load_tag(model, source, quick), quick
     try:
         weights = read_weights(Path(source))
     except Exception as error:
         raise _unloadable(model, source, error) from error
-    told = of_tag if weights.quick_gelu is None else weights.quick_gelu
-    quick = _agree(f"The weights file {source}", weights.origin, told, quick_gelu)
+    trained_with = quick_by_tag if weights.quick_gelu is None else weights.quick_gelu
+    quick = _agree(f"The weights file {source}", weights.origin, trained_with, quick_gelu)
     return _load_file(model, source, weights, quick, tag), quick
 
 
-def _agree(what: str, origin: str, made: bool | None, said: bool | None) -> bool:
-    """The activation that weights were made for, as they and the config tell it."""
-    if made is None and said is None:
+def _create(name: str, **options: Any) -> CLIPNetwork:
+    return cast("CLIPNetwork", open_clip.create_model(name, **options))  # annotated as a plain module there
+
+
+def _agree(what: str, origin: str, trained_with: bool | None, configured: bool | None) -> bool:
+    """Whether the weights use QuickGELU, according to the weights and to the config, which may not contradict each other."""
+    if trained_with is None and configured is None:
         raise WeightsError(
-            f"{what} ({origin}) does not tell which activation it was made for. Say activation=quick_gelu (OpenAI's, DFN's and "
-            "MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features."
+            f"{what} ({origin}) does not say which activation it was trained with. Set activation=quick_gelu (OpenAI's, DFN's "
+            "and MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features."
         )
-    if made is not None and said is not None and made != said:
+    if trained_with is not None and configured is not None and trained_with != configured:
         names = {True: "QuickGELU", False: "GELU"}
         raise WeightsError(
-            f"{what} is {origin} made for {names[made]}, but the config or activation= says {names[said]}. Use "
-            f"activation={'quick_gelu' if made else 'gelu'}, or a backbone config with quick_gelu={made}."
+            f"{what} is {origin} trained with {names[trained_with]}, but the config or activation= says {names[configured]}. Use "
+            f"activation={'quick_gelu' if trained_with else 'gelu'}, or a backbone config with quick_gelu={trained_with}."
         )
-    return bool(said if made is None else made)
+    return bool(configured if trained_with is None else trained_with)
 
 
-def _load_tag(model: str, tag: str, quick_gelu: bool) -> nn.Module:
+def _load_tag(model: str, tag: str, quick_gelu: bool) -> CLIPNetwork:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the activation was compared before
-            return open_clip.create_model(model, pretrained=tag, force_quick_gelu=quick_gelu)
+            return _create(model, pretrained=tag, force_quick_gelu=quick_gelu)
     except Exception as error:
         fetch = f"import open_clip; open_clip.create_model('{model}', pretrained='{tag}')"
         raise missing(model, tag, _first_line(error), fetch) from error
 
 
-def _load_file(model: str, source: str, weights: Weights, quick_gelu: bool, tag: dict) -> nn.Module:
-    network = open_clip.create_model(model, force_quick_gelu=quick_gelu, load_weights=False)
+def _load_file(model: str, source: str, weights: Weights, quick_gelu: bool, tag: dict) -> CLIPNetwork:
+    network = _create(model, force_quick_gelu=quick_gelu, load_weights=False)
     masks = {name for name, _ in network.named_buffers()} - set(network.state_dict())  # traced, not trained
     try:
         network.load_state_dict({name: t for name, t in weights.tensors.items() if name not in masks})
     except Exception as error:
         raise _unloadable(model, source, error) from error
-    if tag:  # a file that stands for a tag has the tag's normalisation
+    if tag:  # a file that replaces a tag has the tag's normalisation
         network.visual.image_mean, network.visual.image_std = tuple(tag["mean"]), tuple(tag["std"])
     return network
 
 
-def _load_described(model: str, source: str, quick_gelu: bool | None) -> tuple[nn.Module, bool]:
-    """A folder or hub repository of open_clip: its config (with the normalisation of its images) and its weights."""
+def _load_described(model: str, source: str, quick_gelu: bool | None) -> tuple[CLIPNetwork, bool]:
+    """Load a folder or hub repository of open_clip: its config (with the normalisation of its images) and its weights."""
     kind = "folder" if source.startswith(FOLDER) else "hub repository"
     place = source.partition(":")[2]
     try:
-        found = open_clip.get_model_config(source)
-        found = found.get("model_cfg", found)
-        network = open_clip.create_model(source, require_pretrained=True)
+        config = open_clip.get_model_config(source)
+        config = config.get("model_cfg", config)
+        network = _create(source, require_pretrained=True)
     except Exception as error:
         if kind == "hub repository":
             fetch = f"import open_clip; open_clip.create_model('{source}')"
@@ -106,16 +112,16 @@ def _load_described(model: str, source: str, quick_gelu: bool | None) -> tuple[n
         ) from error
     wanted = open_clip.get_model_config(model)
     for tower in ("embed_dim", "vision_cfg", "text_cfg"):
-        if _tower(found.get(tower)) != _tower(wanted[tower]):
+        if _tower(config.get(tower)) != _tower(wanted[tower]):
             raise WeightsError(
-                f"The {kind} {place} holds another model than {model} ({tower} differs). Choose the backbone= that it is of."
+                f"The {kind} {place} holds another model than {model} ({tower} differs). Choose the backbone= that it belongs to."
             )
-    quick = _agree(f"The {kind} {place}", "a model", bool(found.get("quick_gelu", False)), quick_gelu)
+    quick = _agree(f"The {kind} {place}", "a model", bool(config.get("quick_gelu", False)), quick_gelu)
     return network, quick
 
 
 def _tower(config: object) -> object:
-    """A part of a model's config without entries that say nothing."""
+    """Drop the entries of a part of a model's config that are None."""
     return {k: v for k, v in config.items() if v is not None} if isinstance(config, dict) else config
 
 

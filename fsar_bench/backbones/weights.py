@@ -1,4 +1,4 @@
-"""Where weights are looked for, how files of them are read, and the fingerprint of tensors."""
+"""Where weights are searched for, how weights files are read, and the fingerprint of tensors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from fsar_bench.errors import WeightsError
 from fsar_bench.io import is_weight_file, weight_files
 
 BUILTIN = Path(__file__).with_name("builtin")
-OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's archives
+OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # next to the weights in OpenAI's archives
 
 
 def resolve(model: str, pretrained: str) -> str:
-    """Turn the `pretrained` key into what is loaded: a file, a folder, or a tag or hub id that the library fetches itself.
+    """Turn the `pretrained` key into the source to load.
 
     Args:
         model: name of the architecture.
         pretrained: "builtin", a path, or a tag of the library such as "openai".
 
+    Returns:
+        A file, a folder, or a tag or hub id that the library fetches itself.
+
     Raises:
-        WeightsError: a file is named and not there.
+        WeightsError: the named file does not exist.
     """
     if pretrained == "builtin":
         return str(_existing(BUILTIN / f"{model}.safetensors", model))
@@ -43,12 +46,12 @@ def resolve(model: str, pretrained: str) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights.
+    """The contents of a weights file.
 
     Attributes:
-        tensors: by name, float32 where they were half precision.
-        quick_gelu: whether they were made for QuickGELU; None where the file does not tell.
-        origin: what the file is, in words.
+        tensors: tensors by name; half precision is converted to float32.
+        quick_gelu: whether they were trained with QuickGELU; None if the file does not say.
+        origin: kind of the file, in words.
     """
 
     tensors: dict[str, Tensor]
@@ -57,11 +60,11 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read safetensors, a state dict (bare or below `state_dict`), or an OpenAI-style TorchScript archive.
+    """Read safetensors, a state dict (plain or under the key `state_dict`), or an OpenAI-style TorchScript archive.
 
     Raises:
-        ValueError: it holds no tensors by name.
-        Exception: whatever reading a damaged file raises.
+        ValueError: the file holds no tensors by name.
+        Exception: any error of the library that reads a damaged file.
     """
     if path.suffix == ".safetensors":
         return Weights(_plain(load_file(path)), None, "safetensors")
@@ -93,13 +96,20 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _code(path: Path) -> list[str]:
-    """Source texts inside a TorchScript archive."""
+    """Return the source texts inside a TorchScript archive."""
     with zipfile.ZipFile(path) as archive:
         return [archive.read(n).decode() for n in archive.namelist() if "/code/" in n and n.endswith(".py")]
 
 
 def missing(model: str, tag: str, reason: object, fetch: str) -> WeightsError:
-    """The error for weights that are neither on this machine nor to be had; `fetch` is the Python that downloads them."""
+    """Return the error for weights that are not on this machine and could not be fetched.
+
+    Args:
+        model: name of the architecture.
+        tag: tag or hub id of the weights.
+        reason: why fetching failed.
+        fetch: Python code that downloads the weights.
+    """
     looked = "\n  ".join(str(path) for path in weight_files(model, tag))
     return WeightsError(
         f"The weights {tag!r} of {model} are not on this machine and could not be fetched ({reason}).\nLooked for:\n  {looked}\n"
@@ -109,7 +119,7 @@ def missing(model: str, tag: str, reason: object, fetch: str) -> WeightsError:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values of tensors, independent of the file that held them."""
+    """Return the SHA-256 of names, shapes and float32 values of tensors, independent of the file that held them."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().float().cpu().contiguous()

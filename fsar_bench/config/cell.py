@@ -23,12 +23,12 @@ ENGINE = 1  # raised when a change of the engine changes results
 
 
 class Traits(Frozen):
-    """What a method declares about itself; shown in the leaderboard.
+    """Properties that a method declares about itself; the leaderboard shows them and `MethodTester` tests them.
 
     Attributes:
-        uses_class_names: class texts reach the prediction.
-        trainable: it is trained on the train split.
-        transductive: the prediction of a query depends on the other queries.
+        uses_class_names: class texts influence the prediction.
+        trainable: the method is trained on the train split.
+        transductive: the prediction for a query depends on the other queries.
         order_sensitive: the order of frames can change a prediction.
     """
 

@@ -1,4 +1,4 @@
-"""Matchers: distances between queries and classes, from frame features. Pure kernels below thin modules."""
+"""Matchers: distances between queries and classes from frame features. Thin modules around pure functions of tensors."""
 
 from fsar_bench.matching.bi_mhm import BiMHM, bi_mhm
 from fsar_bench.matching.matcher import Matcher, build_matcher, frame_distance

@@ -9,20 +9,20 @@ from fsar_bench.registry import MATCHERS
 
 
 def bi_mhm(distance: Tensor) -> Tensor:
-    """Sum of each frame's distance to its nearest frame of the other video, both ways (sums, as the official code).
+    """Sum over the frames of both videos of the distance to the nearest frame of the other video (sums, as the official code).
 
     Args:
         distance: frame distances `[..., T, S]`.
 
     Returns:
-        `[...]`.
+        Distances `[...]`.
     """
     return distance.amin(-1).sum(-1) + distance.amin(-2).sum(-1)
 
 
 @MATCHERS.register_module()
 class BiMHM(Matcher):
-    """Set-to-set matching of frames, blind to their order, averaged over the shots of a class.
+    """Set-to-set matching of frames regardless of their order, averaged over the shots of a class.
 
     Args:
         epsilon: added to the product of norms in the cosine; HyRSM uses 0, MoLo 0.01.
@@ -33,10 +33,10 @@ class BiMHM(Matcher):
         self.epsilon = epsilon
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         return bi_mhm(frame_distance(query, support, epsilon=self.epsilon)).mean(-1)
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment:
-        """Each frame's nearest frame of the other video: 1 where that holds one way, 2 both ways."""
+        """Mark nearest frames: 1 where a frame is the nearest of the other video in one direction, 2 in both directions."""
         distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
         return Alignment(distance, influence(bi_mhm, distance), "nearest frames, one way or both")

@@ -1,9 +1,10 @@
-"""What every matcher fulfils, and the distance between frames that they share."""
+"""The interface of matchers, and the distance between frames that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +15,12 @@ from fsar_bench.registry import MATCHERS, build
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which frames of a query a matcher set against which frames of a class.
+    """Which frames of a query a matcher compares with which frames of a class.
 
     Attributes:
         distance: cosine distance of frames, `[K, T, S]`.
-        weight: how much each pair of frames counts, `[K, T, S]`, not negative.
-        what: what the weight is, in words.
+        weight: share of each pair of frames in the matcher's distance, `[K, T, S]`, not negative.
+        what: meaning of the weight, in words.
     """
 
     distance: Tensor
@@ -31,39 +32,49 @@ class Matcher(nn.Module):
     """Distance between queries and classes.
 
     Attributes:
-        order_sensitive: whether the order of frames matters.
-        learned: it has parameters; its constructor takes `width`, the C of the frames.
+        order_sensitive: the order of frames matters.
+        learned: the matcher has parameters, and its constructor takes `width`, the C of the frames.
     """
 
     order_sensitive: bool = False
     learned: bool = False
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distance of each query to each class.
+        """Compute the distance of each query to each class.
 
         Args:
             query: frame features `[E, Q, T, C]`.
             support: frame features `[E, N, K, T, C]`.
 
         Returns:
-            Distances `[E, Q, N]`, lower is better.
+            Distances `[E, Q, N]`; lower is better.
         """
         raise NotImplementedError
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment | None:
-        """What the matcher sets against what, for pictures; None for one that compares whole videos.
+        """Return the pairs of frames that the matcher compares, for pictures.
 
         Args:
             query: frame features `[T, C]`.
             support: frame features of one class, `[K, S, C]`.
+
+        Returns:
+            The alignment, or None (the default) for a matcher that compares whole videos.
         """
         return None
 
 
 def influence(cost: Callable[[Tensor], Tensor], distance: Tensor) -> Tensor:
-    """How a cost changes with each frame distance: its gradient, in the shape of the distances.
+    """Compute the gradient of a cost with respect to each frame distance.
 
-    For a minimum over paths this is the path itself, for a relaxed one the share of paths through each pair.
+    For a minimum over paths the gradient is the path itself; for a relaxed minimum it is the share of paths through each pair.
+
+    Args:
+        cost: maps frame distances to costs, which are summed.
+        distance: frame distances of any shape.
+
+    Returns:
+        The gradient, in the shape of the distances.
     """
     with torch.enable_grad():
         leaf = distance.detach().clone().requires_grad_(True)
@@ -71,25 +82,30 @@ def influence(cost: Callable[[Tensor], Tensor], distance: Tensor) -> Tensor:
 
 
 def build_matcher(config: dict, width: int) -> Matcher:
-    """Build a matcher from `dict(type=..., ...)` for frames of width C.
+    """Build a matcher.
+
+    Args:
+        config: `dict(type=..., ...)` with the constructor's arguments.
+        width: C of the frames.
 
     Raises:
         ConfigError: unknown type or arguments.
     """
     MATCHERS.import_from_location()
     learned = getattr(MATCHERS.get(str(config.get("type"))), "learned", False)
-    return build(MATCHERS, config, **({"width": width} if learned else {}))
+    return cast("Matcher", build(MATCHERS, config, **({"width": width} if learned else {})))
 
 
 def frame_distance(query: Tensor, support: Tensor, *, epsilon: float) -> Tensor:
-    """Cosine distance between every frame of queries and of supports.
+    """Cosine distance between every frame of the queries and every frame of the supports.
 
     1 - x.y / (|x| |y| + epsilon); the official code bases of OTAM, CLIP-FSAR and MoLo use epsilon = 0.01, so that equal
-    frames are 1 - 1/1.01 apart when they have unit length.
+    frames of unit length have the distance 1 - 1/1.01.
 
     Args:
         query: `[E, Q, T, C]`.
-        support: `[E, N, K, S, C]`; S frames, mostly T.
+        support: `[E, N, K, S, C]`; S is usually T.
+        epsilon: added to the product of the norms.
 
     Returns:
         `[E, Q, N, K, T, S]`.

@@ -10,12 +10,12 @@ from fsar_bench.registry import MATCHERS
 
 
 def class_log_probability(similarity: Tensor) -> Tensor:
-    """Attention of query frames over all support frames of an episode, summed by class.
+    """Attention of query frames over all support frames of an episode, summed over the frames of each class.
 
     p(c) = mean over t of sum over shots and frames of class c of softmax(similarity of frame t to all support frames).
 
     Args:
-        similarity: `[..., N, K, T, S]`, frames of the query on the last but one dimension.
+        similarity: `[..., N, K, T, S]` of T query frames and S frames of each support.
 
     Returns:
         log p `[..., N]`; p sums to 1 over the classes.
@@ -28,13 +28,13 @@ def class_log_probability(similarity: Tensor) -> Tensor:
 
 @MATCHERS.register_module()
 class MatchingNetwork(Matcher):
-    """Each query frame attends to all support frames of the episode; blind to the order of frames.
+    """Each query frame attends to all support frames of the episode, regardless of their order.
 
     The distance of a class is -log of the attention it receives, so that cross-entropy of the negated distances is the
     network's own loss.
 
     Args:
-        temperature: factor of the cosine inside the softmax; 1 is the original's plain cosine.
+        temperature: factor of the cosine inside the softmax; 1 is the plain cosine of the original.
         epsilon: added to the product of norms in the cosine.
     """
 
@@ -43,12 +43,12 @@ class MatchingNetwork(Matcher):
         self.temperature, self.epsilon = temperature, epsilon
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         cosine = 1 - frame_distance(query, support, epsilon=self.epsilon)
         return -class_log_probability(self.temperature * cosine)
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment:
-        """Attention of each query frame among the frames of this class."""
+        """Return the attention of each query frame over the frames of this class."""
         distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
         K, T, S = distance.shape
         attention = (self.temperature * (1 - distance)).transpose(0, 1).reshape(T, K * S).softmax(-1)

@@ -22,7 +22,7 @@ def otam(distance: Tensor, smoothing: float) -> Tensor:
         G[l, S+1] = smin(G[l-1, S], G[l-1, S+1], G[l, S])
 
     and the cost is G[T-1, S+1]. Computed in the log domain (finite where the literal exponentials overflow), one column
-    at a time: a column depends on the one before it alone, save for the first, and the last is a single log-sum-exp.
+    at a time: except for the first, each column depends only on the previous one, and the last is a single log-sum-exp.
 
     Args:
         distance: frame distances `[..., T, S]`.
@@ -53,18 +53,18 @@ class OTAM(Matcher):
 
     Args:
         smoothing: lambda of the relaxed minimum.
-        bidirectional: add the cost of aligning support to query (as all official code does).
+        bidirectional: add the cost of aligning support to query (as all official code bases do).
         epsilon: added to the product of norms in the cosine.
     """
 
     order_sensitive = True
 
-    def __init__(self, smoothing: float = 0.1, bidirectional: bool = True, epsilon: float = 0.01) -> None:
+    def __init__(self, *, smoothing: float = 0.1, bidirectional: bool = True, epsilon: float = 0.01) -> None:
         super().__init__()
         self.smoothing, self.bidirectional, self.epsilon = smoothing, bidirectional, epsilon
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         distance = frame_distance(query, support, epsilon=self.epsilon)
         cost = otam(distance, self.smoothing)
         if self.bidirectional:
@@ -72,12 +72,12 @@ class OTAM(Matcher):
         return cost.mean(-1)
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment:
-        """The share of alignments, both ways where both count, that pass through each pair of frames."""
+        """Return the share of alignments through each pair of frames; with `bidirectional`, summed over both directions."""
         distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
 
         def cost(d: Tensor) -> Tensor:
-            there = otam(d, self.smoothing)
-            return there + otam(d.transpose(-1, -2), self.smoothing) if self.bidirectional else there
+            forward = otam(d, self.smoothing)
+            return forward + otam(d.transpose(-1, -2), self.smoothing) if self.bidirectional else forward
 
-        both = "both ways" if self.bidirectional else "query to support"
-        return Alignment(distance, influence(cost, distance), f"share of the alignments, {both}")
+        direction = "both ways" if self.bidirectional else "query to support"
+        return Alignment(distance, influence(cost, distance), f"share of the alignments, {direction}")

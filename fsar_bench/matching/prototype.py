@@ -1,4 +1,4 @@
-"""Prototype matching (Snell et al., NeurIPS 2017): one vector a video, one prototype a class. Blind to the order of frames."""
+"""Prototype matching (Snell et al., NeurIPS 2017): one vector per video, one prototype per class; frame order is ignored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fsar_bench.registry import MATCHERS
 
 @MATCHERS.register_module()
 class CosinePrototype(Matcher):
-    """Cosine distance between the mean frame of a query and the mean frame of a class, blind to the order of frames.
+    """Cosine distance between the mean frame of a query and the mean frame of a class; the order of frames is ignored.
 
     Frames are normalised, averaged over time and shots, and normalised again (training-free CLIP prototype).
 
     Args:
-        temperature: factor of the distance; it sharpens probabilities and does not change the ranking.
+        temperature: factor of the distance; it sharpens probabilities without changing the ranking.
     """
 
     def __init__(self, temperature: float = 100.0) -> None:
@@ -25,7 +25,7 @@ class CosinePrototype(Matcher):
         self.temperature = temperature
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         x = F.normalize(F.normalize(query, dim=-1).mean(2), dim=-1)
         y = F.normalize(F.normalize(support, dim=-1).mean((2, 3)), dim=-1)
         return self.temperature * (1 - x @ y.transpose(1, 2))
@@ -39,7 +39,7 @@ class MeanCosine(Matcher):
 
     Args:
         epsilon: added to the product of norms.
-        temperature: factor of the distance; 1 there, which keeps the loss soft (not below 0.43 at 5 ways).
+        temperature: factor of the distance; 1 in that code base, which keeps the loss soft (at least 0.43 at 5 ways).
     """
 
     def __init__(self, epsilon: float = 0.01, temperature: float = 1.0) -> None:
@@ -47,7 +47,7 @@ class MeanCosine(Matcher):
         self.epsilon, self.temperature = epsilon, temperature
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         x, y = query.mean(2), support.mean(3)
         norms = torch.einsum("eq,enk->eqnk", x.norm(dim=-1), y.norm(dim=-1))
         cosine = torch.einsum("eqc,enkc->eqnk", x, y) / (norms + self.epsilon)
@@ -67,6 +67,6 @@ class EuclideanPrototype(Matcher):
         self.scale = scale
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         x, y = query.mean(2), support.mean((2, 3))
         return self.scale * (x[:, :, None] - y[:, None]).square().sum(-1)

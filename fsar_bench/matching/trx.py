@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import combinations
 from math import comb
+from operator import add
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +17,25 @@ from fsar_bench.layers import SinusoidalPositions
 from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance
 from fsar_bench.registry import MATCHERS
 
-CHUNK = {
-    "cpu": 2**23,
-    "cuda": 2**27,
-}  # floats of the largest intermediate array: what caches, or a GPU's memory, take well
+# Floats in the largest intermediate array, chosen for the caches of a CPU and the memory of a GPU.
+CHUNK = {"cpu": 2**23, "cuda": 2**27}
 
 
 def tuple_attention(query_key: Tensor, support_key: Tensor) -> Tensor:
-    """Attention `[E, Q, N, M, L]` of each tuple of a query among all tuples of a class, from keys as in `tuple_distance`."""
+    """Compute the attention of each tuple of a query over all tuples of a class.
+
+    Args:
+        query_key: `[E, Q, M, W]`, as in `tuple_distance`.
+        support_key: `[E, N, L, W]`.
+
+    Returns:
+        `[E, Q, N, M, L]`; sums to 1 over L.
+    """
     return (query_key[:, :, None] @ support_key[:, None].transpose(-1, -2) / query_key.shape[-1] ** 0.5).softmax(-1)
 
 
 def tuple_distance(query_key: Tensor, query_value: Tensor, support_key: Tensor, support_value: Tensor) -> Tensor:
-    """Distance of queries to prototypes that each of their tuples composes from a class's tuples by attention.
+    """Distance of queries to prototypes that each of their tuples composes, by attention, from the tuples of a class.
 
     a = softmax over all tuples of a class of k_q . k_s / sqrt(W); distance = sum over query tuples |v_q - a v_s|^2 / tuples.
 
@@ -37,7 +46,7 @@ def tuple_distance(query_key: Tensor, query_value: Tensor, support_key: Tensor, 
         support_value: `[E, N, L, W]`.
 
     Returns:
-        `[E, Q, N]`, not negative.
+        Distances `[E, Q, N]`, not negative.
     """
     M = query_key.shape[-2]
     attention = tuple_attention(query_key, support_key)
@@ -53,8 +62,8 @@ class TupleTransformer(nn.Module):
 
     Args:
         width: C of the frames.
-        cardinality: frames of a tuple.
-        out: W.
+        cardinality: number of frames in a tuple.
+        out: W, width of keys and values.
     """
 
     def __init__(self, width: int, cardinality: int, out: int) -> None:
@@ -64,7 +73,11 @@ class TupleTransformer(nn.Module):
         self.norm = nn.LayerNorm(out)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values `[..., M, W]` of frames `[..., T, C]`."""
+        """Compute the keys and values `[..., M, W]` of frames `[..., T, C]`.
+
+        Raises:
+            ConfigError: a video has fewer frames than a tuple.
+        """
         T = frames.shape[-2]
         if self.cardinality > T:
             raise ConfigError(f"TRX makes tuples of {self.cardinality} frames, but a video has {T}: raise frames=.")
@@ -73,7 +86,7 @@ class TupleTransformer(nn.Module):
 
     def _project(self, layer: nn.Linear, frames: Tensor, tuples: Tensor) -> Tensor:
         places = layer.weight.chunk(self.cardinality, 1)
-        return sum((frames @ w.T)[..., tuples[:, i], :] for i, w in enumerate(places)) + layer.bias
+        return reduce(add, ((frames @ w.T)[..., tuples[:, i], :] for i, w in enumerate(places))) + layer.bias
 
 
 @MATCHERS.register_module()
@@ -82,10 +95,13 @@ class TRX(Matcher):
 
     Args:
         width: C of the frames; filled by the method.
-        cardinalities: frames of a tuple.
+        cardinalities: numbers of frames in a tuple, such as (2, 3) for pairs and triples.
         out: width of keys and values; 1152 in the official code.
         position_scale: factor of the sinusoidal positions added to the frames.
-        dropout: dropout of the frames after it, in training.
+        dropout: dropout of the frames after the positions are added, in training.
+
+    Raises:
+        ConfigError: no cardinality, or one below 1.
     """
 
     order_sensitive = True
@@ -94,6 +110,7 @@ class TRX(Matcher):
     def __init__(
         self,
         width: int,
+        *,
         cardinalities: tuple[int, ...] = (2, 3),
         out: int = 1152,
         position_scale: float = 0.1,
@@ -106,11 +123,14 @@ class TRX(Matcher):
         self.transformers = nn.ModuleList(TupleTransformer(width, size, out) for size in cardinalities)
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
         query, support = self.positions(query), self.positions(support)
-        return sum(self._distance(transformer, query, support) for transformer in self.transformers) / len(
-            self.transformers
-        )
+        transformers = self._transformers()
+        total = reduce(add, (self._distance(transformer, query, support) for transformer in transformers))
+        return total / len(transformers)
+
+    def _transformers(self) -> list[TupleTransformer]:
+        return cast("list[TupleTransformer]", list(self.transformers))  # torch does not type a ModuleList's items
 
     @staticmethod
     def _distance(transformer: TupleTransformer, query: Tensor, support: Tensor) -> Tensor:
@@ -118,26 +138,29 @@ class TRX(Matcher):
         largest = Q * N * comb(T, w) * max(transformer.key.out_features, K * comb(S, w))
         step = max(1, CHUNK[query.device.type] // max(1, largest))
         parts = []
-        for some_queries, some_supports in zip(query.split(step), support.split(step), strict=True):
-            keys, values = transformer(some_queries)
-            support_keys, support_values = (x.flatten(2, 3) for x in transformer(some_supports))
+        for query_chunk, support_chunk in zip(query.split(step), support.split(step), strict=True):
+            keys, values = transformer(query_chunk)
+            support_keys, support_values = (x.flatten(2, 3) for x in transformer(support_chunk))
             parts.append(tuple_distance(keys, values, support_keys, support_values))
         return torch.cat(parts)
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment:
-        """Attention between tuples, put on the frames in the same place of both; the mean over tuples, places, cardinalities."""
+        """Assign the attention between tuples to the frames in the same place of both, averaged over tuples, places and sizes."""
         distance = frame_distance(query[None, None], support[None, None], epsilon=0.0)[0, 0, 0]
         K, T, S = distance.shape
         weight = torch.zeros_like(distance)
         placed_query, placed_support = self.positions(query[None, None]), self.positions(support[None, None])
-        for transformer in self.transformers:
+        transformers = self._transformers()
+        for transformer in transformers:
             w = transformer.cardinality
             keys, support_keys = transformer(placed_query)[0], transformer(placed_support)[0].flatten(2, 3)
             attention = tuple_attention(keys, support_keys)[0, 0, 0].unflatten(1, (K, -1))  # [M, K, L]
-            of_query, of_support = (torch.tensor(list(combinations(range(n), w)), device=query.device) for n in (T, S))
+            query_tuples, support_tuples = (
+                torch.tensor(list(combinations(range(n), w)), device=query.device) for n in (T, S)
+            )
             for place in range(w):
-                rows, columns = F.one_hot(of_query[:, place], T).float(), F.one_hot(of_support[:, place], S).float()
-                weight += torch.einsum("mkl,mt,ls->kts", attention, rows, columns) / (
-                    w * len(of_query) * len(self.transformers)
-                )
+                rows = F.one_hot(query_tuples[:, place], T).float()
+                columns = F.one_hot(support_tuples[:, place], S).float()
+                share = torch.einsum("mkl,mt,ls->kts", attention, rows, columns)
+                weight += share / (w * len(query_tuples) * len(transformers))
         return Alignment(distance, weight, "attention between tuples, on the frames in the same place")
