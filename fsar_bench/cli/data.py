@@ -84,7 +84,7 @@ def prepare_command(dataset: str, root: Path) -> int:
         console.print(
             "The episodes stay those of the full list: a missing clip is replaced within its episode, and the row says so."
         )
-    console.print(f"annotation: {path}\nNext: fsar-bench run methods=otam_frozen dataset={dataset}")
+    console.print(f"annotation: {path}\nNext: fsar-bench run methods=all dataset={dataset}")
     return 0
 
 

@@ -95,17 +95,9 @@ def training_config(
     Raises:
         ConfigError: an optimiser, scheduler, hook or log backend that is not registered or not installed.
     """
-    identity = cell.identity
-    train, protocol = identity.train, identity.protocol
+    train = cell.identity.train
     assert train is not None, "only trainable cells are trained"
     method, backbone = component_configs(cell)
-    common = {
-        "dataset": identity.dataset.model_dump(),
-        "frames": _frames(plan, options),
-        "template": protocol.template,
-        "group_disjoint": protocol.group_disjoint,
-    }
-    drawn = {"way": train.way, "shot": train.shot}
     return {
         "runner_type": "EpisodicRunner",
         "default_scope": SCOPE,
@@ -113,37 +105,42 @@ def training_config(
         "device": str(device),
         "work_dir": str(folder),
         "experiment_name": folder.name,
-        "randomness": {"seed": identity.training_seed % 2**32},
+        "randomness": {"seed": cell.identity.training_seed % 2**32},
         "model": {**without_score_arguments(method), "backbone": backbone},
-        "train_dataloader": _loader(
-            type="TrainEpisodes", **common, **drawn, query=train.query_per_class, episodes=train.episodes,
-            seed=identity.training_seed,
-        ),
+        **_dataloaders(cell, train, _frames(plan, options)),
         "train_cfg": {"type": "EpisodicTrainLoop", "max_iters": train.episodes, "val_interval": train.val_interval},
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
-        "val_dataloader": _loader(
-            type="EvaluationEpisodes", split="val", **common, **drawn, query=1, episodes=train.val_episodes,
-            seed=protocol.seed,
-        ),
         "val_cfg": {"type": "EpisodicValLoop", "batch": options.score_batch, "store": _store(store)},
         "val_evaluator": {"type": "QueryAccuracy"},
-        "test_dataloader": _loader(
-            type="EvaluationEpisodes", split=protocol.split, **common, way=protocol.way, shot=protocol.shot,
-            query=protocol.query, episodes=protocol.episodes, seed=protocol.seed,
-        ),
         "test_cfg": {"type": "EpisodicTestLoop", "batch": options.score_batch},
         "test_evaluator": {"type": "QueryAccuracy"},
-        "default_hooks": {
-            "logger": {"type": "LoggerHook", "interval": max(1, min(50, train.episodes // 100)), "log_metric_by_epoch": False},
-            "sampler_seed": None,
-            "checkpoint": {"type": "EpisodicCheckpointHook", "seconds": options.checkpoint_seconds},
-        },
-        "custom_hooks": _hooks(train, identity.training_seed),
+        "default_hooks": _default_hooks(train, options),
+        "custom_hooks": _hooks(train, cell.identity.training_seed),
         "log_processor": {"by_epoch": False},
         "visualizer": {"type": "Visualizer", "vis_backends": _log_backends(options.log, cell)},
         "env_cfg": {"mp_cfg": {"mp_start_method": "spawn"}, "dist_cfg": {"backend": "nccl"}},
-    }  # fmt: skip
+    }
+
+
+def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any]) -> dict[str, Any]:
+    """Dataloaders of the training episodes, of the val episodes that choose the checkpoint, and of the test plan."""
+    protocol, seed = cell.protocol, cell.identity.training_seed
+    common = {
+        "dataset": cell.identity.dataset.model_dump(),
+        "frames": frames,
+        "template": protocol.template,
+        "group_disjoint": protocol.group_disjoint,
+    }
+    drawn = {"way": train.way, "shot": train.shot}
+    tested = {key: getattr(protocol, key) for key in ("split", "way", "shot", "query", "episodes", "seed")}
+    training = {**drawn, "query": train.query_per_class, "episodes": train.episodes, "seed": seed}
+    val = {"split": "val", **drawn, "query": 1, "episodes": train.val_episodes, "seed": protocol.seed}
+    return {
+        "train_dataloader": _loader(type="TrainEpisodes", **common, **training),
+        "val_dataloader": _loader(type="EvaluationEpisodes", **common, **val),
+        "test_dataloader": _loader(type="EvaluationEpisodes", **common, **tested),
+    }
 
 
 def _frames(plan: ReadPlan, options: RunOptions) -> dict[str, Any]:
@@ -199,6 +196,16 @@ def _schedule(train: Train) -> list[dict[str, Any]]:
         {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": warm},
         {"type": "CosineAnnealingLR", "T_max": max(1, steps - warm), "by_epoch": False, "begin": warm, "end": steps},
     ]
+
+
+def _default_hooks(train: Train, options: RunOptions) -> dict[str, Any]:
+    """MMEngine's hooks, with our checkpoints in place of its own; the log has some hundred lines at most."""
+    interval = max(1, min(50, train.episodes // 100))
+    return {
+        "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
+        "sampler_seed": None,
+        "checkpoint": {"type": "EpisodicCheckpointHook", "seconds": options.checkpoint_seconds},
+    }
 
 
 def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:

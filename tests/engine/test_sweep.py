@@ -1,0 +1,95 @@
+"""Cells in processes of their own: errors, deaths and memory come back to the owner, which imports no torch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+
+import pytest
+from helpers import annotation_rows, outputs, write_dataset
+
+from fsar_bench.config.resolve import resolve
+from fsar_bench.engine.sweep import run_isolated, sweep
+from fsar_bench.errors import CellCrashedError, ProtocolError
+
+
+def cells_of(tiny, tmp_path, *pairs: str):
+    run = resolve(
+        [
+            f"dataset={tiny}", "controls=false", "episodes=300", "workers=1", "checkpoint_seconds=0",
+            f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", *pairs,
+        ]
+    )  # fmt: skip
+    return run.cells, run.options
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_an_isolated_cell_gives_the_bytes_of_one_in_process(tiny, tmp_path, run_tiny, method):
+    (cell,), options = cells_of(tiny, tmp_path, "methods=otam_frozen")
+    events = []
+    stored = run_isolated(cell, options, events.append, method=method)
+    assert [event.stage for event in events if event.done == event.total][-1] == "scoring"
+    isolated = outputs(options.out)
+    run_tiny("otam_frozen", episodes=300, controls=False, out=tmp_path / "again", work_dir=tmp_path / "again_work")
+    assert outputs(tmp_path / "again") == isolated
+    assert 100 < stored.cost.memory.host < 20_000
+
+
+def test_a_killed_cell_is_named_and_resumes_to_the_same_result(tiny, tmp_path):
+    """A real SIGKILL of the cell's process in the middle of its training."""
+    (cell,), options = cells_of(tiny, tmp_path, "methods=otam")
+    expected = run_isolated(cell, options.model_copy(update={"out": tmp_path / "a", "work_dir": tmp_path / "aw"}))
+
+    def kill(event) -> None:
+        if event.stage == "training" and event.done == 5:
+            multiprocessing.active_children()[0].kill()
+
+    with pytest.raises(CellCrashedError, match=r"its process ended early \(exit code -9"):
+        run_isolated(cell, options, kill)
+    resumed = run_isolated(cell, options)
+    assert resumed.result == expected.result
+    assert outputs(options.out) == outputs(tmp_path / "a")
+
+
+def test_errors_of_a_cell_come_back_as_they_are_and_others_go_on(tiny, tmp_path):
+    cells, options = cells_of(tiny, tmp_path, "methods=zero_shot", "shot=7,1")
+    failed, done = sweep(cells, options, run_isolated)
+    assert (failed.state, done.state) == ("failed", "done")
+    assert isinstance(failed.error, ProtocolError)
+    assert "fewer than shot + query = 8" in str(failed.error)
+
+
+def test_an_unexpected_error_says_where_its_traceback_is(tiny, tmp_path):
+    (tmp_path / "broken_method.py").write_text(
+        "from fsar_bench.methods.zero_shot import ZeroShot\nfrom fsar_bench.registry import METHODS\n\n"
+        "@METHODS.register_module()\nclass Broken(ZeroShot):\n    def score(self, *_):\n        return 1 / 0\n"
+    )
+    (tmp_path / "broken.py").write_text('custom_imports = ["broken_method"]\nmethod = dict(type="Broken")\n')
+    (cell,), options = cells_of(tiny, tmp_path, f"methods={tmp_path / 'broken.py'}")
+    with pytest.raises(CellCrashedError, match=r"Unexpected error: ZeroDivisionError.*Full traceback: .*log\.txt"):
+        run_isolated(cell, options)
+    assert "return 1 / 0" in next((tmp_path / "work_dirs").rglob("log.txt")).read_text()
+
+
+SCRIPT = """
+import sys
+import fsar_bench
+assert "torch" not in sys.modules
+results = fsar_bench.run("prototype_frozen", dataset={dataset!r}, episodes=100, controls=False, isolate=True)
+assert "torch" not in sys.modules
+print(results.to_frame().accuracy[0])
+results = fsar_bench.run("zero_shot", dataset={dataset!r}, episodes=100, controls=False, progress=False, device="cpu")
+print(len(results))
+"""
+
+
+def test_a_script_without_a_main_guard_works(tmp_path):
+    dataset = write_dataset(tmp_path / "tiny.py", annotation_rows())
+    (tmp_path / "script.py").write_text(SCRIPT.format(dataset=str(dataset)))
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-2]) > 20
+    assert done.stdout.splitlines()[-1] == "1"
