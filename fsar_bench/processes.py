@@ -55,7 +55,7 @@ def start(
 ) -> BaseProcess:
     """Start a child process. May be called from any thread.
 
-    Each tuple of preloaded modules has a fork server of its own, which is started once per owner and ends with it. If a
+    Each tuple of preloaded modules has its own fork server, which is started once per owner and ends with it. If a
     fork server dies (a preloaded module may raise while it is imported), the child is spawned instead, so that `target` can
     report the error.
 
@@ -80,7 +80,7 @@ def start(
             try:
                 return _fork(arguments, preload, daemon=daemon)
             except (EOFError, ConnectionError):  # the fork server died
-                del _servers[os.getpid(), preload]
+                _servers.pop((os.getpid(), preload), None)
                 if method is not None:
                     raise
         process = multiprocessing.get_context("spawn").Process(target=_enter, args=arguments, daemon=daemon)

@@ -125,7 +125,7 @@ def test_a_child_that_holds_the_interpreter_lock_dies_with_its_killed_owner(targ
     assert is_running(child)  # with a thread: it has outlived the thread that started it
     owner.kill()
     owner.communicate(timeout=10)  # returns when no process holds the owner's output: the fork server is gone too
-    assert wait_until(lambda: not is_running(child), 5)
+    assert wait_until(lambda: not is_running(child), 10)
 
 
 @pytest.mark.parametrize("victim", ["owner", "cell"])
@@ -137,7 +137,7 @@ def test_a_childs_child_dies_with_either_of_them(targets, tmp_path, method, vict
     cell, worker = pid_in(file), pid_in(tmp_path / "cell.worker")
     try:
         os.kill(owner.pid if victim == "owner" else cell, signal.SIGKILL)
-        assert wait_until(lambda: not is_running(worker) and not is_running(cell), 5)
+        assert wait_until(lambda: not is_running(worker) and not is_running(cell), 10)
     finally:
         owner.kill()
         owner.communicate(timeout=10)
@@ -209,10 +209,10 @@ def test_a_preloaded_module_is_imported_once(targets, tmp_path):
         import slow_target
 
         seconds = {}
-        for method in ("forkserver", "forkserver", "spawn"):
+        for method in ("forkserver", "forkserver", "forkserver", "spawn"):  # the first also starts the fork server
             began = time.perf_counter()
             assert run_in_child(slow_target.answer, preload=("slow_module",), method=method) == "slow_module"
-            seconds[method] = time.perf_counter() - began  # of forkserver: the second
+            seconds[method] = min(time.perf_counter() - began, seconds.get(method, 600.0))
     finally:
         for name in ("slow_module", "slow_target"):
             sys.modules.pop(name, None)

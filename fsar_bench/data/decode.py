@@ -7,6 +7,7 @@ Clips are therefore decoded in child processes, which their owner kills.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import weakref
 from collections.abc import Iterable
@@ -124,6 +125,9 @@ def read_clip(reader: Reader, plan: ReadPlan, path: str, seed: tuple[int, ...] |
 
 def _work(connection: Connection, plan: ReadPlan) -> None:
     """Body of a worker: send "ready" or "failed", then answer each (path, seed) with "frames" or "error"."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes of a terminal; the owner ends its workers
     logging.disable(logging.WARNING)  # mmaction2 warns about the file backends that it uses itself
     try:
         reader = _build_reader(plan)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -170,6 +171,16 @@ def test_a_worker_may_be_stopped_by_two_threads():
             second.result()
         with pytest.raises(RuntimeError, match="ended"):
             worker.read(Request(Clip("a", "b", Path("c"))), 1.0)
+
+
+def test_workers_survive_an_interrupt_from_the_terminal(pool, shipped):
+    """The owner decides: it may want to finish the clip that it waits for."""
+    pool.submit(Request(shipped[0])).result()
+    process = pool._workers[0].process
+    os.kill(process.pid, signal.SIGINT)
+    frames, _ = pool.submit(Request(shipped[0])).result()
+    assert frames.shape == (8, 60, 60, 3)
+    assert pool._workers[0].process is process
 
 
 def test_closed_pools_cancel_waiting_clips_and_take_no_more(shipped, tmp_path):

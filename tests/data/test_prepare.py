@@ -112,7 +112,7 @@ def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeyp
 
 
 def test_group_disjoint_episodes_are_another_protocol(command, tmp_path, videos):
-    """Every clip is of a recording of its own in the one dataset, so the episodes stay; in the other names do not tell."""
+    """In one dataset every clip has its own recording, so the episodes stay; in the other the names do not tell it."""
     for dataset in ("ucf101", "ssv2_small"):
         stem_of, suffix, line = DATASETS[dataset]
         source, lines = iter(videos), []
@@ -134,7 +134,7 @@ def test_group_disjoint_episodes_are_another_protocol(command, tmp_path, videos)
     assert "do not tell their source recording" in done.stderr
 
 
-def test_missing_clips_are_replaced_and_said(command, tmp_path, videos):
+def test_missing_clips_are_replaced_and_reported(command, tmp_path, videos, capsys):
     lines = []
     for c in classes("ssv2_small"):
         for i in range(CLIPS + 1):
@@ -142,11 +142,11 @@ def test_missing_clips_are_replaced_and_said(command, tmp_path, videos):
             if (c.number, i) not in {(0, 2), (3, 0)}:
                 frames_of(videos[i], tmp_path / "frames" / f"{c.number}{i}77")
     (tmp_path / "test_few_shot.txt").write_text("\n".join(lines))
-    assert command("data", "import", "ssv2_small", "--lists", "test_few_shot.txt", "--accept").returncode == 0
-    done = command("data", "prepare", "ssv2_small", "--root", "frames")
-    assert done.returncode == 0, done.stderr
-    assert "90.00" in done.stdout
-    assert f"test, {classes('ssv2_small')[0].name}: 3 of 4" in done.stdout
+    assert import_command("ssv2_small", tmp_path / "test_few_shot.txt", accept=True) == 0
+    assert prepare_command("ssv2_small", tmp_path / "frames") == 0
+    printed = capsys.readouterr().out
+    assert "90.00" in printed
+    assert f"test, {classes('ssv2_small')[0].name}: 3 of 4" in printed
     assert (tmp_path / "data" / "ssv2_small" / "missing.txt").read_text().count("\n") == 2
     done = command(
         "run", "methods=otam_frozen", "dataset=ssv2_small", "backbone=tiny_clip", "episodes=200", "controls=false"
@@ -171,8 +171,7 @@ def test_custom_data(command, tmp_path, videos, form):
             shutil.copy(next(source), path)
             rows.append(f"mine/test/{name}/{i}.mp4,{name},test,someone doing {name}")
     (tmp_path / "mine.csv").write_text("\n".join(rows))
-    done = command("data", "prepare", "custom", "--root", "mine" if form == "folders" else "mine.csv")
-    assert done.returncode == 0, done.stderr
+    assert prepare_command("custom", tmp_path / ("mine" if form == "folders" else "mine.csv")) == 0
     texts = Dataset("custom", "prepared:custom").split("test").texts
     assert ("jump high" if form == "folders" else "someone doing jump_high") in texts
     done = command(
@@ -191,9 +190,9 @@ def test_faults_of_a_disk_are_named(tmp_path, videos):
     for folder in ("a", "b"):
         (tmp_path / "disk" / folder / known.name).mkdir(parents=True)
         shutil.copy(videos[0], tmp_path / "disk" / folder / known.name / "one.avi")
-    found = preparing.prepare("hmdb51", tmp_path / "disk")
-    assert list(found.ambiguous) == ["one"]
-    assert found.clips[0].path.endswith(f"a/{known.name}/one.avi")
+    prepared = preparing.prepare("hmdb51", tmp_path / "disk")
+    assert list(prepared.ambiguous) == ["one"]
+    assert prepared.clips[0].path.endswith(f"a/{known.name}/one.avi")
     frames_of(videos[0], tmp_path / "disk" / "c" / known.name / "two")
     with pytest.raises(DataError, match="some clips as videos and some as folders of images"):
         preparing.prepare("hmdb51", tmp_path / "disk")
@@ -212,12 +211,12 @@ def test_the_file_in_the_folder_of_the_class_is_taken(tmp_path, videos):
     for c in (one, two):
         (tmp_path / c.name).mkdir()
         shutil.copy(videos[0], tmp_path / c.name / "same.avi")
-    found = preparing.prepare("hmdb51", tmp_path)
-    assert {row.id: Path(row.path).parent.name for row in found.clips} == {
+    prepared = preparing.prepare("hmdb51", tmp_path)
+    assert {row.id: Path(row.path).parent.name for row in prepared.clips} == {
         f"{one.name}/same": one.name,
         f"{two.name}/same": two.name,
     }
-    assert not found.ambiguous
+    assert not prepared.ambiguous
 
 
 def test_faults_of_custom_data_are_named(tmp_path, videos):

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fsar_bench.cli.data import parity_command, stats_command, verify_command
 from fsar_bench.data.dataset import BUILTIN, Clip, Dataset
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.data.importing import prepare as preparing
@@ -43,17 +44,18 @@ def custom(tmp_path, monkeypatch) -> Path:
     return tmp_path / "mine" / "test"
 
 
-def test_bad_clips_are_named_and_left_out_only_when_accepted(command, tmp_path, custom):
+def test_bad_clips_are_named_and_left_out_only_if_accepted(command, tmp_path, custom, capsys):
     whole = (custom / "sit" / "1.mp4").read_bytes()
     (custom / "sit" / "1.mp4").write_bytes(whole[: len(whole) // 3])
     (custom / "run" / "0.mp4").write_bytes(b"")
     (custom / "fall" / "2.mp4").write_text("not a video")
-    done = command("data", "verify", "custom")
-    assert done.returncode == 1
-    assert "22 of 25 clips decode" in done.stdout
+    how = {"reader": "decord", "workers": 1, "seconds": 60.0}
+    assert verify_command("custom", **how, accept=False) == 1
+    printed = capsys.readouterr().out
+    assert "22 of 25 clips decode" in printed
     for name in ("sit/1", "run/0", "fall/2"):
-        assert f"Clip '{name}'" in done.stdout
-    assert "data verify custom --accept" in done.stdout
+        assert f"Clip '{name}'" in printed
+    assert "data verify custom --accept" in printed
     run = ("run", "methods=otam_frozen", "dataset=custom", "backbone=tiny_clip", "episodes=100", "controls=false")
     stopped = command(*run)
     assert stopped.returncode == 1
@@ -64,8 +66,9 @@ def test_bad_clips_are_named_and_left_out_only_when_accepted(command, tmp_path, 
     assert done.returncode == 0, done.stderr
     assert "Coverage 88.00 %" in (command.folder / "leaderboards" / "custom-5way_1shot.md").read_text()
     assert Dataset("custom", "prepared:custom").split("test").missing == {"sit/1", "run/0", "fall/2"}
-    whole_again = command("data", "verify", "custom")
-    assert "22 of 22 clips decode" in whole_again.stdout
+    capsys.readouterr()
+    assert verify_command("custom", **how, accept=False) == 0
+    assert "22 of 22 clips decode" in capsys.readouterr().out
 
 
 def test_bad_clips_of_a_dataset_that_was_not_prepared_cannot_be_left_out(tmp_path, custom, monkeypatch):
@@ -261,11 +264,11 @@ def test_group_disjoint_training_episodes_do_not_leak():
     assert leak(kept.plan, recording) == 0 < leak(plain.plan, recording)
 
 
-def test_stats_and_doctor(command, custom):
-    done = command("data", "stats", "custom")
-    assert done.returncode == 0, done.stderr
-    assert "do not tell their source recording" in done.stdout
-    assert re.search(r"seconds of 25 clips, spread over all: [\d.]+ to [\d.]+, median [\d.]+", done.stdout)
+def test_stats_and_doctor(command, custom, capsys):
+    assert stats_command("custom") == 0
+    printed = capsys.readouterr().out
+    assert "do not tell their source recording" in printed
+    assert re.search(r"seconds of 25 clips, spread over all: [\d.]+ to [\d.]+, median [\d.]+", printed)
     (custom / "wave" / "0.mp4").unlink()
     (custom.parents[1] / "hf" / "hub" / "models--me--tiny" / "snapshots").mkdir(parents=True)
     done = command("doctor", HF_HOME=str(custom.parents[1] / "hf"))
@@ -276,12 +279,13 @@ def test_stats_and_doctor(command, custom):
     assert "custom: 24 of 25 clips on this disk, 1 gone since it was prepared" in done.stdout
 
 
-def test_parity_of_readers(command, custom):
-    done = command("data", "parity", "custom", "--sample", "4")
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"decord and pyav, 4 clips: mean difference ([\d.]+) of 255", done.stdout)
-    assert float(found[1]) < 1.5
-    assert command("data", "parity", "custom", "--readers", "decord").returncode == 1
+def test_parity_of_readers(custom, capsys):
+    how = {"count": 4, "workers": 1, "seconds": 60.0}
+    assert parity_command("custom", readers="decord, pyav", **how) == 0
+    match = re.search(r"decord and pyav, 4 clips: mean difference ([\d.]+) of 255", capsys.readouterr().out)
+    assert float(match[1]) < 1.5
+    with pytest.raises(ConfigError, match="must name two readers"):
+        parity_command("custom", readers="decord", **how)
     with pytest.raises(ConfigError, match="are folders of images: there is one reader"):
         compare_readers(SimpleNamespace(name="x", frames=True), ("decord", "pyav"), count=4, workers=1, seconds=30)
 
