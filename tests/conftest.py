@@ -44,12 +44,12 @@ def tiny(tmp_path) -> Path:
 
 @pytest.fixture
 def run_tiny(tiny, tmp_path):
-    """`fsar_bench.run` in this process on the tiny dataset, with its folders in `tmp_path`."""
+    """`fsar_bench.run` in this process on the tiny dataset and the tiny CLIP, with its folders in `tmp_path`."""
     import fsar_bench
 
     def run(methods: str | list[str], **settings):
         defaults = {
-            "dataset": tiny, "episodes": 100, "workers": 1, "progress": False, "out": tmp_path / "leaderboards",
+            "dataset": tiny, "backbone": "tiny_clip", "episodes": 100, "workers": 1, "progress": False, "out": tmp_path / "leaderboards",
             "work_dir": tmp_path / "work_dirs",
         }  # fmt: skip
         return fsar_bench.run(methods, **{**defaults, **settings})

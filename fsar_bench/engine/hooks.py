@@ -174,9 +174,9 @@ class EpisodicCheckpointHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Write `last.pt` when it is time; a validation that is due writes it anyway."""
-        due = monotonic() - self._written >= self.seconds
-        if due and not runner.train_loop.validates_now and runner.optim_wrapper.should_update():
-            self._save(runner)
+        done, due = batch_idx + 1, monotonic() - self._written >= self.seconds
+        if due and not runner.train_loop.validates_after(done) and runner.optim_wrapper.should_update():
+            self._save(runner, done)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write `best.safetensors` if this validation is the best so far, then `last.pt`."""
@@ -186,7 +186,7 @@ class EpisodicCheckpointHook(Hook):
         if accuracy > self._best:
             save_best(Path(runner.work_dir) / BEST, runner.model)
             self._best = accuracy
-        self._save(runner)
+        self._save(runner, runner.train_loop.iter)
 
     def before_test(self, runner: Runner) -> None:
         """Load the best checkpoint, if there is one."""
@@ -194,10 +194,10 @@ class EpisodicCheckpointHook(Hook):
         if path.exists():
             load_best(path, runner.model)
 
-    def _save(self, runner: Runner) -> None:
+    def _save(self, runner: Runner, done: int) -> None:
         loop = runner.train_loop
         state = {
-            "iteration": loop.iter,
+            "iteration": done,
             "validated": loop.validated,
             "seconds": loop.seconds,
             "best": self._best,
@@ -219,7 +219,7 @@ class ReportProgress(Hook):
     ) -> None:
         """Report the episode with its loss."""
         note = f"loss {float(outputs['loss']):.3f}" if outputs else ""
-        report("training", runner.iter, runner.max_iters, note)
+        report("training", batch_idx + 1, runner.max_iters, note)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report the accuracy."""

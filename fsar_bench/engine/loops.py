@@ -82,11 +82,10 @@ class EpisodicTrainLoop(BaseLoop):
         """Seconds of training and validation so far, those before a resume included."""
         return self._seconds_before + perf_counter() - self._began
 
-    @property
-    def validates_now(self) -> bool:
-        """Whether a validation is due after the episodes that are done, and not done yet."""
-        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-        return due and self.validated != self._iter
+    def validates_after(self, episodes: int) -> bool:
+        """Whether a validation is due after that many episodes, and not done yet."""
+        due = episodes % self.val_interval == 0 or episodes == self._max_iters
+        return due and self.validated != episodes
 
     def resume_at(self, iteration: int, *, validated: int | None, seconds: float) -> None:
         """Continue after `iteration` episodes."""
@@ -112,11 +111,11 @@ class EpisodicTrainLoop(BaseLoop):
         batch = self.episodes[number].batch(self.class_text)
         runner.call_hook("before_train_iter", batch_idx=number, data_batch=batch)
         outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-        self._iter += 1
         runner.call_hook("after_train_iter", batch_idx=number, data_batch=batch, outputs=outputs)
+        self._iter += 1  # after the hooks, as in MMEngine's loops
 
     def _validate_if_due(self) -> None:
-        if self.validates_now:
+        if self.validates_after(self._iter):
             self.validated = self._iter
             self.runner.val_loop.run()
 

@@ -26,6 +26,7 @@ from fsar_bench.results import store
 
 EVERY_STAGE = {  # trains, chooses on val, encodes and scores, in seconds
     "methods": "ma_clip",
+    "backbone": "tiny_clip",
     "method.ffn_width": 64,
     "method.predict_alpha": "val",
     "train.episodes": 8,
@@ -264,7 +265,7 @@ def test_methods_with_heads_of_their_own_train_and_score(run_tiny, tmp_path):
     results = run_tiny(["hyrsm", "molo", "strm", "trx"], controls=False)
     assert len(results) == 4
     for stored in results:
-        assert stored.result.parameters.trainable > 2_700_000
+        assert 10_000 < stored.result.parameters.trainable < stored.result.parameters.total
         assert stored.result.episodes.selection_split == "val"
         labels = stored.predictions()
         assert len(np.unique(labels)) == 5  # it does not give all queries one label

@@ -16,7 +16,7 @@ from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.errors import ConfigError, ProtocolError
 from fsar_bench.registry import HOOKS
 
-SMALL = {"method.ffn_width": 64, "train.episodes": 8, "episodes": 200, "controls": False}
+SMALL = {"backbone": "tiny_clip", "method.ffn_width": 64, "train.episodes": 8, "episodes": 200, "controls": False}
 
 
 @HOOKS.register_module(force=True)
@@ -146,7 +146,7 @@ def test_a_shared_training_does_not_depend_on_arguments_of_the_score(tmp_path, t
         "frozen": ["methods=otam_frozen"],
     }.items():
         keys[name] = []
-        for cell in resolve([*settings, f"dataset={tiny}", "controls=false"]).cells:
+        for cell in resolve([*settings, f"dataset={tiny}", "backbone=tiny_clip", "controls=false"]).cells:
             with CellRun.open(cell, RunOptions(work_dir=tmp_path / "work")) as run:
                 keys[name].append(run.keys)
     assert len({key.training for key in keys["modes"]}) == 1

@@ -17,7 +17,7 @@ from fsar_bench.errors import CellCrashedError, ProtocolError
 def cells_of(tiny, tmp_path, *pairs: str):
     run = resolve(
         [
-            f"dataset={tiny}", "controls=false", "episodes=300", "workers=1", "checkpoint_seconds=0",
+            f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=300", "workers=1", "checkpoint_seconds=0",
             f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", *pairs,
         ]
     )  # fmt: skip
@@ -76,10 +76,12 @@ SCRIPT = """
 import sys
 import fsar_bench
 assert "torch" not in sys.modules
-results = fsar_bench.run("prototype_frozen", dataset={dataset!r}, episodes=100, controls=False, isolate=True)
+results = fsar_bench.run("prototype_frozen", dataset={dataset!r}, episodes=100, controls=False, isolate=True,
+                         backbone="tiny_clip")
 assert "torch" not in sys.modules
 print(results.to_frame().accuracy[0])
-results = fsar_bench.run("zero_shot", dataset={dataset!r}, episodes=100, controls=False, progress=False, device="cpu")
+results = fsar_bench.run("zero_shot", dataset={dataset!r}, episodes=100, controls=False, progress=False, device="cpu",
+                         backbone="tiny_clip")
 print(len(results))
 """
 
@@ -91,5 +93,5 @@ def test_a_script_without_a_main_guard_works(tmp_path):
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-2]) > 20
+    assert 0 < float(done.stdout.splitlines()[-2]) < 100
     assert done.stdout.splitlines()[-1] == "1"
