@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from fsar_bench.leaderboard.files import read_boards, write_tables
-from fsar_bench.leaderboard.merge import merge
+from fsar_bench.leaderboard.merge import merge_results
 
 
 def merge_command(folders: list[Path], out: Path) -> int:
     """Check all results of the folders, copy the new ones and rebuild the tables; returns the exit code."""
-    outcome = merge(folders, out)
+    outcome = merge_results(folders, out)
     for problem in outcome.problems:
         print(f"error: {problem}", file=sys.stderr)
     if outcome.problems:

@@ -213,7 +213,7 @@ def _cached(path: Path, row_count: int) -> BoardStatistics | None:
     return statistics if sizes == {row_count} else None
 
 
-def boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:
+def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:
     """Boards in a fixed order: rows share one only if episodes, clips, frames, class texts and reader are identical.
 
     Rows on incomplete data join those on complete data; complete data of another content is another board. Submitted

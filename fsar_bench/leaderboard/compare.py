@@ -211,7 +211,7 @@ def _is_called(row: Row, name: str) -> bool:
     return False
 
 
-def compare(all_boards: list[Board], first: str, second: str) -> list[Comparison]:
+def compare_by_name(all_boards: list[Board], first: str, second: str) -> list[Comparison]:
     """Compare two rows by name on every board that has both.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from fsar_bench.errors import ResultError
 from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard import exports
-from fsar_bench.leaderboard.boards import boards, checked_plan
+from fsar_bench.leaderboard.boards import build_boards, checked_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
 from fsar_bench.plan import EpisodePlan
@@ -37,7 +37,7 @@ class Merge:
     duplicates: int = 0
 
 
-def merge(folders: list[Path], out: Path) -> Merge:
+def merge_results(folders: list[Path], out: Path) -> Merge:
     """Check all results of some folders against their plans and predictions, then copy the new ones.
 
     Args:
@@ -88,7 +88,7 @@ def _try_tables(incoming: list[Stored], out: Path, problems: list[str]) -> None:
     """Dry-run all tables and the page on the incoming results; a merge that would break them is rejected."""
     try:
         existing = read_all(out / "results") if (out / "results").is_dir() else []
-        all_boards, published = boards([*existing, *incoming]), read_published(out)
+        all_boards, published = build_boards([*existing, *incoming]), read_published(out)
         exports.pages(all_boards, published)
         json.dumps(page_data(all_boards, published), allow_nan=False)
     except ResultError as error:
