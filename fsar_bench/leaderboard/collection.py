@@ -116,7 +116,7 @@ class Results:
             ResultError: a plan or predictions are missing or damaged.
         """
         columns = {name: self._column(name) for name in _COLUMNS}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns).astype({"training_seed": "Int64"})  # whole numbers, some of them missing
 
     def where(self, **filters: Any) -> Results:
         """The results that have certain values.
@@ -143,7 +143,7 @@ class Results:
             second: the other one.
 
         Raises:
-            ConfigError: a name stands for no row, or for several of one board.
+            ConfigError: a name matches no row, or several of one board.
             ResultError: no board has both, or the rows share too few episodes.
         """
         return compare_by_name(self.boards, first, second)

@@ -53,7 +53,7 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
     for folder in folders:
         for stored in _sound_results(folder, outcome.problems):
             plans.setdefault(out / "plans" / stored.plan_file.name, stored.plan_file)
-            _sort_in(stored, incoming, out, outcome)
+            _sort_in(stored, incoming, outcome, out=out)
     if incoming and not outcome.problems:
         _try_tables(list(incoming.values()), out, outcome.problems)
     if outcome.problems:
@@ -68,7 +68,7 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
     return outcome
 
 
-def _sort_in(stored: Stored, incoming: dict[Path, Stored], out: Path, outcome: Merge) -> None:
+def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, out: Path) -> None:
     """A result is new, a duplicate, or in conflict with another one."""
     place = stored.result.folder
     other = incoming.get(place) or _existing(out / "results" / place)

@@ -11,7 +11,7 @@ from stores import make_plan, predictions, store
 from fsar_bench.cli.compare import compare_command
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.leaderboard.compare import paired_difference
-from fsar_bench.leaderboard.intervals import jackknife_over_clips
+from fsar_bench.leaderboard.jackknife import jackknife_over_clips
 
 PLAN = make_plan(episodes=200)
 
@@ -38,7 +38,7 @@ def test_numbers_by_hand():
     assert paired.only_second == (b > a).sum()
     per_episode = 100 * (a - b).mean(1)
     assert paired.half_width_episodes == pytest.approx(1.96 * per_episode.std(ddof=1) / math.sqrt(200))
-    error = jackknife_over_clips(right, PLAN.classes, PLAN.support, PLAN.query).difference(0, 1)
+    error = jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query).difference(0, 1)
     assert paired.half_width_clips == pytest.approx(error.half_width())
     assert paired.p_value == pytest.approx(error.p_value(100 * (a.mean() - b.mean())))
     differences = [abs(c.difference) for c in paired.classes]

@@ -21,7 +21,8 @@ from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.exports import TEX_MARK, records
 from fsar_bench.leaderboard.files import read_boards
-from fsar_bench.leaderboard.intervals import adjusted, jackknife_over_clips, seed_interval, unpaired
+from fsar_bench.leaderboard.intervals import adjusted, seed_interval
+from fsar_bench.leaderboard.jackknife import jackknife_over_clips, unpaired
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
 from fsar_bench.leaderboard.ranking import shared_episodes
 from fsar_bench.results.store import read_all
@@ -116,7 +117,7 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
     assert [e.statistics.rank for e in board.entries] == [1, 1, 3]
     right = np.stack([row.right() for row in board.rows])
     uncertainty, accuracy = (
-        jackknife_over_clips(right, PLAN.classes, PLAN.support, PLAN.query),
+        jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query),
         100 * right.mean((1, 2)),
     )
     raw = np.array(
@@ -138,7 +139,7 @@ def test_rows_that_share_few_episodes_are_compared_unpaired(tmp_path):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan, coverage=0.5, fingerprint=str(seed) * 64)
     (board,) = read_boards(tmp_path)
     apart = [
-        jackknife_over_clips(row.right()[None], p.classes, p.support, p.query)
+        jackknife_over_clips(row.right()[None], classes=p.classes, support=p.support, query=p.query)
         for row, p in zip(board.rows, plans, strict=True)
     ]
     expected = unpaired(*apart).p_value(board.rows[0].accuracy - board.rows[1].accuracy)
@@ -157,9 +158,12 @@ def test_thirty_shared_episodes_are_needed_for_pairing(tmp_path):
     (board,) = read_boards(tmp_path)
     right = np.stack([row.right() for row in board.rows])
     plans = [board.plan(row) for row in board.rows]
-    apart = [jackknife_over_clips(r[None], p.classes, p.support, p.query) for r, p in zip(right, plans, strict=True)]
+    apart = [
+        jackknife_over_clips(r[None], classes=p.classes, support=p.support, query=p.query)
+        for r, p in zip(right, plans, strict=True)
+    ]
     together = jackknife_over_clips(
-        right[:, same], whole.classes[same], whole.support[same], whole.query[same]
+        right[:, same], classes=whole.classes[same], support=whole.support[same], query=whole.query[same]
     ).difference(0, 1)
     expected = unpaired(*apart).p_value(100 * float(right[0].mean() - right[1].mean()))
     assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
@@ -261,6 +265,13 @@ def test_tables_whose_results_are_gone_go_too(tmp_path):
     assert foreign.read_text() == "no generated table\n"
     (tmp_path / "toy-2way_2shot.tex").write_text(f"{TEX_MARK}\n")
     assert leaderboard_command([f"out={tmp_path}"], check=True) == 1
+
+
+def test_a_page_that_is_no_text_is_named(tmp_path):
+    add(tmp_path, "a", 0.9)
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ResultError, match=r"README\.md cannot be read"):
+        leaderboard_command([f"out={tmp_path}"], check=False)
 
 
 def test_texts_are_escaped(tmp_path):
@@ -373,7 +384,7 @@ def test_submitted_predictions_are_ranked_on_the_board_of_their_plan(tmp_path):
     ]
     assert [entry.statistics.rank for entry in shared.entries] == [1, 2]
     right = np.stack([row.right() for row in shared.rows])
-    error = jackknife_over_clips(right, PLAN.classes, PLAN.support, PLAN.query).difference(0, 1)
+    error = jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query).difference(0, 1)
     assert shared.p[0, 1] == pytest.approx(error.p_value(100 * (right[0].mean() - right[1].mean())), rel=1e-3)
     assert shared.note.endswith("reader r 1.0.")
     assert [row.title for row in alone.rows] == ["elsewhere (submitted)"]

@@ -14,7 +14,7 @@ from stores import make_plan, predictions, store
 
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.leaderboard.collection import load_results
-from fsar_bench.leaderboard.intervals import jackknife_over_clips
+from fsar_bench.leaderboard.jackknife import jackknife_over_clips
 
 PLAN = make_plan(episodes=200)
 
@@ -47,9 +47,9 @@ def test_a_frame_has_one_row_per_result(results):
     strong, trained = rows["strong", 1, None], rows["trained", 1, 2]
     right = predictions(PLAN, 0.9, 0) == PLAN.labels
     assert strong.accuracy == pytest.approx(100 * right.mean())
-    widths = jackknife_over_clips(right[None].astype(float), PLAN.classes, PLAN.support, PLAN.query).half_widths(
-        "clips"
-    )
+    widths = jackknife_over_clips(
+        right[None].astype(float), classes=PLAN.classes, support=PLAN.support, query=PLAN.query
+    ).half_widths("clips")
     assert strong.half_width_clips == pytest.approx(widths[0], abs=1e-4)
     assert (strong.title, strong.dataset, strong.way, strong.seed) == ("Strong", "toy", 2, 0)
     assert strong.pair_accuracy == strong.accuracy  # the outcome of a pair is that of its query here

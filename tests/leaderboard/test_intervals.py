@@ -9,20 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fsar_bench.leaderboard.intervals import (
+from fsar_bench.leaderboard.intervals import adjusted, class_interval, holm, seed_interval, tie_ranks
+from fsar_bench.leaderboard.jackknife import (
     ClassEpisodes,
     Difference,
     Uncertainty,
-    adjusted,
     chance_influence,
     class_contribution,
-    class_interval,
     clip_influence,
     degrees_of_freedom,
-    holm,
     jackknife_over_clips,
-    seed_interval,
-    tie_ranks,
     unpaired,
 )
 from fsar_bench.plan import ClipList, EpisodePlan
@@ -41,8 +37,8 @@ def p_value(right: np.ndarray, uncertainty: Uncertainty) -> float:
     return uncertainty.difference(0, 1).p_value(100 * float(right[0].mean() - right[1].mean()))
 
 
-def arrays(plan: EpisodePlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return plan.classes, plan.support, plan.query
+def arrays(plan: EpisodePlan) -> dict[str, np.ndarray]:
+    return {"classes": plan.classes, "support": plan.support, "query": plan.query}
 
 
 def test_two_methods_and_three_episodes_by_hand():
@@ -56,7 +52,7 @@ def test_two_methods_and_three_episodes_by_hand():
     right = np.stack([a == labels, b == labels]).astype(float)
     classes = np.array([[0, 1], [1, 0], [0, 1]])
     support, query = np.array([[[0], [3]], [[4], [1]], [[2], [5]]]), np.array([[[1], [4]], [[5], [2]], [[0], [3]]])
-    uncertainty = jackknife_over_clips(right, classes, support, query)
+    uncertainty = jackknife_over_clips(right, classes=classes, support=support, query=query)
     assert (uncertainty.episode_count, uncertainty.clips.shape) == (3, (2, 2))
     # Deviations from the mean: A (1/6, -1/3, 1/6), B 0; covariance over episodes = sum of squares / (E (E - 1)).
     assert uncertainty.episodes == pytest.approx(1e4 * np.array([[1 / 36, 0], [0, 0]]))
@@ -70,7 +66,7 @@ def test_scipy_agrees():
     plan = plan_of(10, 20, episodes=200)
     right = (rng.random((2, 200, 5)) < np.array([0.7, 0.6])[:, None, None]).astype(float)
     accuracy = 100 * right.mean(2)
-    uncertainty = jackknife_over_clips(right, *arrays(plan))
+    uncertainty = jackknife_over_clips(right, **arrays(plan))
     assert np.sqrt(np.diag(uncertainty.episodes)) == pytest.approx([stats.sem(row) for row in accuracy])
     assert uncertainty.half_widths("episodes")[0] == pytest.approx(episode_interval(accuracy[0]))
     error, difference = uncertainty.difference(0, 1), accuracy[0].mean() - accuracy[1].mean()
@@ -79,7 +75,7 @@ def test_scipy_agrees():
     assert over_episodes.p_value(difference) == pytest.approx(stats.ttest_rel(*accuracy).pvalue)
     low, high = stats.ttest_rel(*accuracy).confidence_interval(0.95)
     assert over_episodes.half_width() == pytest.approx((high - low) / 2)
-    a, b = (jackknife_over_clips(row[None], *arrays(plan)) for row in right)
+    a, b = (jackknife_over_clips(row[None], **arrays(plan)) for row in right)
     as_episodes = [Uncertainty(x.episodes, x.episodes, np.full((1, 1), 199.0), 200) for x in (a, b)]
     welch = stats.ttest_ind(*accuracy, equal_var=False)
     assert unpaired(*as_episodes).p_value(difference) == pytest.approx(welch.pvalue)
@@ -154,7 +150,7 @@ def test_the_jackknife_is_its_definition(shot, query):
     clip = rng.normal(0, 3.0, 45)
     z = clip[plan.query].reshape(900, -1)
     right = (np.stack([z, z + 0.3]) > rng.logistic(0, 1, (2, 900, 3 * query))).astype(float)
-    uncertainty, (slow, freedom) = jackknife_over_clips(right, *arrays(plan)), slow_jackknife(right, *arrays(plan))
+    uncertainty, (slow, freedom) = jackknife_over_clips(right, **arrays(plan)), slow_jackknife(right, **arrays(plan))
     assert (np.diag(slow) > np.diag(uncertainty.episodes)).all()  # else the floor would hide the comparison
     assert uncertainty.clips == pytest.approx(slow)
     assert uncertainty.degrees_of_freedom == pytest.approx(np.maximum(freedom, 2))  # (5 classes - 1) / 2
@@ -237,11 +233,11 @@ def test_the_jackknife_ignores_the_order_of_episodes_and_never_falls_below_the_e
     plan = plan_of(6, 10, episodes=80)
     rng = np.random.default_rng(2)
     right = rng.integers(0, 2, (3, 80, 5)).astype(float)
-    uncertainty, order = jackknife_over_clips(right, *arrays(plan)), rng.permutation(80)
-    shuffled = jackknife_over_clips(right[:, order], *(a[order] for a in arrays(plan)))
+    uncertainty, order = jackknife_over_clips(right, **arrays(plan)), rng.permutation(80)
+    shuffled = jackknife_over_clips(right[:, order], **{name: array[order] for name, array in arrays(plan).items()})
     assert uncertainty.clips == pytest.approx(shuffled.clips)
     assert (np.diag(uncertainty.clips) >= np.diag(uncertainty.episodes) - 1e-12).all()
-    same = jackknife_over_clips(right[[0, 0]], *arrays(plan))
+    same = jackknife_over_clips(right[[0, 0]], **arrays(plan))
     assert same.difference(0, 1).clips == 0
     assert p_value(right[[0, 0]], same) == 1
 
@@ -253,7 +249,7 @@ def test_unknown_errors_make_nothing_significant():
     assert Difference(1.0, None, 9, 100).half_width() is None
     plan = plan_of(6, 2, episodes=80)  # every episode of a class holds all its clips
     right = np.stack([np.ones((80, 5)), np.zeros((80, 5))])
-    uncertainty = jackknife_over_clips(right, *arrays(plan))
+    uncertainty = jackknife_over_clips(right, **arrays(plan))
     assert uncertainty.clips is None
     assert uncertainty.half_widths("clips") is None
     assert uncertainty.half_widths("episodes").tolist() == [0, 0]
@@ -323,7 +319,7 @@ def test_interval_over_clips_covers_the_truth_where_that_over_episodes_does_not(
     for number in range(draws):
         plan = plan_of(CLASSES, CLIPS, episodes=EPISODES, seed=number)
         right = draw(plan, np.random.default_rng([7, number]), (0.0,))
-        uncertainty, accuracy = jackknife_over_clips(right, *arrays(plan)), 100 * right.mean()
+        uncertainty, accuracy = jackknife_over_clips(right, **arrays(plan)), 100 * right.mean()
         for kind in covered:
             covered[kind] += int(abs(accuracy - true) <= uncertainty.half_widths(kind)[0])
     with capsys.disabled():
@@ -344,10 +340,10 @@ def test_paired_test_holds_its_level_and_beats_the_unpaired(capsys, shot, draws)
         plan = plans[number % len(plans)]
         rng = np.random.default_rng([8, number])
         null = draw(plan, rng, (0.0, 0.0), affinity=0.5)
-        rejected["null"] += int(p_value(null, jackknife_over_clips(null, *arrays(plan))) < level)
+        rejected["null"] += int(p_value(null, jackknife_over_clips(null, **arrays(plan))) < level)
         different = draw(plan, rng, (0.12, 0.0), affinity=0.1)
-        rejected["paired"] += int(p_value(different, jackknife_over_clips(different, *arrays(plan))) < level)
-        each = (jackknife_over_clips(row[None], *arrays(plan)) for row in different)
+        rejected["paired"] += int(p_value(different, jackknife_over_clips(different, **arrays(plan))) < level)
+        each = (jackknife_over_clips(row[None], **arrays(plan)) for row in different)
         difference = 100 * float(different[0].mean() - different[1].mean())
         rejected["unpaired"] += int(unpaired(*each).p_value(difference) < level)
     with capsys.disabled():
@@ -359,7 +355,7 @@ def test_paired_test_holds_its_level_and_beats_the_unpaired(capsys, shot, draws)
 def test_all_pairs_are_corrected_together():
     plan = plan_of(CLASSES, CLIPS, episodes=400)
     right = draw(plan, np.random.default_rng(9), (0.4, 0.4, -0.6))
-    uncertainty, accuracy = jackknife_over_clips(right, *arrays(plan)), 100 * right.mean((1, 2))
+    uncertainty, accuracy = jackknife_over_clips(right, **arrays(plan)), 100 * right.mean((1, 2))
     raw = np.array(
         [[uncertainty.difference(a, b).p_value(accuracy[a] - accuracy[b]) for b in range(3)] for a in range(3)]
     )
