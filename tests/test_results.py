@@ -1,4 +1,4 @@
-"""Results: what is written, what is refused, and how results of other machines are taken in."""
+"""Results: what is written, what is refused, and how results of other machines are merged."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_merging_a_tampered_store_changes_nothing_and_names_it(tmp_path, capsys,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("error: ")
-    assert "nothing was taken in" in lines[1]
+    assert "nothing was merged" in lines[1]
     with pytest.raises(ResultError, match=message):
         raise ResultError(lines[0])
 
@@ -310,7 +310,7 @@ def forged(change) -> EpisodePlan:
         (lambda a: a["classes"].__setitem__(0, a["classes"][0][::-1]), "is not a realisation of the plan"),
     ],
 )
-def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, change, message):
+def test_forged_episodes_on_incomplete_data_are_not_merged(tmp_path, capsys, change, message):
     add(tmp_path / "here", "local")
     plan = forged(change)
     store(
@@ -327,7 +327,7 @@ def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, c
     assert contents(tmp_path / "here") == before
 
 
-def test_results_that_break_the_tables_are_not_taken_in(tmp_path, capsys, monkeypatch):
+def test_results_that_break_the_tables_are_not_merged(tmp_path, capsys, monkeypatch):
     """Whatever the checks do not foresee shows before anything is written."""
     add(tmp_path / "here", "local")
     add(tmp_path / "there", "theirs", 0.7)
@@ -365,18 +365,18 @@ def test_leaderboards_need_the_plan(tmp_path, kind, monkeypatch):
         leaderboard_command([f"out={tmp_path}"], check=False)
 
 
-def test_merge_takes_in_what_is_new_and_knows_duplicates(tmp_path, capsys):
+def test_merge_copies_what_is_new_and_knows_duplicates(tmp_path, capsys):
     add(tmp_path / "here", "local")
     add(tmp_path / "a", "theirs", 0.7)
     add(tmp_path / "b", "local")
     later = make_plan(shot=2)
     store(tmp_path / "b", "theirs", predictions(later, 0.7, 1), later)
     assert merge_command([tmp_path / "a", tmp_path / "b"], tmp_path / "here") == 0
-    assert "2 results taken in, 1 were there already" in capsys.readouterr().out
+    assert "2 results merged, 1 were there already" in capsys.readouterr().out
     assert len(results.read_all(tmp_path / "here" / "results")) == 3
     assert "theirs" in (tmp_path / "here" / "toy-2way_2shot.md").read_text()
     assert merge_command([tmp_path / "a"], tmp_path / "here") == 0
-    assert "0 results taken in, 1 were there already" in capsys.readouterr().out
+    assert "0 results merged, 1 were there already" in capsys.readouterr().out
 
 
 def test_merge_names_conflicts_and_empty_folders(tmp_path, capsys):

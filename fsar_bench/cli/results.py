@@ -1,4 +1,4 @@
-"""`fsar-bench results merge`: results of other machines, checked one by one, taken in together or not at all."""
+"""`fsar-bench results merge`: results of other machines, checked one by one, merged together or not at all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def merge_command(folders: list[Path], out: Path) -> int:
     for problem in outcome.problems:
         print(f"error: {problem}", file=sys.stderr)
     if outcome.problems:
-        print(f"error: nothing was taken in ({len(outcome.problems)} problems above).", file=sys.stderr)
+        print(f"error: nothing was merged ({len(outcome.problems)} problems above).", file=sys.stderr)
         return 1
-    print(f"{len(outcome.taken)} results taken in, {outcome.duplicates} were there already")
+    print(f"{len(outcome.taken)} results merged, {outcome.duplicates} were there already")
     if outcome.taken:
         for path in write_tables(out, read_boards(out)):
             print(path)

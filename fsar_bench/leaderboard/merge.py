@@ -24,7 +24,7 @@ FILES = (PREDICTIONS, COST, RECORD)  # the record last: a folder without it is n
 
 @dataclass
 class Merge:
-    """Outcome of a merge. If there is any problem, nothing was taken in.
+    """Outcome of a merge. If there is any problem, nothing was copied.
 
     Attributes:
         problems: a sentence for each.
@@ -42,7 +42,7 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
 
     Args:
         folders: each holds `results/` and `plans/`, as `out=` names them.
-        out: the folder that takes the results in; its tables are not written.
+        out: the folder that the results are copied to; its tables are not written.
 
     Raises:
         ResultError: a result of `out` is damaged, or it cannot be written.

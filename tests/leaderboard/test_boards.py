@@ -87,8 +87,8 @@ def test_rows_of_other_episodes_or_clips_are_never_ranked_together(tmp_path):
     add(tmp_path, "a", 0.9)
     add(tmp_path, "b", 0.8, plan=make_plan(seed=1))
     add(tmp_path, "c", 0.7, fingerprint="1" * 64)  # the same list, other files
-    found = read_boards(tmp_path)
-    assert [[row.title for row in board.rows] for board in found] in (
+    titles = [[row.title for row in board.rows] for board in read_boards(tmp_path)]
+    assert titles in (
         [["a"], ["c"], ["b"]],
         [["b"], ["a"], ["c"]],
     )
@@ -276,15 +276,15 @@ def test_a_page_that_is_no_text_is_named(tmp_path):
 
 def test_texts_are_escaped(tmp_path):
     add(tmp_path, "a", 0.9, title="50 % & more_of {it} | $x$ #1")
-    found = outputs(tmp_path)
-    assert r"50 \% \& more\_of \{it\} | \$x\$ \#1" in found["toy-2way_1shot.tex"]
-    assert r"more_of {it} \| $x$ #1" in found["toy-2way_1shot.md"]
+    files = outputs(tmp_path)
+    assert r"50 \% \& more\_of \{it\} | \$x\$ \#1" in files["toy-2way_1shot.tex"]
+    assert r"more_of {it} \| $x$ #1" in files["toy-2way_1shot.md"]
 
 
 def test_csv_and_json_hold_the_same(tmp_path):
-    found = outputs(STORE)
-    rows = list(csv.DictReader(found["leaderboard.csv"].splitlines()))
-    data = [row for board in json.loads(found["leaderboard.json"]) for row in board["rows"]]
+    files = outputs(STORE)
+    rows = list(csv.DictReader(files["leaderboard.csv"].splitlines()))
+    data = [row for board in json.loads(files["leaderboard.json"]) for row in board["rows"]]
     assert len(rows) == len(data) == 11
     for flat, nested in zip(rows, data, strict=True):
         assert float(flat["accuracy"]) == nested["accuracy"]
@@ -315,14 +315,14 @@ def test_published_figures_are_whole_and_compared_where_the_setting_is_the_same(
     add(tmp_path, "ma_clip", 0.6, 1, plan=plan, dataset="hmdb51", backbone="vit_b_16", title="MA-CLIP", changed=weights)
     add(tmp_path, "ma_clip", 0.6, 2, plan=plan, dataset="hmdb51", backbone="vit_b_16", config={"x": 1}, submitted=True)
     (board,) = read_boards(tmp_path)
-    found = verdicts(board, published)
+    compared = verdicts(board, published)
     with_weights = "MA-CLIP (activation=quick_gelu, pretrained=ViT-B-16.pt)"
-    assert sorted(v.entry.row.title for v in found) == [with_weights, "MA_CLIP", "MA_CLIP"]
-    assert {(v.entry.result.backbone_name, v.published.accuracy) for v in found} == {
+    assert sorted(v.entry.row.title for v in compared) == [with_weights, "MA_CLIP", "MA_CLIP"]
+    assert {(v.entry.result.backbone_name, v.published.accuracy) for v in compared} == {
         ("vit_b_16", 83.4),
         ("vit_b_32", 77.3),
     }
-    for v in found:
+    for v in compared:
         numbers = v.entry.statistics
         assert v.is_inside == (abs(numbers.accuracy - v.published.accuracy) <= numbers.clips)
 
