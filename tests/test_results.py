@@ -23,6 +23,7 @@ from fsar_bench.engine.scoring import PlanScores, pair_outcomes
 from fsar_bench.errors import ResultError
 from fsar_bench.io import digest
 from fsar_bench.leaderboard import merge as merging
+from fsar_bench.leaderboard.merge import merge_results
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results import predictions as codec
 from fsar_bench.results import store as results
@@ -377,6 +378,20 @@ def test_merge_copies_what_is_new_and_knows_duplicates(tmp_path, capsys):
     assert "theirs" in (tmp_path / "here" / "toy-2way_2shot.md").read_text()
     assert merge_command([tmp_path / "a"], tmp_path / "here") == 0
     assert "0 results merged, 1 were there already" in capsys.readouterr().out
+
+
+def test_a_merge_tells_what_it_did(tmp_path):
+    add(tmp_path / "here", "local")
+    new = add(tmp_path / "there", "theirs", 0.7)
+    add(tmp_path / "there", "local")
+    outcome = merge_results([tmp_path / "there"], tmp_path / "here")
+    assert (outcome.problems, [stored.folder for stored in outcome.taken], outcome.duplicates) == ([], [new], 1)
+    assert not list((tmp_path / "here").glob("*.md"))  # the verb writes the tables
+    (new / "cost.json").unlink()
+    shutil.rmtree(tmp_path / "here" / "results" / new.relative_to(tmp_path / "there" / "results"))
+    outcome = merge_results([tmp_path / "there"], tmp_path / "here")
+    assert (len(outcome.problems), outcome.taken) == (1, [])
+    assert len(results.read_all(tmp_path / "here" / "results")) == 1
 
 
 def test_merge_names_conflicts_and_empty_folders(tmp_path, capsys):
