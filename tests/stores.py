@@ -7,8 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Traits
+from fsar_bench.config.settings import Protocol, Train
 from fsar_bench.plan import ClipList, EpisodePlan
 from fsar_bench.results import store as results
+from fsar_bench.results.predictions import measure, pack_predictions
+from fsar_bench.results.record import (
+    BackboneRecord,
+    Cost,
+    DataRecord,
+    EpisodesRecord,
+    FramesRecord,
+    ParametersRecord,
+    Result,
+    plan_name,
+)
 
 SHA = "0" * 64
 
@@ -39,48 +52,72 @@ def store(
     *,
     dataset: str = "toy",
     title: str | None = None,
+    changed: dict[str, str] | None = None,
     backbone: str = "b",
     train: dict | None = None,
     coverage: float = 1.0,
     fingerprint: str = SHA,
     synthetic: bool = True,
+    submitted: bool = False,
     pairs: bool = False,
     config: dict | None = None,
+    reader: str = "r 1.0",
     cost: dict | None = None,
 ) -> Path:
     """Write a result below `root`; returns its folder."""
     pair = (prediction == plan.labels).astype(np.uint8) if pairs else None
-    packed = results.pack_predictions(prediction, pair)
-    way, shot, query = plan.classes.shape[1], plan.support.shape[2], plan.query.shape[2]
-    identity = f"{name}{title}{plan.realised}{dataset}{backbone}{train}{config}{fingerprint}"
-    record = results.Result(
-        config_hash=hashlib.sha256(identity.encode()).hexdigest(),
+    packed = pack_predictions(prediction, pair)
+    identity = Identity(
+        engine=ENGINE,
+        name=name,
+        method={"type": name, **(config or {}), **(changed or {})},
+        train=Train.of(train) if train else None,
+        custom_imports=[],
+        dataset=DatasetSource(name=dataset, annotation=f"builtin:{dataset}"),
+        backbone={"name": backbone, "type": "B"},
+        protocol=protocol_of(plan),
+        reader=reader.split()[0],
+        inputs={"annotation": SHA},
+    )
+    label = Label(
+        title=title or name, paper="", changed=changed or {}, dataset=dataset.capitalize(), synthetic=synthetic,
+        protocol="standard", control=name == "control",
+    )  # fmt: skip
+    cell = Cell(identity=identity, label=label)
+    record = Result(
+        config_hash=cell.hash,
         training_key=SHA if train else None,
-        method=results.MethodRecord(name=name, title=title or name, paper="", config=config or {"type": name}, train=train),
-        dataset=results.DatasetRecord(
-            name=dataset, title=dataset.capitalize(), synthetic=synthetic, list_hash=plan.header["list"], fingerprint=fingerprint,
-            classes=len(plan.names), clips=int(max(plan.query.max(), plan.support.max())) + 1, coverage=coverage,
-            controls=["control"],
+        cell=cell,
+        submitted=submitted,
+        data=DataRecord(
+            list_hash=plan.header["list"], fingerprint=fingerprint, classes=len(plan.names),
+            clips=int(max(plan.query.max(), plan.support.max())) + 1, coverage=coverage,
         ),
-        protocol=results.ProtocolRecord(
-            name="standard", split="test", way=way, shot=shot, query=query, episodes=len(plan),
-            seed=plan.header["seed"], plan=plan.digest,
-            realised=plan.realised, frames=8, sampling="midpoint", resize=60, crop=60, template="{}", class_names=SHA,
-            selection_split="val" if train else None, reader="r 1.0",
+        episodes=EpisodesRecord(
+            plan=plan.digest, realised=plan.realised, class_names=SHA, selection_split="val" if train else None,
         ),
-        backbone=results.BackboneRecord(
-            name=backbone, model="b", weights=SHA, pretraining="none", activation="GELU", precision="float32", mean=(0.5,),
-            std=(0.2,),
+        frames=FramesRecord(reader=reader, resize=60, crop=60),
+        backbone=BackboneRecord(
+            model="b", weights=SHA, pretraining="none", activation="GELU", precision="float32", mean=(0.5,), std=(0.2,),
         ),
-        traits=results.TraitsRecord(
+        traits=Traits(
             uses_class_names=name == "zero_shot", trainable=bool(train), transductive=False, order_sensitive=False,
         ),
-        metrics=results.measure(prediction, plan.labels, pair),
-        parameters=results.ParametersRecord(trainable=len(name) * 100_000, total=2_000_000),
+        metrics=measure(prediction, plan.labels, pair),
+        parameters=ParametersRecord(trainable=len(name) * 100_000, total=2_000_000),
         predictions=hashlib.sha256(packed).hexdigest(),
     )  # fmt: skip
-    plan.save(root / "plans" / results.plan_name(plan.realised))
-    default = {"seconds": {"encode": 2.0, "score": 0.5, **({"train": 30.0} if train else {})}, "videos": 72}
-    return results.write(
-        root / "results", record, packed, {**default, "peak_memory_mb": {"host": 1234.5}, **(cost or {})}
-    )
+    plan.save(root / "plans" / plan_name(plan.realised))
+    seconds = {"encode": 2.0, "score": 0.5, **({"train": 30.0} if train else {})}
+    spent = {"seconds": seconds, "videos": 72, "memory": {"host": 1234.5}, **(cost or {})}
+    return results.write(root / "results", record, packed, Cost.model_validate(spent)).folder
+
+
+def protocol_of(plan: EpisodePlan) -> Protocol:
+    """The protocol that a plan was drawn for."""
+    _, way, shot = plan.support.shape
+    header = plan.header
+    return Protocol(
+        split="test", way=way, shot=shot, query=plan.query.shape[2], episodes=len(plan), seed=header["seed"], template="{}",
+        frames=8,
+    )  # fmt: skip

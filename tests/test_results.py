@@ -1,4 +1,4 @@
-"""Results: what is written, what is refused, and how results of other machines are taken in."""
+"""Results: what is written, what is refused, and how results of other machines are merged."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ import pytest
 from stores import make_plan, predictions, store
 
 from fsar_bench import plan as episodes
-from fsar_bench.cli import results as merging
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.cli.results import merge_command
+from fsar_bench.config.resolve import resolve
 from fsar_bench.engine.scoring import PlanScores, pair_outcomes
 from fsar_bench.errors import ResultError
+from fsar_bench.io import digest
+from fsar_bench.leaderboard import merge as merging
+from fsar_bench.leaderboard.merge import merge_results
 from fsar_bench.plan import EpisodePlan
+from fsar_bench.results import predictions as codec
 from fsar_bench.results import store as results
 
 PLAN = make_plan()
+COMMITTED = Path(__file__).parents[1] / "leaderboards" / "results"
 
 
-def one(root: Path, name: str = "one", accuracy: float = 0.8, seed: int = 0, **how) -> Path:
+def add(root: Path, name: str = "one", accuracy: float = 0.8, seed: int = 0, **how) -> Path:
     """A store with one result; returns the result's folder."""
     return store(root, name, predictions(PLAN, accuracy, seed), PLAN, pairs=True, **how)
 
@@ -48,13 +53,13 @@ def test_pair_outcomes_by_hand():
 
 
 def test_round_trip(tmp_path):
-    folder = one(tmp_path)
-    found = results.read(folder)
-    assert found.result.metrics.accuracy == pytest.approx(100 * (found.predictions() == PLAN.labels).mean())
-    assert found.right().mean() == pytest.approx(found.result.metrics.accuracy / 100)
-    assert found.cost.seconds["score"] == 0.5
-    assert folder == tmp_path / "results" / found.result.folder
-    assert found.plan_file.is_file()
+    folder = add(tmp_path)
+    stored = results.read(folder)
+    assert stored.result.metrics.accuracy == pytest.approx(100 * (stored.predictions() == PLAN.labels).mean())
+    assert stored.right().mean() == pytest.approx(stored.result.metrics.accuracy / 100)
+    assert (stored.cost.seconds.score, stored.cost.seconds.train) == (0.5, None)
+    assert folder == tmp_path / "results" / stored.result.folder
+    assert stored.plan_file.is_file()
 
 
 def edit(change):
@@ -64,6 +69,19 @@ def edit(change):
         record = json.loads((folder / "result.json").read_text())
         change(record)
         (folder / "result.json").write_text(json.dumps(record))
+
+    return tamper
+
+
+def edit_identity(change):
+    """A tampering that changes the cell, with its right hash and folder."""
+
+    def tamper(folder: Path) -> None:
+        record = json.loads((folder / "result.json").read_text())
+        change(record["cell"]["identity"])
+        record["config_hash"] = digest(record["cell"]["identity"])
+        (folder / "result.json").write_text(json.dumps(record))
+        folder.rename(folder.with_name(f"one-{record['config_hash'][:8]}"))
 
     return tamper
 
@@ -97,8 +115,7 @@ def moved(folder: Path) -> None:
 
 
 def other_plan(folder: Path) -> None:
-    found = results.read(folder)
-    make_plan(seed=1).save(found.plan_file)
+    make_plan(seed=1).save(results.read(folder).plan_file)
 
 
 def no_plan(folder: Path) -> None:
@@ -134,6 +151,14 @@ def linked(folder: Path) -> None:
     os.symlink(folder.parents[3] / "elsewhere.json", folder / "cost.json")
 
 
+def identity(record: dict) -> dict:
+    return record["cell"]["identity"]
+
+
+def label(record: dict) -> dict:
+    return record["cell"]["label"]
+
+
 GOOD, BAD = np.zeros((40, 2), np.uint8), np.full((40, 2), 9, np.uint8)
 TAMPERED = {
     "edited accuracy": (
@@ -151,34 +176,42 @@ TAMPERED = {
     "NaN": (edit(lambda r: r["metrics"].update(accuracy=float("nan"))), "it holds NaN"),
     "huge number": (edit(lambda r: r["parameters"].update(total=10**40)), "damaged: parameters.total"),
     "more episodes than predictions": (
-        edit(lambda r: r["protocol"].update(episodes=10**8)),
+        edit_identity(lambda i: i["protocol"].update(episodes=10**8)),
         "is damaged .it holds uint8",
     ),
-    "other schema": (edit(lambda r: r.update(schema_version=2)), "schema version 2"),
+    "other schema": (edit(lambda r: r.update(schema_version=1)), "schema version 1"),
     "no schema": (edit(lambda r: r.pop("schema_version")), "schema version None"),
-    "path in the method": (edit(lambda r: r["method"].update(name="../../x")), "damaged: method.name"),
-    "path in the dataset": (edit(lambda r: r["dataset"].update(name="..")), "damaged: dataset.name"),
-    "markup in the title": (
-        edit(lambda r: r["method"].update(title="<script>alert(1)</script>")),
-        "damaged: method.title",
+    "path in the method": (edit(lambda r: identity(r).update(name="../../x")), "damaged: cell.identity.name"),
+    "path in the dataset": (
+        edit(lambda r: identity(r)["dataset"].update(name="..")),
+        "damaged: cell.identity.dataset.name",
     ),
-    "line break in the paper": (edit(lambda r: r["method"].update(paper="a\nb")), "damaged: method.paper"),
-    "other method": (edit(lambda r: r["method"].update(name="other")), "not the folder it lies in"),
-    "other hash": (edit(lambda r: r.update(config_hash="1" * 64)), "not the folder it lies in"),
+    "markup in the title": (
+        edit(lambda r: label(r).update(title="<script>alert(1)</script>")),
+        "damaged: cell.label.title",
+    ),
+    "markup in a changed setting": (
+        edit(lambda r: label(r).update(changed={"method.x": "<b>"})),
+        "damaged: cell.label.changed.method.x",
+    ),
+    "line break in the paper": (edit(lambda r: label(r).update(paper="a\nb")), "damaged: cell.label.paper"),
+    "other method": (edit(lambda r: identity(r).update(name="other")), "its cell has the hash .*, not"),
+    "other method with its hash": (edit_identity(lambda i: i.update(name="other")), "not its own folder"),
+    "other hash": (edit(lambda r: r.update(config_hash="1" * 64)), "its cell has the hash .*, not 11111111"),
     "wrong hash of predictions": (
         edit(lambda r: r.update(predictions="0" * 64)),
         "not the file that result.json names",
     ),
     "unknown field": (edit(lambda r: r.update(extra=1)), "damaged: extra"),
     "missing field": (edit(lambda r: r.pop("traits")), "damaged: traits"),
-    "plan that is no hash": (edit(lambda r: r["protocol"].update(plan="xyz")), "damaged: protocol.plan"),
-    "wrong type": (edit(lambda r: r["protocol"].update(way="many")), "damaged: protocol.way"),
-    "NaN in a config": (edit(lambda r: r["method"].update(config={"x": float("nan")})), "it holds NaN"),
+    "plan that is no hash": (edit(lambda r: r["episodes"].update(plan="xyz")), "damaged: episodes.plan"),
+    "wrong type": (edit(lambda r: identity(r)["protocol"].update(way="many")), "damaged: cell.identity.protocol.way"),
+    "NaN in a config": (edit(lambda r: identity(r)["method"].update(x=float("nan"))), "it holds NaN"),
     "a seed that is no number": (
-        edit(lambda r: r["method"].update(train={"seed": [1]})),
-        "train.seed must be a whole number",
+        edit(lambda r: identity(r).update(train={"seed": [1]})),
+        "damaged: cell.identity.train.seed",
     ),
-    "classes beyond measure": (edit(lambda r: r["dataset"].update(classes=10**13)), "damaged: dataset.classes"),
+    "classes beyond measure": (edit(lambda r: r["data"].update(classes=10**13)), "damaged: data.classes"),
     "not an object": (lambda folder: (folder / "result.json").write_text("[1]"), "damaged"),
     "not JSON": (lambda folder: (folder / "result.json").write_text("{"), r"result\.json is damaged"),
     "endless nesting": (lambda folder: (folder / "result.json").write_text("[" * 100_000), r"result\.json is damaged"),
@@ -211,7 +244,7 @@ TAMPERED = {
     ),
     "no pair at all": (rehashed(packed(prediction=GOOD, pair=GOOD + 255)), "pair outcomes that do not exist"),
     "a pipe": (lambda folder: (folder / "cost.json").unlink() or os.mkfifo(folder / "cost.json"), "it is no file"),
-    "moved": (moved, "not the folder it lies in"),
+    "moved": (moved, "not its own folder"),
 }
 OF_PLANS = {
     "no plan": (no_plan, "The episode plan .* is missing"),
@@ -223,17 +256,17 @@ OF_PLANS = {
     ),
     "fractions": (other_numbers(lambda a: {"support": a["support"].astype(float)}), "arrays are no plan"),
     "another shape": (other_numbers(lambda a: {"classes": a["classes"].ravel()}), "arrays are no plan"),
-    "another seed": (edit(lambda r: r["protocol"].update(seed=7)), "is not the plan that"),
-    "another list": (edit(lambda r: r["dataset"].update(list_hash="1" * 64)), "is not the plan that"),
-    "fewer classes": (edit(lambda r: r["dataset"].update(classes=3)), "is not the plan that"),
-    "claims complete data": (edit(lambda r: r["protocol"].update(plan="1" * 64)), "is not the plan that"),
+    "another seed": (edit_identity(lambda i: i["protocol"].update(seed=7)), "is not the plan that"),
+    "another list": (edit(lambda r: r["data"].update(list_hash="1" * 64)), "is not the plan that"),
+    "fewer classes": (edit(lambda r: r["data"].update(classes=3)), "is not the plan that"),
+    "claims complete data": (edit(lambda r: r["episodes"].update(plan="1" * 64)), "is not the plan that"),
 }
 
 
 @pytest.mark.parametrize("kind", TAMPERED)
 def test_tampered_results_are_refused(tmp_path, kind):
     tamper, message = TAMPERED[kind]
-    tamper(one(tmp_path))
+    tamper(add(tmp_path))
     with pytest.raises(ResultError, match=message) as caught:
         results.read_all(tmp_path / "results")
     assert "\n" not in str(caught.value)
@@ -245,11 +278,11 @@ LINKS = {"a link": (linked, "is or holds a link"), "a linked plan": (linked_plan
 @pytest.mark.parametrize("kind", [*TAMPERED, *OF_PLANS, *LINKS])
 def test_merging_a_tampered_store_changes_nothing_and_names_it(tmp_path, capsys, kind):
     tamper, message = {**TAMPERED, **OF_PLANS, **LINKS}[kind]
-    one(tmp_path / "here", "mine")
+    add(tmp_path / "here", "local")
     assert leaderboard_command([f"out={tmp_path / 'here'}"], check=False) == 0
     later = make_plan(shot=2)
     store(tmp_path / "there", "sound", predictions(later, 0.7, 1), later)
-    tamper(one(tmp_path / "there"))
+    tamper(add(tmp_path / "there"))
     before = contents(tmp_path / "here")
     capsys.readouterr()
     assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
@@ -257,7 +290,7 @@ def test_merging_a_tampered_store_changes_nothing_and_names_it(tmp_path, capsys,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("error: ")
-    assert "nothing was taken in" in lines[1]
+    assert "nothing was merged" in lines[1]
     with pytest.raises(ResultError, match=message):
         raise ResultError(lines[0])
 
@@ -278,8 +311,8 @@ def forged(change) -> EpisodePlan:
         (lambda a: a["classes"].__setitem__(0, a["classes"][0][::-1]), "is not a realisation of the plan"),
     ],
 )
-def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, change, message):
-    one(tmp_path / "here", "mine")
+def test_forged_episodes_on_incomplete_data_are_not_merged(tmp_path, capsys, change, message):
+    add(tmp_path / "here", "local")
     plan = forged(change)
     store(
         tmp_path / "there",
@@ -295,10 +328,10 @@ def test_forged_episodes_on_incomplete_data_are_not_taken_in(tmp_path, capsys, c
     assert contents(tmp_path / "here") == before
 
 
-def test_results_that_break_the_tables_are_not_taken_in(tmp_path, capsys, monkeypatch):
+def test_results_that_break_the_tables_are_not_merged(tmp_path, capsys, monkeypatch):
     """Whatever the checks do not foresee shows before anything is written."""
-    one(tmp_path / "here", "mine")
-    one(tmp_path / "there", "theirs", 0.7)
+    add(tmp_path / "here", "local")
+    add(tmp_path / "there", "theirs", 0.7)
     before = contents(tmp_path / "here")
 
     def broken(*_: object) -> dict:
@@ -310,9 +343,9 @@ def test_results_that_break_the_tables_are_not_taken_in(tmp_path, capsys, monkey
     assert contents(tmp_path / "here") == before
 
 
-def test_merge_mends_missing_and_damaged_plans(tmp_path):
-    folder = one(tmp_path / "here", "mine")
-    one(tmp_path / "there", "mine")
+def test_merge_replaces_missing_and_damaged_plans(tmp_path):
+    folder = add(tmp_path / "here", "local")
+    add(tmp_path / "there", "local")
     path = results.read(folder).plan_file
     for spoil in (path.unlink, lambda: path.write_bytes(b"x")):
         spoil()
@@ -328,28 +361,42 @@ def contents(root: Path) -> dict[str, bytes]:
 def test_leaderboards_need_the_plan(tmp_path, kind, monkeypatch):
     monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
     tamper, message = OF_PLANS[kind]
-    tamper(one(tmp_path))
+    tamper(add(tmp_path))
     with pytest.raises(ResultError, match=message):
         leaderboard_command([f"out={tmp_path}"], check=False)
 
 
-def test_merge_takes_in_what_is_new_and_knows_duplicates(tmp_path, capsys):
-    one(tmp_path / "here", "mine")
-    one(tmp_path / "a", "theirs", 0.7)
-    one(tmp_path / "b", "mine")
+def test_merge_copies_what_is_new_and_knows_duplicates(tmp_path, capsys):
+    add(tmp_path / "here", "local")
+    add(tmp_path / "a", "theirs", 0.7)
+    add(tmp_path / "b", "local")
     later = make_plan(shot=2)
     store(tmp_path / "b", "theirs", predictions(later, 0.7, 1), later)
     assert merge_command([tmp_path / "a", tmp_path / "b"], tmp_path / "here") == 0
-    assert "2 results taken in, 1 were there already" in capsys.readouterr().out
+    assert "2 results merged, 1 were there already" in capsys.readouterr().out
     assert len(results.read_all(tmp_path / "here" / "results")) == 3
     assert "theirs" in (tmp_path / "here" / "toy-2way_2shot.md").read_text()
     assert merge_command([tmp_path / "a"], tmp_path / "here") == 0
-    assert "0 results taken in, 1 were there already" in capsys.readouterr().out
+    assert "0 results merged, 1 were there already" in capsys.readouterr().out
+
+
+def test_a_merge_tells_what_it_did(tmp_path):
+    add(tmp_path / "here", "local")
+    new = add(tmp_path / "there", "theirs", 0.7)
+    add(tmp_path / "there", "local")
+    outcome = merge_results([tmp_path / "there"], tmp_path / "here")
+    assert (outcome.problems, [stored.folder for stored in outcome.taken], outcome.duplicates) == ([], [new], 1)
+    assert not list((tmp_path / "here").glob("*.md"))  # the verb writes the tables
+    (new / "cost.json").unlink()
+    shutil.rmtree(tmp_path / "here" / "results" / new.relative_to(tmp_path / "there" / "results"))
+    outcome = merge_results([tmp_path / "there"], tmp_path / "here")
+    assert (len(outcome.problems), outcome.taken) == (1, [])
+    assert len(results.read_all(tmp_path / "here" / "results")) == 1
 
 
 def test_merge_names_conflicts_and_empty_folders(tmp_path, capsys):
-    one(tmp_path / "here", "mine")
-    one(tmp_path / "there", "mine", 0.3, seed=5)
+    add(tmp_path / "here", "local")
+    add(tmp_path / "there", "local", 0.3, seed=5)
     assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
     error = capsys.readouterr().err
     assert "have the same config hash and differ (metrics.accuracy" in error
@@ -362,7 +409,7 @@ def test_merge_names_conflicts_and_empty_folders(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["result.json", "predictions.npz", "cost.json"])
 def test_cut_files_are_refused_and_tables_stay(tmp_path, name):
-    folder = one(tmp_path)
+    folder = add(tmp_path)
     assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
     before = (tmp_path / "toy-2way_1shot.md").read_bytes()
     (folder / name).write_bytes((folder / name).read_bytes()[:20])
@@ -372,7 +419,7 @@ def test_cut_files_are_refused_and_tables_stay(tmp_path, name):
 
 
 def test_results_are_checked_again_only_when_they_change(tmp_path, monkeypatch):
-    folder, calls = one(tmp_path), []
+    folder, calls = add(tmp_path), []
     measure = results.measure
     monkeypatch.setattr(results, "measure", lambda *given: calls.append(1) or measure(*given))
     for _ in range(3):
@@ -388,4 +435,40 @@ def test_results_are_checked_again_only_when_they_change(tmp_path, monkeypatch):
 
 def test_predictions_have_the_same_bytes_again():
     prediction = np.random.RandomState(0).randint(0, 5, (100, 5)).astype(np.uint8)
-    assert results.pack_predictions(prediction, None) == results.pack_predictions(prediction.copy(), None)
+    assert codec.pack_predictions(prediction, None) == codec.pack_predictions(prediction.copy(), None)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in COMMITTED.glob("*/*/*/result.json")), ids=lambda p: p.name
+)
+def test_every_committed_result_resolves_again_to_its_own_hash(folder):
+    """From the settings that its label and protocol tell, as a user would type them."""
+    result = results.read(folder).result
+    p, changed = result.protocol, result.cell.label.changed
+    settings = {
+        "methods": result.name,
+        "dataset": result.dataset,
+        "protocol": result.cell.label.protocol,
+        "backbone": result.backbone_name,
+        "way": p.way,
+        "shot": p.shot,
+        "query": p.query,
+        "episodes": p.episodes,
+        "seed": p.seed,
+        "frames": p.frames,
+        "template": p.template,
+        "reader": result.cell.identity.reader,
+        "controls": False,
+        **changed,
+    }
+    (cell,) = resolve(settings).cells
+    assert cell.hash == result.config_hash
+    assert cell == result.cell
+    (from_text,) = resolve(
+        [f"{key}={str(value).lower() if value is False else value}" for key, value in settings.items()]
+    ).cells
+    assert from_text.hash == result.config_hash
+
+
+def test_the_committed_results_are_all_there():
+    assert len(list(COMMITTED.glob("*/*/*/result.json"))) == 74

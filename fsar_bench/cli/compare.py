@@ -8,7 +8,7 @@ from fsar_bench.cli.leaderboard import results_folder
 from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.leaderboard.collection import load_results, setting_of
-from fsar_bench.leaderboard.compare import compare
+from fsar_bench.leaderboard.compare import compare_by_name
 
 FILTERS: dict[str, str | int] = {"dataset": "", "way": 0, "shot": 0}  # with a value of their type
 
@@ -23,7 +23,7 @@ def compare_command(first: str, second: str, pairs: list[str]) -> int:
     results = load_results(results_folder([f"out={settings['out']}"] if "out" in settings else []))
     boards = [board for board in results.boards if filters.items() <= setting_of(board).items()]
     console = Console(soft_wrap=True, highlight=False)
-    for comparison in compare(boards, first, second):
+    for comparison in compare_by_name(boards, first, second):
         console.print(f"\n{comparison}", markup=False)
         example = f"fsar-bench explain {comparison.first.seeds[0].folder} --episode {comparison.episodes[0].number}"
         console.print(f"To see one: {example}", markup=False, style="dim")

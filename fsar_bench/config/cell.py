@@ -131,7 +131,7 @@ class Label(Frozen):
     @property
     def row(self) -> str:
         """Title of a row: the method, with its changed settings in brackets."""
-        changed = ", ".join(f"{key}={value}" for key, value in self.changed.items())
+        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed.items()))  # as a record is sorted
         return f"{self.title} ({changed})" if changed else self.title
 
 

@@ -110,7 +110,7 @@ class Board:
 
     @property
     def first(self) -> Result:
-        """A result that stands for the board; predictions that were submitted do so only where there are no others."""
+        """A result that represents the board: the best one, submitted predictions only where there are no others."""
         return next((row.result for row in self.rows if not row.result.submitted), self.rows[0].result)
 
     @property
@@ -213,11 +213,11 @@ def _cached(path: Path, row_count: int) -> BoardStatistics | None:
     return statistics if sizes == {row_count} else None
 
 
-def boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:
+def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:
     """Boards in a fixed order: rows share one only if episodes, clips, frames, class texts and reader are identical.
 
     Rows on incomplete data join those on complete data; complete data of another content is another board. Submitted
-    predictions join a board of their plan, whatever their frames were: of several, the one that they have most in common
+    predictions join a board of their plan, regardless of their frames: of several, the one that they have most in common
     with.
 
     Args:

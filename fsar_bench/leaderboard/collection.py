@@ -10,8 +10,8 @@ from typing import Any, overload
 import pandas as pd
 
 from fsar_bench.errors import ConfigError, ResultError, suggest
-from fsar_bench.leaderboard.boards import Board, boards
-from fsar_bench.leaderboard.compare import Comparison, compare
+from fsar_bench.leaderboard.boards import Board, build_boards
+from fsar_bench.leaderboard.compare import Comparison, compare_by_name
 from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.rows import title_of
 from fsar_bench.results.record import Cost, Result
@@ -103,7 +103,7 @@ class Results:
     @cached_property
     def boards(self) -> list[Board]:
         """Boards of these results alone: ranks and adjusted p-values are among them."""
-        return boards(self._stored, statistics_cache())
+        return build_boards(self._stored, statistics_cache())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per result.
@@ -116,7 +116,7 @@ class Results:
             ResultError: a plan or predictions are missing or damaged.
         """
         columns = {name: self._column(name) for name in _COLUMNS}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns).astype({"training_seed": "Int64"})  # whole numbers, some of them missing
 
     def where(self, **filters: Any) -> Results:
         """The results that have certain values.
@@ -143,10 +143,10 @@ class Results:
             second: the other one.
 
         Raises:
-            ConfigError: a name stands for no row, or for several of one board.
+            ConfigError: a name matches no row, or several of one board.
             ResultError: no board has both, or the rows share too few episodes.
         """
-        return compare(self.boards, first, second)
+        return compare_by_name(self.boards, first, second)
 
     def board(self, dataset: str | None = None, way: int | None = None, shot: int | None = None) -> Board:
         """The one board of a dataset, way and shot; what is None may be left out where it is clear.

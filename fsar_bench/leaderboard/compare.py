@@ -10,10 +10,12 @@ import numpy as np
 
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.leaderboard.boards import Board
-from fsar_bench.leaderboard.intervals import FEW_EPISODES, LEVEL, NORMAL95, jackknife_over_clips
+from fsar_bench.leaderboard.intervals import LEVEL
+from fsar_bench.leaderboard.jackknife import FEW_EPISODES, jackknife_over_clips
 from fsar_bench.leaderboard.ranking import shared_episodes
 from fsar_bench.leaderboard.rows import Row, differing
 from fsar_bench.plan import EpisodePlan
+from fsar_bench.results.metrics import NORMAL95
 
 SHOWN = 5  # classes and episodes
 HASH_LENGTH = 6  # fewest characters that name a config hash
@@ -144,7 +146,8 @@ def paired_difference(right: np.ndarray, plan: EpisodePlan, shared: np.ndarray) 
     """
     numbers = np.flatnonzero(shared)
     right, classes = right[:, shared], plan.classes[shared]
-    error = jackknife_over_clips(right, classes, plan.support[shared], plan.query[shared]).difference(0, 1)
+    uncertainty = jackknife_over_clips(right, classes=classes, support=plan.support[shared], query=plan.query[shared])
+    error = uncertainty.difference(0, 1)
     first, second = 100 * right.mean((1, 2))
     of_query = np.repeat(classes, plan.query.shape[2], axis=1)
     by_class = []
@@ -193,7 +196,7 @@ def find_rows(board: Board, name: str) -> list[Row]:
     Args:
         board: the board.
         name: a method, the title of a row, a config hash or its beginning (`HASH_LENGTH` characters or more), or a folder
-            of results. The name of a method stands for the row without changed settings, where there is one.
+            of results. The name of a method means its row without changed settings, where there is one.
     """
     rows = [row for row in board.rows if _is_called(row, name)]
     unchanged = [row for row in rows if row.result.cell.label.row == name or not row.result.cell.label.changed]
@@ -211,7 +214,7 @@ def _is_called(row: Row, name: str) -> bool:
     return False
 
 
-def compare(all_boards: list[Board], first: str, second: str) -> list[Comparison]:
+def compare_by_name(all_boards: list[Board], first: str, second: str) -> list[Comparison]:
     """Compare two rows by name on every board that has both.
 
     Args:
@@ -220,7 +223,7 @@ def compare(all_boards: list[Board], first: str, second: str) -> list[Comparison
         second: name of B.
 
     Raises:
-        ConfigError: a name stands for no row, or for several of one board.
+        ConfigError: a name matches no row, or several of one board.
         ResultError: no board has both, or the rows share too few episodes.
     """
     matches = [(board, find_rows(board, first), find_rows(board, second)) for board in all_boards]

@@ -7,7 +7,7 @@ from pathlib import Path
 from fsar_bench.errors import ResultError
 from fsar_bench.io import cache_folder, write_atomically
 from fsar_bench.leaderboard import exports, tables
-from fsar_bench.leaderboard.boards import Board, boards
+from fsar_bench.leaderboard.boards import Board, build_boards
 from fsar_bench.leaderboard.published import read_published
 from fsar_bench.results.store import read_all
 
@@ -30,7 +30,7 @@ def read_boards(out: Path) -> list[Board]:
         ResultError: a result is damaged.
     """
     cache = statistics_cache()
-    return boards(read_all(out / "results", cache), cache)
+    return build_boards(read_all(out / "results", cache), cache)
 
 
 def generated_files(out: Path, all_boards: list[Board]) -> list[tuple[Path, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from fsar_bench.errors import ResultError
 from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard import exports
-from fsar_bench.leaderboard.boards import boards, checked_plan
+from fsar_bench.leaderboard.boards import build_boards, checked_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
 from fsar_bench.plan import EpisodePlan
@@ -24,7 +24,7 @@ FILES = (PREDICTIONS, COST, RECORD)  # the record last: a folder without it is n
 
 @dataclass
 class Merge:
-    """Outcome of a merge. If there is any problem, nothing was taken in.
+    """Outcome of a merge. If there is any problem, nothing was copied.
 
     Attributes:
         problems: a sentence for each.
@@ -37,12 +37,12 @@ class Merge:
     duplicates: int = 0
 
 
-def merge(folders: list[Path], out: Path) -> Merge:
+def merge_results(folders: list[Path], out: Path) -> Merge:
     """Check all results of some folders against their plans and predictions, then copy the new ones.
 
     Args:
         folders: each holds `results/` and `plans/`, as `out=` names them.
-        out: the folder that takes the results in; its tables are not written.
+        out: the folder that the results are copied to; its tables are not written.
 
     Raises:
         ResultError: a result of `out` is damaged, or it cannot be written.
@@ -53,7 +53,7 @@ def merge(folders: list[Path], out: Path) -> Merge:
     for folder in folders:
         for stored in _sound_results(folder, outcome.problems):
             plans.setdefault(out / "plans" / stored.plan_file.name, stored.plan_file)
-            _sort_in(stored, incoming, out, outcome)
+            _sort_in(stored, incoming, outcome, out=out)
     if incoming and not outcome.problems:
         _try_tables(list(incoming.values()), out, outcome.problems)
     if outcome.problems:
@@ -68,7 +68,7 @@ def merge(folders: list[Path], out: Path) -> Merge:
     return outcome
 
 
-def _sort_in(stored: Stored, incoming: dict[Path, Stored], out: Path, outcome: Merge) -> None:
+def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, out: Path) -> None:
     """A result is new, a duplicate, or in conflict with another one."""
     place = stored.result.folder
     other = incoming.get(place) or _existing(out / "results" / place)
@@ -88,7 +88,7 @@ def _try_tables(incoming: list[Stored], out: Path, problems: list[str]) -> None:
     """Dry-run all tables and the page on the incoming results; a merge that would break them is rejected."""
     try:
         existing = read_all(out / "results") if (out / "results").is_dir() else []
-        all_boards, published = boards([*existing, *incoming]), read_published(out)
+        all_boards, published = build_boards([*existing, *incoming]), read_published(out)
         exports.pages(all_boards, published)
         json.dumps(page_data(all_boards, published), allow_nan=False)
     except ResultError as error:

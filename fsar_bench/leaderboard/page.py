@@ -16,6 +16,7 @@ from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.exports import Record, records
 from fsar_bench.leaderboard.published import Published, verdicts
 from fsar_bench.leaderboard.rows import Row
+from fsar_bench.plan import EpisodePlan
 
 
 def write_page(path: Path, all_boards: list[Board], published: list[Published]) -> Path:
@@ -86,26 +87,25 @@ def _row_data(board: Board, published: list[Published]) -> list[dict[str, Any]]:
             {
                 "label": entry.row.title,
                 "classwise": list(entry.statistics.classwise),
-                "confusion": confusion(entry.row, plan.classes, plan.query.shape[2], entry.result.data.classes),
+                "confusion": confusion(entry.row, plan, entry.result.data.classes),
                 "published": figure and {"accuracy": figure.accuracy, "source": figure.source},
             }
         )
     return out
 
 
-def confusion(row: Row, classes: np.ndarray, query: int, class_count: int) -> list[list[int]]:
-    """How often queries of each class (line) were taken for each class (column), over all seeds.
+def confusion(row: Row, plan: EpisodePlan, class_count: int) -> list[list[int]]:
+    """How often queries of each class (line) were predicted as each class (column), over all seeds.
 
     Args:
         row: its predictions are counted.
-        classes: class numbers `[E, N]`.
-        query: queries per class.
+        plan: its episodes.
         class_count: number of classes of the split.
     """
     out = np.zeros((class_count, class_count), np.int64)
-    truth = np.repeat(classes, query, axis=1)
+    truth = np.repeat(plan.classes, plan.query.shape[2], axis=1)
     for seed in row.seeds:
-        predicted = np.take_along_axis(classes, seed.predictions().astype(np.int64), axis=1)
+        predicted = np.take_along_axis(plan.classes, seed.predictions().astype(np.int64), axis=1)
         np.add.at(out, (truth.ravel(), predicted.ravel()), 1)
     counts: list[list[int]] = out.tolist()
     return counts

@@ -8,16 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from fsar_bench.config.settings import Frozen
-from fsar_bench.leaderboard.intervals import (
-    FEW_EPISODES,
-    Uncertainty,
-    adjusted,
-    class_interval,
-    jackknife_over_clips,
-    seed_interval,
-    tie_ranks,
-    unpaired,
-)
+from fsar_bench.leaderboard.intervals import adjusted, class_interval, seed_interval, tie_ranks
+from fsar_bench.leaderboard.jackknife import FEW_EPISODES, Uncertainty, jackknife_over_clips, unpaired
 from fsar_bench.leaderboard.rows import Row
 from fsar_bench.plan import EpisodePlan
 
@@ -118,7 +110,7 @@ def _by_episodes(rows: list[Row], plans: list[EpisodePlan], right: np.ndarray) -
     groups = []
     for numbers in members.values():
         plan = plans[numbers[0]]
-        uncertainty = jackknife_over_clips(right[numbers], plan.classes, plan.support, plan.query)
+        uncertainty = jackknife_over_clips(right[numbers], classes=plan.classes, support=plan.support, query=plan.query)
         groups.append(_Episodes(plan, numbers, uncertainty))
     return groups
 
@@ -162,12 +154,14 @@ def _p_value_between(right: np.ndarray, first: EpisodePlan, second: EpisodePlan)
     shared = shared_episodes(first, second)
     if shared.sum() < FEW_EPISODES:
         a, b = (
-            jackknife_over_clips(row[None], plan.classes, plan.support, plan.query)
+            jackknife_over_clips(row[None], classes=plan.classes, support=plan.support, query=plan.query)
             for row, plan in zip(right, (first, second), strict=True)
         )
         return unpaired(a, b).p_value(100 * float(right[0].mean() - right[1].mean()))
     right = right[:, shared]
-    uncertainty = jackknife_over_clips(right, first.classes[shared], first.support[shared], first.query[shared])
+    uncertainty = jackknife_over_clips(
+        right, classes=first.classes[shared], support=first.support[shared], query=first.query[shared]
+    )
     return uncertainty.difference(0, 1).p_value(100 * float(right[0].mean() - right[1].mean()))
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from stores import make_plan, predictions, store
 
-from fsar_bench.cli.compare import compare, compare_command
+from fsar_bench.cli.compare import compare_command
 from fsar_bench.errors import ConfigError, ResultError
-from fsar_bench.leaderboard.intervals import spread
+from fsar_bench.leaderboard.compare import paired_difference
+from fsar_bench.leaderboard.jackknife import jackknife_over_clips
 
 PLAN = make_plan(episodes=200)
 
@@ -24,30 +25,33 @@ def cache_of_its_own(tmp_path, monkeypatch) -> None:
 def root(tmp_path):
     for seed, (name, accuracy) in enumerate([("one", 0.9), ("two", 0.7), ("three", 0.7)]):
         store(tmp_path, name, predictions(PLAN, accuracy, seed), PLAN, title=name.capitalize())
-    store(tmp_path, "one", predictions(PLAN, 0.5, 9), PLAN, title="One (method.x=1)", config={"type": "one", "x": 1})
+    store(tmp_path, "one", predictions(PLAN, 0.5, 9), PLAN, title="One", changed={"method.x": "1"})
     return tmp_path
 
 
 def test_numbers_by_hand():
     right = np.stack([predictions(PLAN, 0.9, 0) == PLAN.labels, predictions(PLAN, 0.7, 1) == PLAN.labels]).astype(float)
-    found = compare(right, PLAN, np.ones(200, bool))
+    paired = paired_difference(right, PLAN, np.ones(200, bool))
     a, b = right
-    assert (found.one, found.two) == (100 * a.mean(), 100 * b.mean())
-    assert found.only_one == (a > b).sum()
-    assert found.only_two == (b > a).sum()
+    assert (paired.first_accuracy, paired.second_accuracy) == (100 * a.mean(), 100 * b.mean())
+    assert paired.only_first == (a > b).sum()
+    assert paired.only_second == (b > a).sum()
     per_episode = 100 * (a - b).mean(1)
-    assert found.episodes == pytest.approx(1.96 * per_episode.std(ddof=1) / math.sqrt(200))
-    error = spread(right, PLAN.classes, PLAN.support, PLAN.query).difference(0, 1)
-    assert found.clips == pytest.approx(error.half_width())
-    assert found.p == pytest.approx(error.p_value(100 * (a.mean() - b.mean())))
-    differences = [abs(x - y) for _, x, y in found.classwise]
+    assert paired.half_width_episodes == pytest.approx(1.96 * per_episode.std(ddof=1) / math.sqrt(200))
+    error = jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query).difference(0, 1)
+    assert paired.half_width_clips == pytest.approx(error.half_width())
+    assert paired.p_value == pytest.approx(error.p_value(100 * (a.mean() - b.mean())))
+    differences = [abs(c.difference) for c in paired.classes]
     assert differences == sorted(differences, reverse=True)
-    number, most = found.episodewise[0]
-    assert most == (a - b).sum(1)[number]
-    assert abs(most) == np.abs((a - b).sum(1)).max()
-    half = compare(right, PLAN, np.arange(200) < 100)
-    assert half.shared == 100
-    assert half.one == 100 * a[:100].mean()
+    of_class = PLAN.classes == paired.classes[0].number  # one query per class
+    assert paired.classes[0].difference == pytest.approx(100 * (a[of_class].mean() - b[of_class].mean()))
+    largest = paired.episodes[0]
+    assert largest.difference == (a - b).sum(1)[largest.number]
+    assert abs(largest.difference) == np.abs((a - b).sum(1)).max()
+    assert largest.classes == tuple(PLAN.names[c] for c in PLAN.classes[largest.number])
+    half = paired_difference(right, PLAN, np.arange(200) < 100)
+    assert len(half.episodes) == 100
+    assert half.first_accuracy == 100 * a[:100].mean()
 
 
 def test_by_name_hash_title_and_folder(root, capsys):
@@ -57,11 +61,11 @@ def test_by_name_hash_title_and_folder(root, capsys):
         out = capsys.readouterr().out
         assert "A  One: " in out
         assert "B  Two: " in out
-        assert "told apart" in out
-        assert "paired on 200 episodes" in out
+        assert ": significant at 5 %" in out
+        assert "Paired on 200 episodes" in out
         assert f"fsar-bench explain {root}" in out
     assert compare_command("two", "three", [f"out={root}", "dataset=toy", "way=2", "shot=1"]) == 0
-    assert "not told apart at 5 %" in capsys.readouterr().out
+    assert "not significant at 5 %" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared_is_named(root):
@@ -71,7 +75,7 @@ def test_what_cannot_be_compared_is_named(root):
         compare_command("one", "two", [f"out={root}", "datset=toy"])
     other = make_plan(episodes=200, seed=1)
     store(root, "elsewhere", predictions(other, 0.7, 3), other)
-    with pytest.raises(ResultError, match=r"share no episodes, so they cannot be compared: plan .seed. differ"):
+    with pytest.raises(ResultError, match=r"share no episodes, so they cannot be compared: plan .seed. differs"):
         compare_command("one", "elsewhere", [f"out={root}"])
     later = make_plan(shot=2, episodes=200)
     store(root, "later", predictions(later, 0.7, 3), later)

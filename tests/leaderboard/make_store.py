@@ -1,7 +1,7 @@
 """The mini store of the golden files, and the golden files: `python tests/leaderboard/make_store.py` writes them again.
 
-Five rows on one board (one of them two training seeds, one on incomplete data), one at another shot, and one of a real dataset's
-name whose setting the literature has.
+Eight rows on one board (one with two training seeds, one on incomplete data, one that ran on a GPU, one with submitted
+predictions), two at another shot, and one of a real dataset's name whose setting the literature has.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 STORE, GOLDEN = HERE / "store", HERE / "golden"
+NO_COST: dict = {"seconds": {}, "videos": None, "memory": None}
 sys.path.insert(0, str(HERE.parent))
 
 
@@ -37,6 +38,10 @@ def make(root: Path) -> None:
         train = {"episodes": 10, **({"seed": seed} if seed else {})}
         store(root, "trained", predictions(plan, 0.8, 20 + seed), plan, title="Trained", train=train, pairs=True)
     store(root, "gaps", predictions(short, 0.7, 30), short, title="On gaps", coverage=70 / 72, pairs=True)
+    memory = {"host": 900.0, "device": 4768.0}
+    store(root, "on_gpu", predictions(plan, 0.85, 50), plan, title="On a GPU", pairs=True, cost={"memory": memory})
+    elsewhere = predictions(plan, 0.75, 60)
+    store(root, "other", elsewhere, plan, title="Elsewhere", pairs=True, submitted=True, reader="cv2 4", cost=NO_COST)
     real = make_plan(way=5, episodes=30)
     store(
         root,
@@ -52,12 +57,12 @@ def make(root: Path) -> None:
 
 def outputs(root: Path) -> dict[str, str]:
     """Text of every generated file, and the data of the page."""
-    from fsar_bench.cli.leaderboard import files, read_boards
+    from fsar_bench.leaderboard.files import generated_files, read_boards
     from fsar_bench.leaderboard.page import page_data
     from fsar_bench.leaderboard.published import read_published
 
     boards, published = read_boards(root), read_published(root)
-    out = {path.name: text for path, text in files(root, boards)}
+    out = {path.name: text for path, text in generated_files(root, boards)}
     out["page.json"] = json.dumps(page_data(boards, published), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return out
 

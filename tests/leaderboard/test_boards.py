@@ -16,13 +16,15 @@ from leaderboard.make_store import GOLDEN, STORE, make, outputs
 from rich.console import Console
 from stores import make_plan, predictions, store
 
-from fsar_bench.cli.leaderboard import leaderboard_command, read_boards, show
+from fsar_bench.cli.leaderboard import leaderboard_command, show
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
-from fsar_bench.leaderboard.boards import shared_episodes
-from fsar_bench.leaderboard.exports import TEX_MARK
-from fsar_bench.leaderboard.intervals import adjusted, seed_interval, spread, unpaired
+from fsar_bench.leaderboard.exports import TEX_MARK, records
+from fsar_bench.leaderboard.files import read_boards
+from fsar_bench.leaderboard.intervals import adjusted, seed_interval
+from fsar_bench.leaderboard.jackknife import jackknife_over_clips, unpaired
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
+from fsar_bench.leaderboard.ranking import shared_episodes
 from fsar_bench.results.store import read_all
 
 PLAN = make_plan()
@@ -56,7 +58,7 @@ def test_the_same_bytes_from_the_cache_and_again(tmp_path):
     assert any((tmp_path / "cache" / "statistics" / "boards").iterdir())
     assert outputs(STORE) == first
     for path in (tmp_path / "cache" / "statistics").rglob("*.json"):
-        path.write_text('{"numbers": 3')
+        path.write_text('{"rows": 3')
     assert outputs(STORE) == first
 
 
@@ -67,7 +69,7 @@ def test_seeds_are_one_row(tmp_path, capsys):
     add(tmp_path, "m", 0.8, 3, train={"episodes": 6})  # another training is another row
     (board,) = read_boards(tmp_path)
     row = next(row for row in board.rows if len(row.seeds) == 3)
-    numbers = board.numbers[board.rows.index(row)]
+    numbers = board.entries[board.rows.index(row)].statistics
     accuracies = [s.result.metrics.accuracy for s in row.seeds]
     assert len(folders) == len(set(folders)) == 3
     assert len(board.rows) == 2
@@ -85,8 +87,8 @@ def test_rows_of_other_episodes_or_clips_are_never_ranked_together(tmp_path):
     add(tmp_path, "a", 0.9)
     add(tmp_path, "b", 0.8, plan=make_plan(seed=1))
     add(tmp_path, "c", 0.7, fingerprint="1" * 64)  # the same list, other files
-    found = read_boards(tmp_path)
-    assert [[row.title for row in board.rows] for board in found] in (
+    titles = [[row.title for row in board.rows] for board in read_boards(tmp_path)]
+    assert titles in (
         [["a"], ["c"], ["b"]],
         [["b"], ["a"], ["c"]],
     )
@@ -112,12 +114,19 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
     for seed, (name, accuracy) in enumerate([("a", 0.95), ("b", 0.93), ("c", 0.5)]):
         add(tmp_path, name, accuracy, seed)
     (board,) = read_boards(tmp_path)
-    assert [n.rank for n in board.numbers] == [1, 1, 3]
+    assert [e.statistics.rank for e in board.entries] == [1, 1, 3]
     right = np.stack([row.right() for row in board.rows])
-    found, accuracy = spread(right, PLAN.classes, PLAN.support, PLAN.query), 100 * right.mean((1, 2))
-    raw = np.array([[found.difference(a, b).p_value(accuracy[a] - accuracy[b]) for b in range(3)] for a in range(3)])
+    uncertainty, accuracy = (
+        jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query),
+        100 * right.mean((1, 2)),
+    )
+    raw = np.array(
+        [[uncertainty.difference(a, b).p_value(accuracy[a] - accuracy[b]) for b in range(3)] for a in range(3)]
+    )
     assert board.p == pytest.approx(adjusted(raw), rel=1e-3)
-    assert [n.clips for n in board.numbers] == pytest.approx(found.half_widths("clips").tolist(), abs=1e-3)
+    assert [e.statistics.clips for e in board.entries] == pytest.approx(
+        uncertainty.half_widths("clips").tolist(), abs=1e-3
+    )
     bold = [line for line in tables.markdown(board).splitlines() if "**" in line]
     assert len(bold) == 2
 
@@ -129,10 +138,13 @@ def test_rows_that_share_few_episodes_are_compared_unpaired(tmp_path):
     for seed, (plan, accuracy) in enumerate(zip(plans, (0.95, 0.4), strict=True)):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan, coverage=0.5, fingerprint=str(seed) * 64)
     (board,) = read_boards(tmp_path)
-    apart = [spread(row.right()[None], p.classes, p.support, p.query) for row, p in zip(board.rows, plans, strict=True)]
+    apart = [
+        jackknife_over_clips(row.right()[None], classes=p.classes, support=p.support, query=p.query)
+        for row, p in zip(board.rows, plans, strict=True)
+    ]
     expected = unpaired(*apart).p_value(board.rows[0].accuracy - board.rows[1].accuracy)
     assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
-    assert [n.rank for n in board.numbers] == [1, 2]
+    assert [e.statistics.rank for e in board.entries] == [1, 2]
 
 
 def test_thirty_shared_episodes_are_needed_for_pairing(tmp_path):
@@ -146,8 +158,13 @@ def test_thirty_shared_episodes_are_needed_for_pairing(tmp_path):
     (board,) = read_boards(tmp_path)
     right = np.stack([row.right() for row in board.rows])
     plans = [board.plan(row) for row in board.rows]
-    apart = [spread(r[None], p.classes, p.support, p.query) for r, p in zip(right, plans, strict=True)]
-    together = spread(right[:, same], whole.classes[same], whole.support[same], whole.query[same]).difference(0, 1)
+    apart = [
+        jackknife_over_clips(r[None], classes=p.classes, support=p.support, query=p.query)
+        for r, p in zip(right, plans, strict=True)
+    ]
+    together = jackknife_over_clips(
+        right[:, same], classes=whole.classes[same], support=whole.support[same], query=whole.query[same]
+    ).difference(0, 1)
     expected = unpaired(*apart).p_value(100 * float(right[0].mean() - right[1].mean()))
     assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
     assert board.p[0, 1] != pytest.approx(
@@ -156,17 +173,17 @@ def test_thirty_shared_episodes_are_needed_for_pairing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("clips", "said"), [(2, "no more clips than an episode takes"), (3, "Classes of only 3 clips"), (4, "")]
+    ("clips", "sentence"), [(2, "Too few clips per class"), (3, "Some classes have only 3 clips"), (4, "")]
 )
-def test_too_few_clips_are_said(tmp_path, clips, said):
+def test_the_note_names_too_few_clips(tmp_path, clips, sentence):
     plan = make_plan(clips=clips)
     for seed, accuracy in enumerate((0.95, 0.4)):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
     (board,) = read_boards(tmp_path)
-    assert said in board.note
-    assert board.note.endswith("reader r 1.0.") == (not said)
+    assert sentence in board.note
+    assert board.note.endswith("reader r 1.0.") == (not sentence)
     if clips == 2:
-        assert [(n.clips, n.rank) for n in board.numbers] == [(None, 1)] * 2
+        assert [(e.statistics.clips, e.statistics.rank) for e in board.entries] == [(None, 1)] * 2
 
 
 def test_a_changed_plan_file_is_seen_behind_the_cache(tmp_path):
@@ -179,7 +196,7 @@ def test_a_changed_plan_file_is_seen_behind_the_cache(tmp_path):
     assert folder.is_dir()
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
     add(tmp_path, "a", 0.9)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "file" / "below"))
@@ -197,12 +214,14 @@ def test_brackets_on_the_screen_are_text(tmp_path, capsys):
     assert "a [/b] c" in capsys.readouterr().out
 
 
-def test_one_episode_tells_nothing_apart(tmp_path):
+def test_nothing_is_significant_on_one_episode(tmp_path):
     plan = make_plan(episodes=1)
     for seed, accuracy in enumerate((1.0, 0.0)):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
     (board,) = read_boards(tmp_path)
-    assert [(n.rank, n.episodes, n.clips) for n in board.numbers] == [(1, None, None)] * 2
+    assert [(e.statistics.rank, e.statistics.episodes, e.statistics.clips) for e in board.entries] == [
+        (1, None, None)
+    ] * 2
     assert outputs(tmp_path)["toy-2way_1shot.md"].count("**") == 4
 
 
@@ -236,33 +255,40 @@ def test_tables_whose_results_are_gone_go_too(tmp_path):
     kept = tmp_path / "toy-2way_3shot.md"
     kept.write_text(kept.read_text() + "\nBy hand.\n")
     foreign = tmp_path / "my-2way_9shot.md"
-    foreign.write_text("no table of ours\n")
+    foreign.write_text("no generated table\n")
     for folder in gone:
         shutil.rmtree(folder)
     assert leaderboard_command([f"out={tmp_path}"], check=True) == 1
     assert leaderboard_command([f"out={tmp_path}"], check=False) == 0
     assert not list(tmp_path.glob("toy-2way_2shot.*"))
     assert kept.read_text() == "By hand.\n"
-    assert foreign.read_text() == "no table of ours\n"
+    assert foreign.read_text() == "no generated table\n"
     (tmp_path / "toy-2way_2shot.tex").write_text(f"{TEX_MARK}\n")
     assert leaderboard_command([f"out={tmp_path}"], check=True) == 1
 
 
+def test_a_page_that_is_no_text_is_named(tmp_path):
+    add(tmp_path, "a", 0.9)
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ResultError, match=r"README\.md cannot be read"):
+        leaderboard_command([f"out={tmp_path}"], check=False)
+
+
 def test_texts_are_escaped(tmp_path):
     add(tmp_path, "a", 0.9, title="50 % & more_of {it} | $x$ #1")
-    found = outputs(tmp_path)
-    assert r"50 \% \& more\_of \{it\} | \$x\$ \#1" in found["toy-2way_1shot.tex"]
-    assert r"more_of {it} \| $x$ #1" in found["toy-2way_1shot.md"]
+    files = outputs(tmp_path)
+    assert r"50 \% \& more\_of \{it\} | \$x\$ \#1" in files["toy-2way_1shot.tex"]
+    assert r"more_of {it} \| $x$ #1" in files["toy-2way_1shot.md"]
 
 
-def test_csv_and_json_say_the_same(tmp_path):
-    found = outputs(STORE)
-    rows = list(csv.DictReader(found["leaderboard.csv"].splitlines()))
-    data = [row for board in json.loads(found["leaderboard.json"]) for row in board["rows"]]
-    assert len(rows) == len(data) == 9
-    for one, two in zip(rows, data, strict=True):
-        assert float(one["accuracy"]) == two["accuracy"]
-        assert one["config_hashes"].split() == two["config_hashes"]
+def test_csv_and_json_hold_the_same(tmp_path):
+    files = outputs(STORE)
+    rows = list(csv.DictReader(files["leaderboard.csv"].splitlines()))
+    data = [row for board in json.loads(files["leaderboard.json"]) for row in board["rows"]]
+    assert len(rows) == len(data) == 11
+    for flat, nested in zip(rows, data, strict=True):
+        assert float(flat["accuracy"]) == nested["accuracy"]
+        assert flat["config_hashes"].split() == nested["config_hashes"]
     assert {row["seeds"] for row in rows} == {"1", "2"}
 
 
@@ -275,18 +301,30 @@ def test_published_figures_are_whole_and_compared_where_the_setting_is_the_same(
     plan = make_plan(way=5)
     for name, backbone in (("ma_clip", "vit_b_16"), ("ma_clip", "vit_b_32"), ("strm", "vit_b_16")):
         add(tmp_path, name, 0.8, plan=plan, dataset="hmdb51", backbone=backbone, title=name.upper())
-    add(tmp_path, "ma_clip", 0.7, plan=plan, dataset="hmdb51", backbone="vit_b_16", title="MA-CLIP (method.alpha=0.9)")
-    weights = "MA-CLIP (pretrained=ViT-B-16.pt, activation=quick_gelu)"
-    add(tmp_path, "ma_clip", 0.6, 1, plan=plan, dataset="hmdb51", backbone="vit_b_16", title=weights)
+    add(
+        tmp_path,
+        "ma_clip",
+        0.7,
+        plan=plan,
+        dataset="hmdb51",
+        backbone="vit_b_16",
+        title="MA-CLIP",
+        changed={"method.alpha": "0.9"},
+    )
+    weights = {"pretrained": "ViT-B-16.pt", "activation": "quick_gelu"}
+    add(tmp_path, "ma_clip", 0.6, 1, plan=plan, dataset="hmdb51", backbone="vit_b_16", title="MA-CLIP", changed=weights)
+    add(tmp_path, "ma_clip", 0.6, 2, plan=plan, dataset="hmdb51", backbone="vit_b_16", config={"x": 1}, submitted=True)
     (board,) = read_boards(tmp_path)
-    found = verdicts(board, published)
-    assert sorted(v.row.title for v in found) == [weights, "MA_CLIP", "MA_CLIP"]
-    assert {(v.row.result.backbone.name, v.published.accuracy) for v in found} == {
+    compared = verdicts(board, published)
+    with_weights = "MA-CLIP (activation=quick_gelu, pretrained=ViT-B-16.pt)"
+    assert sorted(v.entry.row.title for v in compared) == [with_weights, "MA_CLIP", "MA_CLIP"]
+    assert {(v.entry.result.backbone_name, v.published.accuracy) for v in compared} == {
         ("vit_b_16", 83.4),
         ("vit_b_32", 77.3),
     }
-    for v in found:
-        assert v.inside == (abs(v.numbers.accuracy - v.published.accuracy) <= v.numbers.clips)
+    for v in compared:
+        numbers = v.entry.statistics
+        assert v.is_inside == (abs(numbers.accuracy - v.published.accuracy) <= numbers.clips)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +332,7 @@ def test_published_figures_are_whole_and_compared_where_the_setting_is_the_same(
     [
         (lambda line: line.replace(",no,", ",perhaps,"), "line 2 cannot be read"),
         (lambda line: line.replace(",73.3,", ",much,"), "line 2 cannot be read"),
-        (lambda line: line.replace(",73.3,", ",733,"), "accuracy must lie in 0..100"),
+        (lambda line: line.replace(",73.3,", ",733,"), "accuracy must be in 0..100"),
         (lambda line: line + ",extra", "line 2 cannot be read"),
     ],
 )
@@ -320,5 +358,63 @@ def test_latex_compiles(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
 
 
+def test_memory_is_that_of_the_gpu_where_there_was_one(tmp_path):
+    add(tmp_path, "host", 0.9, cost={"memory": {"host": 1234.5}})
+    add(tmp_path, "gpu", 0.8, 1, cost={"memory": {"host": 900.0, "device": 4768.0}})
+    add(tmp_path, "unknown", 0.7, 2, cost={"memory": None})
+    seeds = [{"episodes": 5, "seed": seed} for seed in (1, 2)]
+    for seed, train in enumerate(seeds):
+        add(tmp_path, "trained", 0.6, 3 + seed, train=train, cost={"memory": {"host": 1.0, "device": 1000.0 + seed}})
+    (board,) = read_boards(tmp_path)
+    by_method = {record["method"]: record["memory_mb"] for record in records([board])}
+    assert by_method == {"host": 1234.5, "gpu": 4768.0, "unknown": None, "trained": 1000.5}
+    frame = tables.frame(board).set_index("method")["memory GB"]
+    assert frame[["host", "gpu", "unknown", "trained"]].tolist() == ["1.2", "4.8", "–", "1.0"]
+
+
+def test_submitted_predictions_are_ranked_on_the_board_of_their_plan(tmp_path):
+    """They share episodes with the other rows, but frames, crops and training are those of another code base."""
+    add(tmp_path, "here", 0.95)
+    add(tmp_path, "other", 0.6, 1, reader="cv2 4", fingerprint="1" * 64, submitted=True, train={"episodes": 9})
+    add(tmp_path, "elsewhere", 0.9, 2, plan=make_plan(seed=1), submitted=True)  # a plan that nobody ran here
+    shared, alone = sorted(read_boards(tmp_path), key=len, reverse=True)
+    assert [(row.title, row.train_seconds, row.videos_per_second, row.memory_mb) for row in shared.rows] == [
+        ("here", None, 36.0, 1234.5),
+        ("other (submitted)", None, None, None),
+    ]
+    assert [entry.statistics.rank for entry in shared.entries] == [1, 2]
+    right = np.stack([row.right() for row in shared.rows])
+    error = jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query).difference(0, 1)
+    assert shared.p[0, 1] == pytest.approx(error.p_value(100 * (right[0].mean() - right[1].mean())), rel=1e-3)
+    assert shared.note.endswith("reader r 1.0.")
+    assert [row.title for row in alone.rows] == ["elsewhere (submitted)"]
+    page = outputs(tmp_path)["toy-2way_1shot.md"]
+    assert tables.LEGEND_SUBMITTED.strip() in page
+    rows = list(csv.DictReader(outputs(tmp_path)["leaderboard.csv"].splitlines()))
+    assert {row["method"]: row["submitted"] for row in rows} == {"here": "False", "other": "True", "elsewhere": "True"}
+    assert tables.LEGEND_SUBMITTED.strip() not in outputs(STORE)["toy-2way_2shot.md"]
+
+
+def test_submitted_predictions_join_the_board_that_they_have_most_in_common_with(tmp_path):
+    add(tmp_path, "a", 0.95)
+    add(tmp_path, "b", 0.9, 1, reader="r 2.0")
+    add(tmp_path, "other", 0.9, 2, reader="r 2.0", submitted=True)
+    assert sorted([row.result.name for row in board.rows] for board in read_boards(tmp_path)) == [["a"], ["b", "other"]]
+
+
+def test_rows_share_a_line_only_if_the_seed_of_the_training_alone_differs(tmp_path):
+    train = {"episodes": 5}
+    add(tmp_path, "m", 0.8, 0, train=train)
+    add(tmp_path, "m", 0.8, 1, train={**train, "seed": 1})
+    add(tmp_path, "m", 0.8, 2, train={**train, "seed": 2}, changed={"method.alpha": "0.3"})
+    add(tmp_path, "m", 0.8, 3, train={"episodes": 5, "warmup": 0.1, "seed": 3})
+    (board,) = read_boards(tmp_path)
+    assert sorted((row.title, len(row.seeds)) for row in board.rows) == [
+        ("m", 1),
+        ("m", 2),
+        ("m (method.alpha=0.3)", 1),
+    ]
+
+
 def test_nothing_of_a_store_is_skipped():
-    assert len(read_all(STORE / "results")) == 10
+    assert len(read_all(STORE / "results")) == 12

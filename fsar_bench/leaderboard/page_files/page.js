@@ -5,7 +5,7 @@ const number = (digits) => (value) => (value === null || value === undefined ? "
 const yesNo = (value) => (value ? "yes" : "no");
 const million = (value) => number(2)(value / 1e6);
 
-// title, value to sort by, text to show, whether it is text, descending first
+// title, value to sort by, text to show, whether the column is text, whether it sorts in descending order first
 const COLUMNS = [
   ["rank", (r) => r.rank, String],
   ["method", (r) => r.label, String, true],
@@ -221,13 +221,13 @@ function drawConfusion() {
     return line.map((count) => (total ? (100 * count) / total : null));
   });
   const places = names.map((_, i) => i);
-  const text = z.map((line, a) => line.map((v, b) => `${escapeHtml(names[a])}<br>taken for ${escapeHtml(names[b])}<br>${number(1)(v)} % (${row.confusion[a][b]} queries)`));
+  const text = z.map((line, a) => line.map((v, b) => `${escapeHtml(names[a])}<br>predicted as ${escapeHtml(names[b])}<br>${number(1)(v)} % (${row.confusion[a][b]} queries)`));
   const off = z.map((line, a) => line.map((v, b) => (a === b ? null : v)));
   plot("confusion", [{
     type: "heatmap", z: off, x: places, y: places, text, hovertemplate: "%{text}<extra></extra>", colorscale: "Cividis", zmin: 0,
     colorbar: { title: { text: "%" }, thickness: 12 }, hoverongaps: false,
   }], {
-    xaxis: { tickvals: places, ticktext: names.map((n) => escapeHtml(short(n, 24))), tickangle: -60, showgrid: false, zeroline: false, title: { text: "taken for" } },
+    xaxis: { tickvals: places, ticktext: names.map((n) => escapeHtml(short(n, 24))), tickangle: -60, showgrid: false, zeroline: false, title: { text: "predicted class" } },
     yaxis: { tickvals: places, ticktext: names.map((n) => escapeHtml(short(n))), autorange: "reversed", showgrid: false, zeroline: false },
   }, 260 + 20 * names.length);
 }
