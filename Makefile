@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test benchmark leaderboard pr
+.PHONY: install lint test slow benchmark leaderboard pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
@@ -17,6 +17,9 @@ lint:  ## style, types and stale tables
 test:  ## the test suite
 	$(PY) -m pytest
 
+slow:  ## the tests that take long
+	$(PY) -m pytest -m slow
+
 benchmark:  ## ratios measured in one run
 	$(PY) -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc
 
@@ -25,4 +28,4 @@ leaderboard:  ## rebuild the tables from the result files, and the cards of meth
 	$(PY) -m tools.readme_table
 	$(PY) -m tools.methods_table
 
-pr: lint test  ## what CI runs
+pr: lint test slow  ## what CI runs, and the slow tests

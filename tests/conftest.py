@@ -9,6 +9,7 @@ import pytest
 from helpers import Command, annotation_rows, write_dataset
 
 TESTS = Path(__file__).parent
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are tiny: threads only wait for each other, above all on a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach a network
 
 
@@ -49,8 +50,8 @@ def run_tiny(tiny, tmp_path):
 
     def run(methods: str | list[str], **settings):
         defaults = {
-            "dataset": tiny, "backbone": "tiny_clip", "episodes": 100, "workers": 1, "progress": False, "out": tmp_path / "leaderboards",
-            "work_dir": tmp_path / "work_dirs",
+            "dataset": tiny, "backbone": "tiny_clip", "episodes": 100, "workers": 1, "progress": False,
+            "out": tmp_path / "leaderboards", "work_dir": tmp_path / "work_dirs",
         }  # fmt: skip
         return fsar_bench.run(methods, **{**defaults, **settings})
 

@@ -110,12 +110,9 @@ def _print_coverage(console: Console, prepared: preparing.Prepared) -> None:
 
 def _dataset(name: str) -> Dataset:
     """A dataset by config name or path."""
-    from fsar_bench.config.resolve import load
+    from fsar_bench.config.resolve import dataset_config
 
-    config, _, path = load("datasets", name)
-    if "dataset" not in config:
-        raise ConfigError(f"The dataset config {path} lacks dataset=dict(...).")
-    return Dataset(**config["dataset"])
+    return Dataset(**dataset_config(name).dataset.model_dump())
 
 
 def verify_command(name: str, *, reader: str, workers: int, seconds: float, accept: bool) -> int:

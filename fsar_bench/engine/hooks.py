@@ -80,7 +80,7 @@ class TrainingCurves(Hook):
     ) -> None:
         """Note the loss."""
         if outputs:
-            self.losses.append(float(outputs["loss"]))
+            self.losses.append(_loss(outputs))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note the accuracy, and write all files."""
@@ -102,6 +102,10 @@ class TrainingCurves(Hook):
         self.accuracies = [
             (int(episodes), float(accuracy)) for episodes, accuracy in checkpoint["curves"]["accuracies"]
         ]
+
+
+def _loss(outputs: dict[str, Any]) -> float:
+    return float(outputs["loss"].detach())
 
 
 def _write_table(path: Path, header: tuple[str, str], rows: list[tuple[int, float]]) -> None:
@@ -218,7 +222,7 @@ class ReportProgress(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Report the episode with its loss."""
-        note = f"loss {float(outputs['loss']):.3f}" if outputs else ""
+        note = f"loss {_loss(outputs):.3f}" if outputs else ""
         report("training", batch_idx + 1, runner.max_iters, note)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
