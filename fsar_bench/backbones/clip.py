@@ -80,10 +80,7 @@ class CLIPBackbone(Backbone):
         )
         self.clip = clip
         self.embedding_width = config["embed_dim"]
-        if isinstance(tower, VisionTransformer):
-            self.map_width, self.map_stride = tower.conv1.out_channels, tower.conv1.stride[0]
-        else:
-            self.map_width, self.map_stride = tower.attnpool.k_proj.in_features, 32
+        self.map_width, self.map_stride = _map_geometry(tower)
 
     @property
     def visual(self) -> VisionTransformer | ModifiedResNet:
@@ -154,6 +151,13 @@ class CLIPBackbone(Backbone):
 def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:
     """Return the tokenizer of an architecture; its vocabulary is large, so all backbones and their copies share it."""
     return open_clip.get_tokenizer(model)
+
+
+def _map_geometry(tower: VisionTransformer | ModifiedResNet) -> tuple[int, int]:
+    """Return the channels of feature maps and the pixels per position."""
+    if isinstance(tower, VisionTransformer):
+        return tower.conv1.out_channels, tower.conv1.stride[0]
+    return tower.attnpool.k_proj.in_features, 32
 
 
 def _embed(tower: VisionTransformer, pixels: Tensor) -> Tensor:
