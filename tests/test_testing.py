@@ -1,7 +1,8 @@
-"""The tester of methods is tested: for each property a method that breaks it on purpose, and one that breaks none."""
+"""MethodTester: for each property a method that breaks it on purpose, and methods that break none."""
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone
+from fsar_bench.errors import ConfigError
 from fsar_bench.method import FewShotMethod, Scores, Traits, VideoFeatures
-from fsar_bench.testing import MethodTester
+from fsar_bench.testing import BrokenError, MethodTester, Outcome
 
 
 class Good(FewShotMethod):
@@ -67,7 +69,7 @@ class SumsShots(Good):
         return Scores(query.video @ support.video.sum(2).transpose(1, 2))
 
 
-class SaysItSumsShots(Good):
+class DeclaresSummedShots(Good):
     shots_average = False
 
 
@@ -77,7 +79,7 @@ class LooksAtOtherQueries(Good):
         return Scores(total - total.mean(1, keepdim=True))
 
 
-class SaysItIsTransductive(Good):
+class DeclaresTransductive(Good):
     traits = Traits(uses_class_names=False, trainable=True, transductive=True, order_sensitive=False)
 
 
@@ -109,7 +111,7 @@ class FirstFrameOnly(Good):
         return super().encode(VideoFeatures(frames=features.frames[:, :1]), class_text)
 
 
-class SaysItSeesOrder(Good):
+class DeclaresOrderSensitive(Good):
     traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
 
@@ -118,7 +120,7 @@ class ReadsNames(Good):
         return Scores(super().score(support, query, class_text).total + query.video @ class_text.transpose(1, 2))
 
 
-class SaysItReadsNames(Good):
+class DeclaresClassNames(Good):
     traits = Traits(uses_class_names=True, trainable=True, transductive=False, order_sensitive=False)
 
 
@@ -153,7 +155,7 @@ class ScoresInSinglePrecision(Good):
         return Scores(query.video.float() @ support.video.mean(2).transpose(1, 2).float())
 
 
-class SaysItIsTrainingFree(Good):
+class DeclaresTrainingFree(Good):
     traits = Traits(uses_class_names=False, trainable=False, transductive=False, order_sensitive=False)
 
 
@@ -185,16 +187,16 @@ BROKEN = {
     "evaluation is deterministic": [Noisy],
     "permuting the labels permutes the scores": [FavoursTheFirstLabel],
     "order of shots changes nothing": [LastShotOnly],
-    "duplicated shots": [SumsShots, SaysItSumsShots],
-    "queries are independent unless declared transductive": [LooksAtOtherQueries, SaysItIsTransductive],
+    "duplicated shots": [SumsShots, DeclaresSummedShots],
+    "queries are independent unless declared transductive": [LooksAtOtherQueries, DeclaresTransductive],
     "supports matter": [IgnoresSupports],
     "batches of episodes change nothing": [LooksAtOtherEpisodes],
     "videos encoded one by one score the same": [LooksAtOtherVideos],
     "role free if declared": [HasARole],
-    "order of frames matters as declared": [FirstFrameOnly, SaysItSeesOrder],
-    "class names are used as declared": [ReadsNames, SaysItReadsNames],
+    "order of frames matters as declared": [FirstFrameOnly, DeclaresOrderSensitive],
+    "class names are used as declared": [ReadsNames, DeclaresClassNames],
     "gradients reach what is trained and nothing else": [
-        HasAnIdleParameter, HasAParameterWithoutEffect, MovesBuffersOfTheBackbone, SaysItIsTrainingFree,
+        HasAnIdleParameter, HasAParameterWithoutEffect, MovesBuffersOfTheBackbone, DeclaresTrainingFree,
         LossIsNotANumber, TrainsWhatIsFrozen,
     ],
     "loss falls when trained on one episode": [LearnsNothing],
@@ -203,45 +205,90 @@ BROKEN = {
 
 
 @cache
-def outcomes(kind: type) -> dict[str, str]:
-    def build():
+def tiny_clip() -> CLIPBackbone:
+    torch.manual_seed(0)
+    return CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32)
+
+
+def kit_of(kind: type[FewShotMethod], tester_class: type[MethodTester] = MethodTester) -> MethodTester:
+    def build() -> FewShotMethod:
         torch.manual_seed(0)
-        return kind(CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32))
+        return kind(copy.deepcopy(tiny_clip()))
 
-    return {o.name: o.state for o in MethodTester(build, frames=4, crop=32, text_width=24).run()}
+    return tester_class(build, frames=4, crop=32, text_width=24)
 
 
-@pytest.mark.parametrize("kind", [Good, ReportsMoreThanLosses, ScoresInSinglePrecision])
-def test_a_sound_method_passes_everything(kind):
-    states = outcomes(kind)
+def test_a_sound_method_passes_everything():
+    states = {outcome.name: outcome.state for outcome in kit_of(Good).run()}
     assert set(BROKEN) | {"cpu and cuda agree"} == set(states)
     assert "broken" not in states.values()
     assert [name for name, state in states.items() if state == "skipped"] in ([], ["cpu and cuda agree"])
 
 
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("kind", [ReportsMoreThanLosses, ScoresInSinglePrecision])
+def test_unusual_but_sound_methods_pass(kind, name):
+    assert kit_of(kind).check(name).state == "holds"
+
+
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, kinds in BROKEN.items() for k in kinds])
-def test_each_property_catches_what_breaks_it(name, kind):
-    assert outcomes(kind)[name] == "broken"
+def test_each_property_catches_the_method_that_breaks_it(name, kind):
+    outcome = kit_of(kind).check(name)
+    assert (outcome.name, outcome.state) == (name, "broken")
+    assert outcome.reason
 
 
-def test_a_tester_of_ones_own_adds_properties():
+def test_a_custom_tester_adds_properties():
     class Stricter(MethodTester):
         def test_it_is_called_good(self):
             assert type(self.build()).__name__ == "Good"
 
-    kit = Stricter(lambda: Good(CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32)),
-                   frames=4, crop=32, text_width=24)  # fmt: skip
-    names = [outcome.name for outcome in kit.run()]
-    assert names[-1] == "it is called good"
-    assert len(names) == 17
+        def test_it_is_called_better(self):
+            raise BrokenError(f"it is called {type(self.build()).__name__}.")
+
+    strict = kit_of(Good, Stricter)
+    assert strict.check("it is called good") == Outcome("it is called good", "holds")
+    assert strict.check("it is called better") == Outcome("it is called better", "broken", "it is called Good.")
+    assert strict.check("evaluation is deterministic").state == "holds"
+
+
+def test_unknown_properties_are_refused_with_close_names():
+    with pytest.raises(ConfigError, match="Did you mean 'order of shots changes nothing'"):
+        kit_of(Good).check("order of shots change nothing")
+
+
+def test_the_method_is_built_once_and_properties_do_not_touch_each_other():
+    calls = []
+
+    class Counted(Good):
+        def __init__(self, backbone):
+            super().__init__(backbone)
+            calls.append(self)
+
+    kit = kit_of(Counted)
+    trains = "loss falls when trained on one episode"
+    assert [kit.check(trains), kit.check(trains)] == [Outcome(trains, "holds")] * 2
+    (built,) = calls
+    torch.manual_seed(0)
+    start = Good(copy.deepcopy(tiny_clip())).state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in built.state_dict().items())
+
+
+def test_a_method_that_cannot_be_copied_is_built_for_each_property():
+    class KeepsAGraph(Good):
+        def __init__(self, backbone):
+            super().__init__(backbone)
+            self.norm = self.layer.weight.norm()  # not a leaf: deepcopy refuses it
+
+    assert kit_of(KeepsAGraph).check("evaluation is deterministic").state == "holds"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_cuda_property_catches_what_breaks_it():
+def test_cuda_property_catches_the_method_that_breaks_it():
     class OtherOnCuda(Good):
         def score(self, support, query, class_text):
             total = super().score(support, query, class_text).total
             return Scores(total * (1.01 if total.is_cuda else 1.0))
 
-    assert outcomes(OtherOnCuda)["cpu and cuda agree"] == "broken"
+    assert kit_of(OtherOnCuda).check("cpu and cuda agree").state == "broken"

@@ -5,7 +5,7 @@ Paper, ViT-B/32, 5-way 1-shot, SSv2-Small / SSv2-Full: 28.8 / 30.2, 42.3 / 46.5,
 """
 
 rows = [
-    # Neither: nothing is trained. The paper's 28.8 lies near frozen CLIP with OTAM, so no text is mixed into the prediction.
+    # Neither: nothing is trained. The paper's 28.8 is close to frozen CLIP with OTAM, so no text is mixed into the prediction.
     "ma_clip method.multimodal=false method.temporal=false method.joint=false method.prototype=none method.predict_alpha=0",
     "ma_clip method.multimodal=false method.temporal=false method.joint=false",
     "ma_clip method.prototype=none",

@@ -1,4 +1,7 @@
-"""CLIP RN50 (ModifiedResNet with attention pooling) with OpenAI's weights, through open_clip. QuickGELU is the text tower's."""
+"""CLIP RN50 (ModifiedResNet with attention pooling) with OpenAI's weights, through open_clip.
+
+Only the text tower uses QuickGELU.
+"""
 
 backbone = dict(
     type="CLIPBackbone",

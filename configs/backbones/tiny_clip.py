@@ -1,4 +1,4 @@
-"""A CLIP of random weights at 32 px, for trying and testing (what `fsar-bench check` uses): knows nothing."""
+"""A CLIP with random weights at 32 px, for trials and tests; `fsar-bench check` uses it. Its features carry no meaning."""
 
 backbone = dict(
     type="CLIPBackbone",

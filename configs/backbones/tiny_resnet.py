@@ -1,4 +1,4 @@
-"""A ResNet of half a million random weights at 64 px, for trying and testing: needs no weights file and knows nothing."""
+"""A ResNet with half a million random weights at 64 px, for trials and tests: no weights file, features without meaning."""
 
 backbone = dict(
     type="ImageBackbone",

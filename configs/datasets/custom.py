@@ -1,4 +1,4 @@
-"""A dataset of one's own: a folder split/class/clip, or a CSV with the columns path, class, split and perhaps text.
+"""A custom dataset: a folder split/class/clip, or a CSV with the columns path, class, split and optionally text.
 
 Prepare: fsar-bench data prepare custom --root DIR
 """

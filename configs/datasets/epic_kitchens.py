@@ -1,4 +1,4 @@
-"""EPIC-Kitchens-100 verbs, the HyRSM split (60 / 20 classes). It has no val split, so nothing can be trained or chosen on it.
+"""EPIC-Kitchens-100 verbs, the HyRSM split (60 / 20 classes). It has no val split, so nothing can be trained or selected on it.
 
 Prepare: fsar-bench data import epic_kitchens --lists DIR, then fsar-bench data prepare epic_kitchens --root DIR
 """

@@ -8,7 +8,7 @@ title = "SSv2-Full"
 dataset = dict(name="ssv2_full", annotation="prepared:ssv2_full")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
-overlaps = dict(ssv2_small=768)  # val and test clips of it that are in our train split
+overlaps = dict(ssv2_small=768)  # number of its val and test clips that are in our train split
 methods = dict(
     clip_fsar=dict(method=dict(class_weight=3.0), train=dict(optimizer=dict(lr=5e-5))),
     hyrsm=dict(method=dict(class_weight=0.6), train=dict(optimizer=dict(lr=1e-4))),

@@ -15,5 +15,5 @@ methods = dict(
     clip_fsar=dict(method=dict(ffn_width=512)),
     strm=dict(
         train=dict(optimizer=dict(lr=3e-4))
-    ),  # of 1e-4 and 3e-4 the better one on val; for HyRSM and TRX it was 1e-4
+    ),  # better on val than 1e-4; for HyRSM and TRX 1e-4 was better than 3e-4
 )

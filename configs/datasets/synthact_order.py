@@ -1,4 +1,4 @@
-"""SynthAct-Order (synthetic, built in): reversed pairs, only the order of events tells."""
+"""SynthAct-Order (synthetic, built in): pairs of reversed classes, which only the order of events distinguishes."""
 
 _base_ = "./synthact.py"
 title = "SynthAct-Order"

@@ -1,4 +1,4 @@
-"""SynthAct-Scene (synthetic, built in): appearance tells."""
+"""SynthAct-Scene (synthetic, built in): classes that appearance distinguishes."""
 
 _base_ = "./synthact.py"
 title = "SynthAct-Scene"

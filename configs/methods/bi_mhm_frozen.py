@@ -1,4 +1,4 @@
-"""Bi-MHM, training-free: frozen frame features, set-to-set matching blind to their order.
+"""Bi-MHM, training-free: frozen frame features, set-to-set matching regardless of their order.
 
 Command: fsar-bench run methods=bi_mhm_frozen
 

@@ -14,23 +14,23 @@ method = dict(
     joint=True,
     support_branch="multimodal",
     prototype="text_guided",
-    # The prompt is the protocol's template, the same for all methods: not in the paper; CLIP-FSAR's "a photo of {}".
+    # The prompt is the protocol's template, the same for all methods. Not in the paper; CLIP-FSAR's is "a photo of {}".
     alpha=0.5,  # per dataset in the paper, values not given
     predict_alpha=None,  # the paper predicts with alpha; "val" chooses on val
     temperature=None,  # tau: not in the paper; None takes the learned scale of the backbone (CLIP: 100)
-    label_sharpness=None,  # target of the KL terms: not in the paper; the same group's ActionCLIP uses 10
-    text_features="before",  # figure 2 draws the pooling beside the encoder; CLIP-FSAR's code does the same
+    label_sharpness=None,  # target of the KL terms: not in the paper; ActionCLIP, by the same group, uses 10
+    text_features="before",  # figure 2 draws the pooling next to the encoder; CLIP-FSAR's code does the same
     s2t_classes="episode",  # not in the paper; CLIP-FSAR's code compares with all training classes ("train")
     adapter_ratio=0.25,  # from the parameter counts of table 4
     joint_scale=0.5,  # s: not in the paper; AIM's
     temporal_skip=False,  # the sum with the class token is outside the adapter; with a skip inside it would count twice
     multimodal_skip=True,  # figure 3 draws one generic adapter with a skip; AIM's attention adapter has it
     joint_skip=False,  # AIM's MLP adapter has none; figure 3 does not settle it
-    temporal_embedding=True,  # not drawn in figure 3; the published 18.54 M rounds so only with it
+    temporal_embedding=True,  # not drawn in figure 3; only with it do the counts round to the published 18.54 M
     num_temporal_adapters=1,  # figure 3; AIM can use 2
     frames=8,  # filled from the protocol
-    ffn_width=2048,  # not readable in the paper; table 4's 3.15 M are exactly CLIP-FSAR's block, whose width this is
+    ffn_width=2048,  # not given in the paper; table 4's 3.15 M are exactly CLIP-FSAR's block, which has this width
     dropout=0.2,  # not in the paper; CLIP-FSAR's code
 )
-# Optimiser, learning rate, accumulation: not in the paper; AIM's AdamW, 16 tasks an update as in the first author's SloshNet.
+# Optimiser, learning rate, accumulation: not in the paper; AIM's AdamW, 16 tasks per update as in the first author's SloshNet.
 train = dict(episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4), val_interval=1008)

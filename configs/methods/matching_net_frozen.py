@@ -1,8 +1,8 @@
-"""MatchingNet, training-free: attention of query frames over all support frames, blind to their order.
+"""MatchingNet, training-free: attention of query frames over all support frames, regardless of their order.
 
 Command: fsar-bench run methods=matching_net_frozen
 
-Followed: as matching_net, without training.
+Followed: the same as matching_net, without training.
 """
 
 title = "MatchingNet, frozen"

@@ -3,7 +3,7 @@
 Command: fsar-bench run methods=otam_frozen
 
 Followed: CLIP-FSAR's rows named CLIP-Freeze: frozen image encoder, frame features, an alignment metric, no text.
-Unknown: which metric these rows use; OTAM with lambda 0.1 is assumed.
+Unknown: the metric of these rows; OTAM with lambda 0.1 is assumed.
 """
 
 title = "OTAM, frozen"

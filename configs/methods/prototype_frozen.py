@@ -1,4 +1,4 @@
-"""Cosine prototype, training-free and blind to the order of frames: a control.
+"""Cosine prototype, training-free; the order of frames is ignored: a control.
 
 Command: fsar-bench run methods=prototype_frozen
 

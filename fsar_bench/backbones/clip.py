@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 
 import open_clip
 import torch
@@ -79,12 +79,8 @@ class CLIPBackbone(Backbone):
             train_batch_norm=train_batch_norm,
         )
         self.clip = clip
-        self.tokenizer = open_clip.get_tokenizer(model)
         self.embedding_width = config["embed_dim"]
-        if isinstance(tower, VisionTransformer):
-            self.map_width, self.map_stride = tower.conv1.out_channels, tower.conv1.stride[0]
-        else:
-            self.map_width, self.map_stride = tower.attnpool.k_proj.in_features, 32
+        self.map_width, self.map_stride = _map_geometry(tower)
 
     @property
     def visual(self) -> VisionTransformer | ModifiedResNet:
@@ -122,7 +118,7 @@ class CLIPBackbone(Backbone):
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
         """Encode texts to features `[len(texts), C]` in the joint space, not normalised."""
-        return self.clip.encode_text(self.tokenizer(texts).to(self.device)).float()
+        return self.clip.encode_text(_tokenizer(self.name)(texts).to(self.device)).float()
 
     def _vit(self) -> VisionTransformer:
         """Return the image tower if it is a ViT, else refuse."""
@@ -149,6 +145,19 @@ class CLIPBackbone(Backbone):
         """Compute frame features from the tokens that leave the last block of a ViT; see `Backbone`."""
         tower = self._vit()
         return tower.ln_post(tokens[:, 0]) @ tower.proj
+
+
+@cache
+def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:
+    """Return the tokenizer of an architecture; its vocabulary is large, so all backbones and their copies share it."""
+    return open_clip.get_tokenizer(model)
+
+
+def _map_geometry(tower: VisionTransformer | ModifiedResNet) -> tuple[int, int]:
+    """Return the channels of feature maps and the pixels per position."""
+    if isinstance(tower, VisionTransformer):
+        return tower.conv1.out_channels, tower.conv1.stride[0]
+    return tower.attnpool.k_proj.in_features, 32
 
 
 def _embed(tower: VisionTransformer, pixels: Tensor) -> Tensor:

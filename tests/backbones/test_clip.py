@@ -1,4 +1,4 @@
-"""CLIP backbones: the built-in one, weights from files, and what is said when they are missing or wrong."""
+"""CLIP backbones: the built-in one, weights from files, and the errors when they are missing or wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_weights_from_a_file_and_from_the_weights_folder(backbone):
     assert load("mine").fingerprint() == backbone.fingerprint()
 
 
-def test_quick_gelu_is_what_the_config_says():
+def test_activation_follows_the_config():
     plain, quick = load("builtin"), load("builtin", quick_gelu=True)
     kinds = {type(m).__name__ for m in quick.visual.modules()}
     assert "QuickGELU" in kinds
@@ -48,7 +48,7 @@ def test_quick_gelu_is_what_the_config_says():
     assert (plain.activation, quick.activation) == ("GELU", "QuickGELU")
 
 
-def test_missing_weights_say_where_to_put_them():
+def test_missing_weights_name_the_places_to_put_them():
     with pytest.raises(WeightsError) as caught:
         load("openai", "ViT-B-16", quick_gelu=True, resize=256, crop=224)
     message = str(caught.value)
@@ -121,10 +121,10 @@ def test_activation_is_read_from_the_weights_and_never_guessed(archive, tmp_path
     assert CLIPBackbone("tiny_clip", str(path), quick_gelu=None, resize=32, crop=32).activation == "QuickGELU"
     bare = tmp_path / "bare.safetensors"
     save_file(backbone.clip.state_dict(), bare)
-    with pytest.raises(WeightsError, match=r"does not tell which activation.*activation=quick_gelu.*activation=gelu"):
+    with pytest.raises(WeightsError, match=r"does not say which activation.*activation=quick_gelu.*activation=gelu"):
         load(str(bare), quick_gelu=None)
-    for said, name in ((True, "QuickGELU"), (False, "GELU")):
-        assert load(str(bare), quick_gelu=said).activation == name
+    for quick_gelu, name in ((True, "QuickGELU"), (False, "GELU")):
+        assert load(str(bare), quick_gelu=quick_gelu).activation == name
 
 
 def test_file_of_a_tag_has_the_activation_and_normalisation_of_the_tag(backbone, monkeypatch):
@@ -137,7 +137,7 @@ def test_file_of_a_tag_has_the_activation_and_normalisation_of_the_tag(backbone,
     assert loaded.activation == "QuickGELU"
     assert loaded.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
     assert loaded.std.flatten().tolist() == pytest.approx([0.2, 0.2, 0.1])
-    with pytest.raises(WeightsError, match="made for QuickGELU, but the config or activation= says GELU"):
+    with pytest.raises(WeightsError, match="trained with QuickGELU, but the config or activation= says GELU"):
         load("theirs", quick_gelu=False)
 
 
@@ -148,12 +148,12 @@ def test_openai_weights_under_a_gelu_config_are_refused(archive, tmp_path, kind)
         torch.save(torch.jit.load(path).state_dict(), tmp_path / "state.pt")
         path = tmp_path / "state.pt"
     with pytest.raises(
-        WeightsError, match=r"made for QuickGELU, but the config or activation= says GELU.*activation=quick_gelu"
+        WeightsError, match=r"trained with QuickGELU, but the config or activation= says GELU.*activation=quick_gelu"
     ):
         CLIPBackbone("tiny_clip", str(path), quick_gelu=False, resize=32, crop=32)
 
 
-def test_archive_of_a_gelu_model_is_told_apart(tmp_path):
+def test_archive_of_a_gelu_model_is_recognised(tmp_path):
     torch.manual_seed(3)
     plain = CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32).eval()
     example = (torch.randn(2, 3, 32, 32), torch.zeros(2, 77, dtype=torch.long))
@@ -161,7 +161,7 @@ def test_archive_of_a_gelu_model_is_told_apart(tmp_path):
         warnings.simplefilter("ignore")
         torch.jit.trace(plain.clip, example, check_trace=False).save(str(tmp_path / "gelu.pt"))
     CLIPBackbone("tiny_clip", str(tmp_path / "gelu.pt"), quick_gelu=False, resize=32, crop=32)
-    with pytest.raises(WeightsError, match=r"made for GELU, but the config or activation= says QuickGELU"):
+    with pytest.raises(WeightsError, match=r"trained with GELU, but the config or activation= says QuickGELU"):
         CLIPBackbone("tiny_clip", str(tmp_path / "gelu.pt"), quick_gelu=True, resize=32, crop=32)
 
 
@@ -186,7 +186,9 @@ def test_folder_of_open_clip_brings_its_normalisation(tmp_path):
     loaded = CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32).eval()
     assert loaded.fingerprint() == source.fingerprint()
     assert loaded.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
-    with pytest.raises(WeightsError, match=r"is a model made for GELU, but the config or activation= says QuickGELU"):
+    with pytest.raises(
+        WeightsError, match=r"is a model trained with GELU, but the config or activation= says QuickGELU"
+    ):
         CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=True, resize=32, crop=32)
     with pytest.raises(WeightsError, match=r"holds another model than synthact_clip \(embed_dim differs\)"):
         CLIPBackbone("synthact_clip", str(tmp_path), quick_gelu=False, resize=60, crop=60)
@@ -219,4 +221,4 @@ def test_hub_repository_is_loaded_from_its_cache_and_its_absence_named(command, 
     assert absent.returncode == 1
     assert "open_clip.create_model('hf-hub:me/other')" in absent.stderr
     wrong = command(*run, "pretrained=hf-hub:me/tiny", "activation=gelu", HF_HOME=str(tmp_path / "hf"))
-    assert "made for QuickGELU, but the config or activation= says GELU" in wrong.stderr
+    assert "trained with QuickGELU, but the config or activation= says GELU" in wrong.stderr

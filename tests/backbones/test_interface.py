@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import open_clip
 import pytest
 import timm
 import torch
@@ -15,10 +18,20 @@ from fsar_bench.methods.ma_clip import MACLIP
 
 BUILDERS = {
     "clip_vit": lambda **k: CLIPBackbone("synthact_clip", None, quick_gelu=False, resize=60, crop=60, **k),
-    "clip_rn50": lambda **k: CLIPBackbone("RN50", None, quick_gelu=True, resize=256, crop=224, **k),
+    "clip_resnet": lambda **k: CLIPBackbone("tiny_rn", None, quick_gelu=True, resize=64, crop=64, **k),
     "resnet": lambda **k: ImageBackbone("test_resnet", None, resize=64, crop=64, **k),
     "vit": lambda **k: ImageBackbone("test_vit", None, resize=64, crop=64, **k),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_modified_resnet(tmp_path_factory):
+    """Teach open_clip a small CLIP whose image tower is a ModifiedResNet, as in RN50."""
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    path = tmp_path_factory.mktemp("models") / "tiny_rn.json"
+    path.write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(path)
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
@@ -49,9 +62,14 @@ def test_shapes_are_those_declared(any_backbone):
 def test_blocks_and_readout_are_the_encoder(any_backbone):
     """Running the parts of every block as a block does gives the frame features."""
     frames = frames_for(any_backbone)
-    if any_backbone.name in ("RN50", "test_resnet"):
-        with pytest.raises(ConfigError, match=f"{any_backbone.name} has no transformer blocks: choose a ViT"):
-            any_backbone.blocks()
+    if any_backbone.name in ("tiny_rn", "test_resnet"):
+        for call in (
+            any_backbone.blocks,
+            lambda: any_backbone.embed_tokens(frames),
+            lambda: any_backbone.read_tokens(frames),
+        ):
+            with pytest.raises(ConfigError, match=f"{any_backbone.name} has no transformer blocks: choose a ViT"):
+                call()
         return
     x = any_backbone.embed_tokens(frames)
     for block in any_backbone.blocks():
@@ -60,8 +78,8 @@ def test_blocks_and_readout_are_the_encoder(any_backbone):
     read = any_backbone.read_tokens(x).unflatten(0, (2, 2))
     assert torch.allclose(read, any_backbone.encode_frames(frames), atol=1e-5)
     tokens = any_backbone.blocks()[0].norm1(any_backbone.embed_tokens(frames))
-    some = any_backbone.blocks()[0].attend(tokens, 3)
-    assert torch.allclose(some, any_backbone.blocks()[0].attend(tokens, tokens.shape[1])[:, :3], atol=1e-5)
+    first_three = any_backbone.blocks()[0].attend(tokens, 3)
+    assert torch.allclose(first_three, any_backbone.blocks()[0].attend(tokens, tokens.shape[1])[:, :3], atol=1e-5)
     moved = any_backbone.embed_tokens(frames, torch.randn(2, 1, tokens.shape[-1]))
     assert not torch.allclose(moved, any_backbone.embed_tokens(frames), atol=1e-3)
 
@@ -70,15 +88,15 @@ def test_maps_leave_no_parameter_without_a_gradient(any_backbone):
     any_backbone.requires_grad_(False)
     any_backbone.tune_visual(maps=True)
     any_backbone.encode_maps(frames_for(any_backbone)).square().sum().backward()
-    lacking = [n for n, p in any_backbone.named_parameters() if p.requires_grad and p.grad is None]
+    without = [n for n, p in any_backbone.named_parameters() if p.requires_grad and p.grad is None]
     any_backbone.requires_grad_(False)
     any_backbone.zero_grad(set_to_none=True)
-    assert lacking == []
+    assert without == []
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["clip_rn50", "resnet"])
-def test_batch_norm_stays_in_eval_mode_so_that_roles_can_be_encoded_apart(name):
+@pytest.mark.parametrize("name", ["clip_resnet", "resnet"])
+def test_batch_norm_stays_in_eval_mode_so_that_roles_can_be_encoded_separately(name):
     torch.manual_seed(0)
     backbone = BUILDERS[name]().train()
     frames = frames_for(backbone, V=3)
@@ -86,16 +104,16 @@ def test_batch_norm_stays_in_eval_mode_so_that_roles_can_be_encoded_apart(name):
     apart = torch.cat([backbone.encode_frames(frames[:1]), backbone.encode_frames(frames[1:])])
     assert torch.allclose(apart, backbone.encode_frames(frames), atol=1e-5)
     assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
-    own = BUILDERS[name](train_batch_norm=True).train()
-    kinds = {m.training for m in own.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    assert kinds == {True}
-    apart = torch.cat([own.encode_frames(frames[:1]), own.encode_frames(frames[1:])])
-    assert not torch.allclose(apart, own.encode_frames(frames), atol=1e-5)
+    learning = BUILDERS[name](train_batch_norm=True).train()
+    modes = {m.training for m in learning.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    assert modes == {True}
+    apart = torch.cat([learning.encode_frames(frames[:1]), learning.encode_frames(frames[1:])])
+    assert not torch.allclose(apart, learning.encode_frames(frames), atol=1e-5)
 
 
 def test_a_convolutional_tower_can_be_tuned_but_not_adapted():
-    backbone = BUILDERS["clip_rn50"]()
-    with pytest.raises(ConfigError, match="RN50 has no transformer blocks"):
+    backbone = BUILDERS["clip_resnet"]()
+    with pytest.raises(ConfigError, match="tiny_rn has no transformer blocks"):
         MACLIP(backbone, {"type": "OTAM"})
     off = dict.fromkeys(("multimodal", "temporal", "joint"), False)
     method = MACLIP(backbone, {"type": "OTAM"}, tune="visual", **off)
@@ -122,9 +140,9 @@ def test_weights_from_files_and_from_the_weights_folder(tmp_path):
 
 def test_missing_and_foreign_weights_are_named(tmp_path):
     with pytest.raises(WeightsError) as caught:
-        ImageBackbone("resnet50", "tv_in1k", resize=256, crop=224)
-    assert str(cache_folder() / "weights" / "resnet50-tv_in1k.safetensors") in str(caught.value)
-    assert "timm.create_model('resnet50.tv_in1k', pretrained=True)" in str(caught.value)
+        ImageBackbone("test_resnet", "r160_in1k", resize=64, crop=64)
+    assert str(cache_folder() / "weights" / "test_resnet-r160_in1k.safetensors") in str(caught.value)
+    assert "timm.create_model('test_resnet.r160_in1k', pretrained=True)" in str(caught.value)
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match=r"other\.safetensors cannot be loaded into test_resnet"):
         ImageBackbone("test_resnet", str(tmp_path / "other.safetensors"), resize=64, crop=64)
@@ -147,7 +165,7 @@ def test_a_frozen_batch_norm_never_learns():
     assert backbone.fingerprint() != before
 
 
-def test_normalisation_follows_the_tag_wherever_its_weights_lie():
+def test_normalisation_follows_the_tag_regardless_of_where_its_weights_are():
     folder = cache_folder() / "weights"
     folder.mkdir(parents=True, exist_ok=True)
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)

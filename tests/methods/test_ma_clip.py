@@ -8,48 +8,57 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fsar_bench.backbones import CLIPBackbone
+from fsar_bench.backbones import CLIPBackbone, ViTBlock
 from fsar_bench.errors import ConfigError
 from fsar_bench.method import EpisodeBatch, VideoFeatures
-from fsar_bench.methods.ma_clip import MACLIP
+from fsar_bench.methods.ma_clip import MACLIP, AdaptedBlock
 
-T, V, N = 8, 3, 4
+T, V, N = 4, 3, 4
+CROP, C = 32, 24  # pixels and embedding width of the tiny tower
+
+
+@pytest.fixture(scope="module")
+def backbone() -> CLIPBackbone:
+    """A tiny CLIP of random weights, not to be changed by tests."""
+    torch.manual_seed(0)
+    return CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=CROP, crop=CROP).eval()
 
 
 def make(backbone, **changes) -> MACLIP:
     torch.manual_seed(1)
-    return MACLIP(backbone, **{"matcher": {"type": "OTAM"}, "ffn_width": 64, "dropout": 0.0, **changes}).eval()
+    small = {"matcher": {"type": "OTAM"}, "frames": T, "ffn_width": 64, "dropout": 0.0}
+    return MACLIP(backbone, **{**small, **changes}).eval()
 
 
 def stir(method: MACLIP) -> MACLIP:
-    """Move every trained parameter away from its start."""
+    """Move every trained parameter away from its initial value."""
     torch.manual_seed(2)
     with torch.no_grad():
         for parameter in method.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
+                parameter.add_(0.2 * torch.randn_like(parameter))
     return method
 
 
 @pytest.fixture
 def frames():
-    return torch.randint(0, 256, (V, T, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(0, 256, (V, T, 3, CROP, CROP), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def text():
-    return torch.randn(V, 128, generator=torch.Generator().manual_seed(3))
+    return torch.randn(V, C, generator=torch.Generator().manual_seed(3))
 
 
 def batch(E: int = 1, K: int = 2, Q: int = 3) -> EpisodeBatch:
     g = torch.Generator().manual_seed(4)
-    pixels = torch.randint(0, 256, (E * (N * K + Q), T, 3, 60, 60), dtype=torch.uint8, generator=g)
+    pixels = torch.randint(0, 256, (E * (N * K + Q), T, 3, CROP, CROP), dtype=torch.uint8, generator=g)
     return EpisodeBatch(
         support=pixels[: E * N * K].unflatten(0, (E, N, K)),
         query=pixels[E * N * K :].unflatten(0, (E, Q)),
         labels=torch.tensor([[0, 1, 3]] * E),
         classes=torch.arange(N)[None].expand(E, -1),
-        class_text=torch.randn(E, N, 128, generator=g),
+        class_text=torch.randn(E, N, C, generator=g),
     )
 
 
@@ -104,20 +113,39 @@ def test_parameter_count_of_the_paper_on_b_16():
     assert MACLIP(backbone, {"type": "OTAM"}).parameter_counts()["trainable"] == 18_535_168
 
 
-def test_1_without_extra_tokens_the_encoder_is_frozen_clip(backbone, frames, monkeypatch):
-    method = make(backbone)
-    original = torch.cat
-    # Inside the blocks the only concatenation is [X, extra...]: keep X.
-    monkeypatch.setattr(
-        "fsar_bench.methods.ma_clip.torch.cat",
-        lambda parts, dim: parts[0] if parts[0].shape[1] == 26 else original(parts, dim),
-    )
-    assert torch.allclose(method.embed(frames, None).frames, backbone.encode_frames(frames), atol=1e-5)
+@torch.no_grad()
+@pytest.mark.parametrize("joint", [True, False])
+def test_1_without_extra_tokens_the_encoder_starts_as_frozen_clip(backbone, frames, joint):
+    """Queries get no text token, so without the temporal token the adapters alone are added, and they start at zero."""
+    method = make(backbone, temporal=False, joint=joint)
+    plain = backbone.encode_frames(frames)
+    assert torch.allclose(method.embed(frames, None).frames, plain, atol=1e-5)
+    assert not torch.allclose(stir(method).embed(frames, None).frames, plain, atol=1e-2)
 
 
-def test_2_temporal_adaptation_starts_as_identity(backbone):
-    adapter = make(backbone).adapted[0].temporal[0]
-    assert torch.equal(adapter(torch.randn(2, T, 192)), torch.zeros(2, T, 192))
+def reading_tokens(block: ViTBlock, seen: list[torch.Tensor]) -> ViTBlock:
+    """A block that records the tokens its attention receives."""
+
+    def attend(tokens, rows):
+        seen.append(tokens)
+        return block.attend(tokens, rows)
+
+    return ViTBlock(block.norm1, block.norm2, attend, block.mlp)
+
+
+@torch.no_grad()
+def test_2_temporal_adaptation_starts_as_identity(backbone, frames, text):
+    """Before training the extra token of a frame is its own class token, then the text of its class."""
+    adapted: AdaptedBlock = make(backbone).adapted[0]
+    block, seen = backbone.blocks()[0], []
+    x = backbone.embed_tokens(frames)
+    adapted(x, reading_tokens(block, seen), T, text)
+    temporal, space = seen  # class tokens of a video, then all tokens of a frame
+    assert temporal.shape == (V, T, x.shape[2])
+    assert space.shape == (V * T, x.shape[1] + 2, x.shape[2])
+    assert torch.allclose(space[:, -2], block.norm1(x[:, 0]), atol=1e-6)
+    tokens = block.norm1(adapted.text_fc(text)).repeat_interleave(T, 0)
+    assert torch.allclose(space[:, -1], tokens, atol=1e-6)
 
 
 def test_3_query_mode_starts_as_clip_with_the_class_key_counted_twice(backbone, frames):
@@ -136,8 +164,8 @@ def test_4_support_mode_adds_one_text_token_a_layer(backbone, frames, text):
 
 def test_5_joint_adapter_starts_at_zero_and_learns_from_its_last_layer(backbone):
     method = make(backbone)
-    joint = method.adapted[0].joint
-    assert torch.equal(joint(torch.randn(2, 5, 192)), torch.zeros(2, 5, 192))
+    joint, D = method.adapted[0].joint, backbone.map_width
+    assert torch.equal(joint(torch.randn(2, 5, D)), torch.zeros(2, 5, D))
     sum(method.loss(batch()).values()).backward()
     assert joint.up.weight.grad.abs().max() > 0
     assert joint.down.weight.grad.abs().max() == 0
@@ -239,11 +267,18 @@ def test_loss_is_the_weighted_sum_of_the_paper(backbone):
 
 def test_soft_labels_tend_to_cross_entropy(backbone):
     logits, labels = torch.randn(1, 6, 4), torch.randint(0, 4, (1, 6))
-    hard, soft = (
-        make(backbone).text_loss(logits, labels),
-        make(backbone, label_sharpness=60.0).text_loss(logits, labels),
+    hard = make(backbone).text_loss(logits, labels).item()
+    for sharpness in (60.0, 60):  # a whole number is a number too
+        assert make(backbone, label_sharpness=sharpness).text_loss(logits, labels).item() == pytest.approx(
+            hard, rel=1e-4
+        )
+    soft = make(backbone, label_sharpness=2).text_loss(logits, labels).item()
+    target = [[math.exp(2 * (n == label)) / (math.exp(2) + 3) for n in range(4)] for label in labels[0].tolist()]
+    log_p = logits[0].log_softmax(-1).tolist()
+    by_hand = sum(
+        t * (math.log(t) - p) for ts, ps in zip(target, log_p, strict=True) for t, p in zip(ts, ps, strict=True)
     )
-    assert soft.item() == pytest.approx(hard.item(), rel=1e-4)
+    assert soft == pytest.approx(by_hand / 6, rel=1e-4)
 
 
 def test_any_matcher_is_a_plug_in(backbone):
@@ -277,10 +312,9 @@ def test_table_5_spatiotemporal_supports_are_encoded_as_queries(backbone, frames
 
 
 @torch.no_grad()
-def test_table_6_prototype_modules(text):
+def test_table_6_prototype_modules(backbone, text):
     g = torch.Generator().manual_seed(6)
-    features = torch.randn(V, T, 128, generator=g)
-    backbone = CLIPBackbone("synthact_clip", None, quick_gelu=False, resize=60, crop=60)
+    features = torch.randn(V, T, C, generator=g)
     out = {}
     for prototype in ("none", "transformer", "multimodal_transformer", "text_guided"):
         method = stir(make(backbone, **OFF, prototype=prototype))
@@ -305,11 +339,32 @@ def test_each_part_can_be_left_out(backbone, frames, text):
     assert not torch.allclose(skipped.frames, whole, atol=1e-3)
 
 
-def test_unknown_words_and_convolutional_towers_are_refused(backbone):
-    with pytest.raises(ConfigError, match=r"method.prototype='tpcm' is unknown. Choose from: none, transformer"):
-        make(backbone, prototype="tpcm")
-    with pytest.raises(ConfigError, match=r"method.predict_alpha=often must lie"):
-        make(backbone, predict_alpha="often")
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("tune", "none, visual"),
+        ("prototype", "none, transformer, multimodal_transformer, text_guided"),
+        ("support_branch", "multimodal, spatiotemporal"),
+        ("text_features", "before, after"),
+        ("s2t_classes", "episode, train"),
+    ],
+)
+def test_unknown_words_are_refused_with_the_choices(backbone, name, choices):
+    with pytest.raises(ConfigError, match=rf"^method\.{name}='tpcm' is unknown\. Choose from: {choices}\.$"):
+        make(backbone, **{name: "tpcm"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("alpha", 1.5), ("alpha", "val"), ("predict_alpha", "often"), ("predict_alpha", -1)]
+)
+def test_alphas_outside_their_range_are_refused(backbone, name, value):
+    with pytest.raises(ConfigError, match=rf"^method\.{name}={value} must be a number from 0 to 1\.$"):
+        make(backbone, **{name: value})
+
+
+def test_unknown_arguments_are_named(backbone):
+    with pytest.raises(TypeError, match="adapter_ration"):
+        make(backbone, adapter_ration=0.5)
 
 
 def test_alpha_of_the_prediction_is_chosen_by_the_scores(backbone):
@@ -317,11 +372,17 @@ def test_alpha_of_the_prediction_is_chosen_by_the_scores(backbone):
     assert method.fits
     assert method.fit(lambda: -abs(method.predict_alpha - 0.4)) == {"predict_alpha": 0.4}
     assert method.predict_alpha == 0.4
+    tried = []
+    assert method.fit(lambda: tried.append(method.predict_alpha) or 50.0) == {
+        "predict_alpha": 0.0
+    }  # the first of equals
+    assert tried == [i / 20 for i in range(21)]
+    assert method.predict_alpha == 0.0
 
 
 def test_text_terms_can_read_other_features_and_other_classes(backbone):
     episodes, g = batch(), torch.Generator().manual_seed(7)
-    train_text = torch.randn(6, 128, generator=g)
+    train_text = torch.randn(6, C, generator=g)
     train_text[:N] = episodes.class_text[0]
     losses = {}
     for text_features in ("before", "after"):
