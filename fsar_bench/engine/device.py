@@ -16,7 +16,7 @@ PACKAGES = ("fsar-bench", "torch", "mmengine", "mmaction2", "open_clip_torch", "
 
 
 def choose_device(name: str) -> torch.device:
-    """torch device for auto, cpu, cuda or cuda:N.
+    """Torch device for auto, cpu, cuda or cuda:N.
 
     Raises:
         ConfigError: no such device on this machine.

@@ -1,5 +1,6 @@
 """Lists and disks of 100,000 clips: import, prepare, and drawing 10,000 episodes. `extra_info` tells what a step
-added to the peak memory of the process."""
+added to the peak memory of the process.
+"""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def class_episodes(number: int = 2, shot: int = 2, query: int = 2):
 
 
 def slow_influence(plan: EpisodePlan, right: np.ndarray, held: list[tuple[int, int]]) -> np.ndarray:
-    """psi of each clip of a class times M, clip by clip and row by row."""
+    """Psi of each clip of a class times M, clip by clip and row by row."""
     q = plan.query.shape[2]
     clips = sorted({int(c) for e, n in held for c in (*plan.query[e, n], *plan.support[e, n])})
     psi = np.zeros((len(right), len(clips)))

@@ -11,7 +11,7 @@ from fsar_bench.matching import MatchingNetwork
 
 
 def slow_probability(query: np.ndarray, support: np.ndarray, temperature: float) -> np.ndarray:
-    """p `[Q, N]` of queries `[Q, T, C]` and classes `[N, K, S, C]`: one softmax for each query frame."""
+    """P `[Q, N]` of queries `[Q, T, C]` and classes `[N, K, S, C]`: one softmax for each query frame."""
     N = len(support)
     frames, owner = [], []
     for n, shots in enumerate(support):
