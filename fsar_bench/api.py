@@ -109,12 +109,12 @@ def check(method: str | Path | type[FewShotMethod], **settings: Any) -> Outcomes
         >>> fsar_bench.check("prototype_frozen").broken
         []
     """
-    from fsar_bench.engine.contract import Outcomes, tested_cells, tester_of, tester_of_class
+    from fsar_bench.engine.contract import Outcomes, cells_to_check, make_class_tester, make_tester
 
     if isinstance(method, type):
-        return Outcomes(tester_of_class(method, settings).run())
-    cells = tested_cells(str(method), settings)
-    return Outcomes(outcome for cell in cells for outcome in tester_of(cell).run())
+        return Outcomes(make_class_tester(method, settings).run())
+    cells = cells_to_check(str(method), settings)
+    return Outcomes(outcome for cell in cells for outcome in make_tester(cell).run())
 
 
 def episodes(dataset: str | Path = "synthact", **settings: Any) -> Episodes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Tensors are tiny here: threads only wait for each other, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach a network
+
 import pytest
 from helpers import Command, annotation_rows, write_dataset
 
 TESTS = Path(__file__).parent
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tensors are tiny: threads only wait for each other, above all on a busy machine
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach a network
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Fingerprints of the published lists, from a copy of them: `python -m tools.lineages DATASET LINEAGE TITLE FOLDER ...`.
 
-Writes fsar_bench/data/known/lineages.json and lineages.npz. The lists themselves do not ship. Four arguments a list; for example
+Writes lineages.json and lineages.npz to fsar_bench/data/importing/known/. The lists themselves do not ship. Four arguments
+per list; for example
 `python -m tools.lineages kinetics100 cmn "Kinetics-100, CMN lineage" ~/CMN/kinetics-100`.
 """
 

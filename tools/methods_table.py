@@ -16,7 +16,8 @@ import torch
 
 from fsar_bench.backbones import Backbone
 from fsar_bench.config.cards import FIELDS, Card, card
-from fsar_bench.config.resolve import load, names, resolve
+from fsar_bench.config.files import load, names
+from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ConfigError
 from fsar_bench.method import FewShotMethod
 from fsar_bench.registry import BACKBONES, METHODS, build
@@ -46,7 +47,7 @@ unexplained; the two cancel, and we leave them open."""
 
 def build_backbone(name: str) -> Backbone:
     """Build a backbone with random weights, which is enough for counting."""
-    return cast("Backbone", build(BACKBONES, {**load("backbones", name)[0]["backbone"], "pretrained": None}))
+    return cast("Backbone", build(BACKBONES, {**load("backbones", name).values["backbone"], "pretrained": None}))
 
 
 def build_method(config: dict, backbone: Backbone) -> FewShotMethod:
@@ -88,10 +89,10 @@ def table_of_parameters(configs: dict[str, dict], cards: dict[str, Card], backbo
 def table_4(configs: dict[str, dict], backbone: Backbone) -> str:
     """Write MA-CLIP's table 4 next to our counts."""
     rows = []
-    for (label, tunable, total), row in zip(TABLE_4, load("ablations", "table4")[0]["rows"], strict=True):
+    for (label, tunable, total), row in zip(TABLE_4, load("ablations", "table4").values["rows"], strict=True):
         method, *settings = row.split()
         (cell,) = resolve([f"methods={method}", *settings, "controls=false"]).cells
-        config = {**cell["method"], "ffn_width": configs[method]["ffn_width"]}  # the built-in dataset narrows it
+        config = {**cell.identity.method, "ffn_width": configs[method]["ffn_width"]}  # the built-in dataset narrows it
         ours = counts(config, backbone)
         if ours is None:
             raise ConfigError(f"The row {row!r} of table 4 cannot be built on {backbone.name}.")
@@ -117,7 +118,7 @@ def page() -> str:
     """Write the whole page."""
     METHODS.import_from_location()
     backbones = {name: build_backbone(name) for name in COUNTED}
-    configs = {name: load("methods", name)[0]["method"] for name in names("methods")}
+    configs = {name: load("methods", name).values["method"] for name in names("methods")}
     cards = {name: card(name) for name in configs}
     parts = [
         INTRO,

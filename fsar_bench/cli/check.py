@@ -20,9 +20,9 @@ def check_command(methods: list[str], pairs: list[str]) -> int:
     """Check methods and print what holds; returns the exit code (1 if something is broken)."""
     if not methods:
         raise ConfigError(f"Which methods? Say fsar-bench check NAME…, or all.{suggest('', names('methods'))}")
-    from fsar_bench.engine.contract import tested_cells
+    from fsar_bench.engine.contract import cells_to_check
 
-    cells = [cell for name in methods for cell in tested_cells(name, pairs)]
+    cells = [cell for name in methods for cell in cells_to_check(name, pairs)]
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
     warnings.simplefilter("ignore")
     console = Console()
@@ -32,13 +32,13 @@ def check_command(methods: list[str], pairs: list[str]) -> int:
 
 def _check(cell: Cell, console: Console, *, show_all: bool) -> bool:
     """Check one cell and print all properties, or the broken ones; returns whether any is broken."""
-    from fsar_bench.engine.contract import tester_of
+    from fsar_bench.engine.contract import make_tester
 
     title = f"[bold]{escape(cell.name)}[/]"
     if cell.label.changed:
         title += f" [dim]{escape(', '.join(f'{key}={value}' for key, value in cell.label.changed.items()))}[/]"
     try:
-        outcomes = tester_of(cell).run()
+        outcomes = make_tester(cell).run()
     except FsarBenchError as error:
         console.print(f"{SIGNS['broken']} {title} cannot be built: {escape(str(error))}", soft_wrap=True)
         return True

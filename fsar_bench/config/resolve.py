@@ -151,6 +151,11 @@ class MethodChoice:
 
     @classmethod
     def load(cls, name: str) -> MethodChoice:
+        """Read a method's config by name or path.
+
+        Raises:
+            ConfigError: unknown name, or a field that is missing, unknown or of the wrong type.
+        """
         file = load("methods", name)
         if "type" not in file.values.get("method", {}):
             raise ConfigError(f"The config {file.path} lacks method=dict(type=...).")

@@ -35,7 +35,7 @@ class Outcomes(list[Outcome]):
         return f"<table><tr><th>state</th><th>property</th><th>reason</th></tr>{''.join(rows)}</table>"
 
 
-def tested_cells(method: str, settings: list[str] | Mapping[str, Any]) -> list[Cell]:
+def cells_to_check(method: str, settings: list[str] | Mapping[str, Any]) -> list[Cell]:
     """Cells of a method (or of the rows of an ablation) with settings, on a tiny backbone unless they name one.
 
     Raises:
@@ -45,7 +45,7 @@ def tested_cells(method: str, settings: list[str] | Mapping[str, Any]) -> list[C
     return resolve({**TINY, **values, "methods": method, "controls": False}).cells
 
 
-def tester_of(cell: Cell) -> MethodTester:
+def make_tester(cell: Cell) -> MethodTester:
     """The tester of a cell's method.
 
     Raises:
@@ -54,7 +54,7 @@ def tester_of(cell: Cell) -> MethodTester:
     return _tester(lambda: build_method(cell), cell.protocol.frames)
 
 
-def tester_of_class(kind: type[FewShotMethod], arguments: Mapping[str, Any]) -> MethodTester:
+def make_class_tester(kind: type[FewShotMethod], arguments: Mapping[str, Any]) -> MethodTester:
     """The tester of a class on the tiny backbone.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -76,6 +77,7 @@ def train_or_reuse(
             text = HEADER.format(cell=str(cell).replace("\\", "/")) + Config(config).pretty_text
             write_atomically(folder / CONFIG, text.encode())
             runner = EpisodicRunner.from_cfg(Config.fromfile(str(folder / CONFIG)))
+            write_atomically(folder / CONFIG, text.encode())  # MMEngine has written its own form, without the header
             try:
                 runner.train()
             finally:
@@ -117,9 +119,9 @@ def training_config(
         "test_evaluator": {"type": "QueryAccuracy"},
         "default_hooks": _default_hooks(train, options),
         "custom_hooks": _hooks(train, cell.identity.training_seed),
-        "log_processor": {"by_epoch": False},
+        "log_processor": {"by_epoch": False, "window_size": _log_interval(train)},
         "visualizer": {"type": "Visualizer", "vis_backends": _log_backends(options.log, cell)},
-        "env_cfg": {"mp_cfg": {"mp_start_method": "spawn"}, "dist_cfg": {"backend": "nccl"}},
+        "env_cfg": {"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}, "dist_cfg": {"backend": "nccl"}},
     }
 
 
@@ -199,13 +201,17 @@ def _schedule(train: Train) -> list[dict[str, Any]]:
 
 
 def _default_hooks(train: Train, options: RunOptions) -> dict[str, Any]:
-    """MMEngine's hooks, with our checkpoints in place of its own; the log has some hundred lines at most."""
-    interval = max(1, min(50, train.episodes // 100))
+    """MMEngine's hooks, with our checkpoints in place of its own."""
     return {
-        "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
+        "logger": {"type": "LoggerHook", "interval": _log_interval(train), "log_metric_by_epoch": False},
         "sampler_seed": None,
         "checkpoint": {"type": "EpisodicCheckpointHook", "seconds": options.checkpoint_seconds},
     }
+
+
+def _log_interval(train: Train) -> int:
+    """Episodes per line of the log, which holds their mean loss."""
+    return max(1, min(50, train.episodes // 100))
 
 
 def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:

@@ -9,8 +9,10 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.transforms import Bbox
 
 from fsar_bench.explain.episode import Explained, Matched
@@ -84,7 +86,9 @@ def draw_query(explained: Explained, j: int, title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _strip(figure: Figure, row, widths: list[float], name: str, frames: np.ndarray, color: str) -> list:
+def _strip(
+    figure: Figure, row: SubplotSpec, widths: list[float], name: str, frames: np.ndarray, color: str
+) -> list[Axes]:
     """A name and the frames of one clip; returns the axes to their right."""
     cells = row.subgridspec(1, len(widths), width_ratios=widths, wspace=0.06)
     words = figure.add_subplot(cells[0])
@@ -112,7 +116,7 @@ def _strip(figure: Figure, row, widths: list[float], name: str, frames: np.ndarr
     return [figure.add_subplot(cell) for cell in [cells[i] for i in range(2, len(widths))]]
 
 
-def _alignment(axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
+def _alignment(axes: Axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
     """Frame distances (bright is near), and on them what was set against what."""
     K = one.distance.shape[1]
     if k >= K:
@@ -136,7 +140,7 @@ def _alignment(axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
         axes.set_title(_plain(one.matcher), fontsize=8)
 
 
-def _scores(figure: Figure, row, explained: Explained, j: int) -> None:
+def _scores(figure: Figure, row: SubplotSpec, explained: Explained, j: int) -> None:
     """One panel of bars for the total and for each of its parts."""
     cells = row.subgridspec(1, len(explained.scores), wspace=0.12)
     label, taken, N = int(explained.labels[j]), int(explained.prediction[j]), len(explained.names)

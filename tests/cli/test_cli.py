@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from fsar_bench.cli.check import build_tester, cells
 from fsar_bench.config.cards import card
-from fsar_bench.config.resolve import names
+from fsar_bench.config.files import names
+from fsar_bench.config.settings import Choices, RunOptions
+from fsar_bench.engine.contract import cells_to_check, make_tester
 
 HEAVY = "{'torch', 'open_clip', 'mmaction', 'decord', 'torchvision', 'timm'}"
 
@@ -36,18 +37,37 @@ def test_light_verbs_import_nothing_heavy(tmp_path, arguments):
     assert "HEAVY [] 0" in out.stdout, out.stdout + out.stderr
 
 
-def test_help_shows_an_example(command):
-    done = command("run", "--help")
-    assert done.returncode == 0
-    assert "fsar-bench run methods=ma_clip,clip_fsar" in done.stdout
+def test_help_shows_an_example_and_every_key_with_its_default(fsar, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = fsar("run", "--help")
+    assert code == 0
+    assert "fsar-bench run methods=ma_clip,clip_fsar" in out
+    for model in (Choices, RunOptions):
+        for name, field in model.model_fields.items():
+            assert f"{name}=" in out
+            assert field.description.split()[0] in out
+    assert "way=5: classes per episode (N)" in out
+    assert "decode_timeout=60.0: " in out
 
 
-def test_list_describes_everything(command):
-    done = command("list")
-    assert done.returncode == 0
+def test_list_describes_everything(fsar):
+    code, out, _ = fsar("list")
+    assert code == 0
     for name in ("ma_clip", "clip_fsar", "otam_frozen", "synthact_order", "vit_b_16", "BiMHM", "standard"):
-        assert name in done.stdout
-    assert "(synthetic" in command("list", "datasets").stdout
+        assert name in out
+    assert "(synthetic" in fsar("list", "datasets")[1]
+
+
+def test_list_keys_shows_the_values_of_a_method(fsar, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = fsar("list", "keys", "ma_clip")
+    line = next(line for line in out.splitlines() if line.startswith("method.alpha "))
+    assert line.split()[1:3] == ["number", "0.5"]
+    assert "weight of the text terms" in line
+    line = next(line for line in out.splitlines() if line.startswith("train.episodes "))
+    assert line.split()[1:5] == ["whole", "number", "20000", "training"]
+    assert "train." not in fsar("list", "keys", "zero_shot")[1]
+    assert "Unknown method 'ma_clop'" in fsar("list", "keys", "ma_clop")[2]
 
 
 def test_cards_say_what_is_followed_and_what_is_not():
@@ -60,14 +80,15 @@ def test_cards_say_what_is_followed_and_what_is_not():
     assert clip_fsar.source.name == "clip_fsar.py"
     assert "official code looks at test" in clip_fsar.fields["Differs"]
     assert "Unknown" not in clip_fsar.fields["Differs"]
-    assert card("otam").source is None
+    assert card("otam").source.name == "metric.py"
 
 
-def test_verbose_list_shows_cards_and_headers(command):
-    methods = command("list", "methods", "--verbose", COLUMNS="200").stdout
+def test_verbose_list_shows_cards_and_headers(fsar, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    methods = fsar("list", "methods", "--verbose")[1]
     assert "Followed: the official code (tobyperrett/trx)" in methods
     assert "class STRM in methods/strm.py" in methods
-    assert "methods=ablations/table4" in command("list", "ablations", "--verbose", COLUMNS="200").stdout
+    assert "methods=ablations/table4" in fsar("list", "ablations", "--verbose")[1]
 
 
 SOUND = """
@@ -85,7 +106,8 @@ UNSOUND = SOUND.replace(
 
 
 @pytest.mark.parametrize(("code", "returncode"), [(SOUND, 0), (UNSOUND, 1)])
-def test_check_tests_a_method_of_ones_own(command, code, returncode):
+def test_check_tests_a_custom_method(command, code, returncode):
+    """In a process of its own: both versions have the same module name."""
     (command.folder / "mine_code.py").write_text(code)
     (command.folder / "mine.py").write_text(
         'custom_imports = ["mine_code"]\nmethod = dict(type="Mine", matcher=dict(type="OTAM"), tune="none", scale=1.0)\n'
@@ -98,7 +120,7 @@ def test_check_tests_a_method_of_ones_own(command, code, returncode):
 
 def broken(name: str, *settings: str) -> list[tuple[str, str]]:
     """Properties that do not hold, with what was seen."""
-    outcomes = [o for cell in cells(name, list(settings)) for o in build_tester(cell).run()]
+    outcomes = [o for cell in cells_to_check(name, list(settings)) for o in make_tester(cell).run()]
     assert len(outcomes) % 16 == 0
     return [(o.name, o.reason) for o in outcomes if o.state == "broken"]
 
@@ -171,10 +193,16 @@ def test_variants_keep_the_contract(name, setting):
         (["leaderboard", "dataset=x"], "Unknown key 'dataset'"),
     ],
 )
-def test_mistakes_get_one_clear_line(command, arguments, message):
-    (command.folder / "file").write_text("")
-    done = command(*arguments)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr + done.stdout
+def test_mistakes_get_one_clear_line(fsar, tmp_path, arguments, message):
+    (tmp_path / "file").write_text("")
+    code, out, err = fsar(*arguments)
+    assert code == 1
+    assert message in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err + out
+
+
+def test_a_mistake_ends_the_process_with_exit_code_1(command):
+    done = command("run", "methods=ma_clop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Unknown method 'ma_clop'. Did you mean 'ma_clip'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +11,12 @@ import torch
 from PIL import Image
 from stores import make_plan
 
-from fsar_bench.cli.explain import explain_command
-from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
+from fsar_bench.errors import ResultError
 from fsar_bench.explain.drawing import draw_query, page
-from fsar_bench.explain.episode import Explained, Matched, cell_of, explain
+from fsar_bench.explain.episode import Explained, Matched, explain
 from fsar_bench.matching import build_matcher
 from fsar_bench.matching.matcher import influence
 from fsar_bench.matching.otam import otam
-from fsar_bench.results import store as results
 
 T, C = 6, 12
 
@@ -67,57 +64,63 @@ def test_trx_attention_sums_to_one_and_whole_video_matchers_have_none():
     assert build_matcher({"type": "CosinePrototype"}, C).alignment(frames(0, T), frames(1, 3, T)) is None
 
 
-def test_command_draws_what_was_stored(command, tiny):
-    run = (
-        "run",
-        "methods=otam_frozen,zero_shot",
-        f"dataset={tiny}",
-        "episodes=30",
-        "controls=false",
-        "shot=2",
-        "frames=4",
-    )
-    done = command(*run)
-    assert done.returncode == 0, done.stderr
-    folders = {p.name.split("-")[0]: p for p in (command.folder / "leaderboards" / "results").glob("*/*/*")}
+def test_the_command_draws_what_was_stored(run_tiny, fsar, tmp_path):
+    stored = {
+        s.result.name: s for s in run_tiny(["otam_frozen", "zero_shot"], episodes=30, controls=False, shot=2, frames=4)
+    }
     for name, extra in (("otam_frozen", ()), ("zero_shot", ("--query", "3"))):
-        done = command("explain", str(folders[name]), f"dataset={tiny}", "--episode", "7", *extra)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""  # else a prediction differs from the stored one
+        folder = stored[name].folder
+        code, out, err = fsar("explain", str(folder), "--episode", "7", *extra)
+        assert (code, err) == (0, "")  # else a prediction differs from the stored one
         queries = range(5) if not extra else [3]
-        stored = results.read(folders[name]).predictions()[7]
-        assert done.stdout.count("query ") == len(queries)
+        predicted = stored[name].predictions()[7]
+        assert out.count("query ") == len(queries)
         for j in queries:
-            picture = command.folder / "explained" / f"{folders[name].name}-episode7-query{j}.png"
+            picture = tmp_path / "explained" / f"{folder.name}-episode7-query{j}.png"
             assert min(Image.open(picture).size) > 300
-            line = next(line for line in done.stdout.splitlines() if line.startswith(f"query {j},"))
-            assert (": right" in line) == (stored[j] == j)
-        html = (command.folder / "explained" / f"{folders[name].name}-episode7.html").read_text()
+            line = next(line for line in out.splitlines() if line.startswith(f"query {j},"))
+            assert (": right" in line) == (predicted[j] == j)
+        html = (tmp_path / "explained" / f"{folder.name}-episode7.html").read_text()
         assert html.count("data:image/png") == len(queries)
         assert not re.search(r"(src|href)=\"http", html)
-    assert (
-        "OTAM: dots show" in (command.folder / "explained" / f"{folders['otam_frozen'].name}-episode7.html").read_text()
-    )
-    for pairs, how, message in (
-        ([], {"episode": 30}, "episodes 0 to 29"),
-        ([], {"query": 9}, "queries 0 to 4"),
-        (["method.x=1"], {}, "has no key"),
-        (["frames=8"], {}, "do not give its config hash"),
+    name = stored["otam_frozen"].folder.name
+    assert "OTAM: dots show" in (tmp_path / "explained" / f"{name}-episode7.html").read_text()
+    for arguments, message in (
+        (["--episode", "30"], "episodes 0 to 29"),
+        (["--query", "9"], "queries 0 to 4"),
+        (["frames=8"], "Unknown key 'frames'"),
     ):
-        with pytest.raises(FsarBenchError, match=message):
-            explain_command(folders["otam_frozen"], [f"dataset={tiny}", *pairs], **{"episode": 0, "query": None, **how})
-    with pytest.raises(FsarBenchError, match="cannot be read"):
-        explain_command(Path("nowhere"), [], episode=0, query=None)
+        code, _, err = fsar("explain", str(stored["otam_frozen"].folder), *arguments)
+        assert (code, message in err) == (1, True)
+    assert "cannot be read" in fsar("explain", "nowhere")[2]
 
 
-def test_every_committed_setting_is_found_again():
-    """The records of this repository alone give back the cells that made them."""
-    root = Path(__file__).parents[2] / "leaderboards" / "results"
-    found = results.read_all(root)
-    assert len(found) > 70
-    for stored in found[::5]:
-        cell, _ = cell_of(stored.result, [])
-        assert cell["hash"] == stored.result.config_hash
+def test_a_trained_method_is_explained_with_its_trained_weights(run_tiny, fsar, tmp_path):
+    (stored,) = run_tiny("otam", episodes=30, controls=False)
+    code, out, err = fsar("explain", str(stored.folder), "--episode", "3", "workers=1")
+    assert (code, err) == (0, "")
+    assert out.count("query ") == 5
+    code, _, err = fsar("explain", str(stored.folder), "work_dir=./elsewhere")
+    assert code == 1
+    assert "The trained weights of OTAM are not in elsewhere/" in err
+
+
+def test_a_record_alone_runs_no_code(run_tiny, fsar, tmp_path):
+    """A custom method is only imported from a config that the user names; a changed file is named."""
+    (tmp_path / "custom_code.py").write_text(
+        "from fsar_bench.methods.zero_shot import ZeroShot\nfrom fsar_bench.registry import METHODS\n\n"
+        "@METHODS.register_module(force=True)\nclass Custom(ZeroShot):\n    pass\n"
+    )
+    (tmp_path / "custom.py").write_text('custom_imports = ["custom_code"]\nmethod = dict(type="Custom")\n')
+    (stored,) = run_tiny(str(tmp_path / "custom.py"), episodes=30, controls=False)
+    assert "Name its config with methods=./custom.py" in fsar("explain", str(stored.folder))[2]
+    code, _, err = fsar("explain", str(stored.folder), f"methods={tmp_path / 'custom.py'}", "--query", "0")
+    assert (code, err) == (0, "")
+    (tmp_path / "other.py").write_text('custom_imports = ["os"]\nmethod = dict(type="Custom")\n')
+    assert "imports other modules" in fsar("explain", str(stored.folder), f"methods={tmp_path / 'other.py'}")[2]
+    (tmp_path / "custom_code.py").write_text("# changed\n" + (tmp_path / "custom_code.py").read_text())
+    err = fsar("explain", str(stored.folder), f"methods={tmp_path / 'custom.py'}")[2]
+    assert "module custom_code custom_code.py of custom has another content than when the result was made" in err
 
 
 def toy(K: int, matched: bool) -> Explained:
@@ -141,12 +144,10 @@ def test_pictures_have_the_same_bytes_again_and_pages_no_markup(K, matched):
     text = page(found, "A & B", {1: picture})
     assert "<b>one</b>" not in text
     assert "&lt;b&gt;one" in text
-    assert "query 1: two $5^{ and $6, taken for three" in text
+    assert "query 1: two $5^{ and $6, predicted as three" in text
 
 
 def test_other_episodes_than_those_of_the_result_are_not_explained():
-    test = SimpleNamespace(plan=make_plan(episodes=3))
-    with pytest.raises(ConfigError, match="episodes 0 to 2"):
-        explain(None, test, 3, test.plan.realised)
+    run = SimpleNamespace(test=SimpleNamespace(plan=make_plan(episodes=3), split=None))
     with pytest.raises(ResultError, match="other clips are missing here"):
-        explain(None, test, 0, "0" * 64)
+        explain(run, 0, "0" * 64)

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
-from fsar_bench.cli.check import build_tester, cells
-from fsar_bench.config.resolve import names
+from fsar_bench.config.files import names
+from fsar_bench.engine.contract import cells_to_check, make_tester
+from fsar_bench.leaderboard.collection import load_results
 from fsar_bench.method import EpisodeBatch
 
 pytestmark = [
@@ -18,8 +19,8 @@ pytestmark = [
 
 
 def kit_of(method: str):
-    (cell,) = cells(method, [])
-    return build_tester(cell)
+    (cell,) = cells_to_check(method, [])
+    return make_tester(cell)
 
 
 @pytest.mark.parametrize("method", names("methods"))
@@ -39,9 +40,21 @@ def test_same_predictions_in_float32(method):
 
 
 @pytest.mark.parametrize("method", ["ma_clip", "molo", "tip_adapter"])
-def test_the_whole_command_runs_on_cuda(command, tiny, method):
+def test_the_whole_command_runs_on_cuda_and_its_memory_reaches_the_table(command, tiny, method):
     done = command("run", f"methods={method}", f"dataset={tiny}", "episodes=2000", "device=cuda")
     assert done.returncode == 0, done.stderr
+    (stored,) = load_results(command.folder / "leaderboards")
+    assert stored.cost.memory.device > 1
+    assert stored.cost.memory_mb == stored.cost.memory.device
+
+
+def test_two_cells_run_on_cuda_from_one_fork_server(command, tiny):
+    """The fork server has imported torch, but never touched CUDA, so its children may."""
+    done = command("run", "methods=zero_shot,prototype_frozen", f"dataset={tiny}", "episodes=200", "device=cuda")
+    assert done.returncode == 0, done.stderr
+    assert {stored.cost.environment.device != "cpu" for stored in load_results(command.folder / "leaderboards")} == {
+        True
+    }
 
 
 @pytest.mark.parametrize("method", names("methods"))

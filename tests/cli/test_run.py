@@ -1,0 +1,84 @@
+"""`fsar-bench run` as a user types it: the screen, the table, a kill of the whole command, custom and installed methods."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
+    tiny.write_text(tiny.read_text().replace("controls = []", 'controls = ["zero_shot"]'))
+    done = command("run", f"dataset={tiny}", "methods=otam", "shot=1,7", *TINY, COLUMNS="140")
+    assert done.returncode == 1  # 7 shots are too many
+    assert re.search(r"^error: OTAM on tiny, 5-way 7-shot: Class '.*' of the test split has 7 clips", done.stderr, re.M)
+    assert "[1/4] Zero-shot text on tiny, 5-way 1-shot" in done.stdout
+    assert "OTAM on tiny, 5-way 1-shot: after 8 of 8 training episodes, val accuracy" in done.stdout
+    assert "  training 8/8, loss " in done.stdout
+    assert "accuracy %" in done.stdout
+    assert "(synthetic)" in done.stdout
+    assert "Zero-shot text (control)" in done.stdout
+    assert "table: leaderboards/tiny-5way_1shot.md" in done.stdout
+    again = command("run", f"dataset={tiny}", "methods=otam", *TINY)
+    assert again.returncode == 0
+    assert again.stdout.count("finished before, reused") == 2
+
+
+def test_controls_that_do_not_apply_are_said_to_be_left_out(command, tiny):
+    tiny.write_text(tiny.read_text().replace("controls = []", 'controls = ["zero_shot"]'))
+    done = command("run", f"dataset={tiny}", "methods=otam_frozen", "backbone=tiny_resnet", "episodes=100", "workers=1")
+    assert done.returncode == 0, done.stderr
+    assert "left out, a control that does not apply here" in done.stdout
+
+
+def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
+    """A real SIGKILL of the command and all of its children in the middle of a training."""
+    arguments = ("run", f"dataset={tiny}", "methods=otam", "checkpoint_seconds=0", *TINY)
+    assert command(*arguments, "out=undisturbed", "work_dir=undisturbed_work").returncode == 0
+    process = command.start(*arguments)
+    for line in process.stdout:
+        if "training 4/8" in line:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert command.outputs() == {}
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    from helpers import outputs
+
+    assert command.outputs() == outputs(tmp_path / "undisturbed")
+
+
+def test_a_method_of_an_installed_package_with_an_entry_point(command, tiny, tmp_path):
+    site = tmp_path / "site"
+    (site / "fsar_far-1.0.dist-info").mkdir(parents=True)
+    (site / "fsar_far-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: fsar-far\nVersion: 1.0\n")
+    (site / "fsar_far-1.0.dist-info" / "entry_points.txt").write_text("[fsar_bench.methods]\nfar = fsar_far\n")
+    (site / "fsar_far.py").write_text(
+        "from fsar_bench.methods.metric import MetricMethod\nfrom fsar_bench.registry import METHODS\n\n"
+        "@METHODS.register_module()\nclass Far(MetricMethod):\n    pass\n"
+    )
+    (tmp_path / "far.py").write_text('method = dict(type="Far", matcher=dict(type="BiMHM"))\n')
+    done = command("run", f"dataset={tiny}", f"methods={tmp_path / 'far.py'}", *TINY, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    assert any("/far-" in name for name in command.outputs())
+
+
+@pytest.mark.skipif(not README.exists(), reason="the README is not here (tests run from an installed wheel)")
+def test_the_readme_example_of_a_custom_method(command, tiny):
+    """Runs exactly the text of the README: every block that names a file, then the command that follows."""
+    section = README.read_text().split("## A custom method")[1].split("\n## ")[0]
+    files = re.findall(r"`([\w.]+)`:\n+```python\n(.*?)```", section, re.S)
+    assert [name for name, _ in files] == ["my_method_code.py", "my_method.py"]
+    for name, text in files:
+        (command.folder / name).write_text(text)
+    line = re.search(r"```sh\n(fsar-bench run .*?)\n```", section).group(1)
+    done = command(*line.split()[1:], f"dataset={tiny}", "episodes=200")
+    assert done.returncode == 0, done.stderr
+    assert "My method" in done.stdout
