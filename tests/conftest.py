@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 # Tensors are tiny here: threads only wait for each other, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,18 +61,25 @@ def run_tiny(tiny, tmp_path):
     return run
 
 
+class Done(NamedTuple):
+    """How a command in this process ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
 def fsar(monkeypatch, capsys, tmp_path):
-    """The command line in this process, in `tmp_path`: gives (exit code, output, errors)."""
+    """The command line in this process, in `tmp_path`; cells run in processes from one fork server."""
     from fsar_bench.cli.main import main
 
-    def call(*arguments: str) -> tuple[int, str, str]:
+    def call(*arguments: str) -> Done:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["fsar-bench", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
+        return Done(int(end.value.code or 0), *capsys.readouterr())
 
     return call
 

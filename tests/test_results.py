@@ -19,7 +19,6 @@ from fsar_bench import plan as episodes
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.cli.results import merge_command
 from fsar_bench.config.resolve import resolve
-from fsar_bench.engine.scoring import PlanScores, pair_outcomes
 from fsar_bench.errors import ResultError
 from fsar_bench.io import digest
 from fsar_bench.leaderboard import merge as merging
@@ -27,6 +26,7 @@ from fsar_bench.leaderboard.merge import merge_results
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results import predictions as codec
 from fsar_bench.results import store as results
+from fsar_bench.results.metrics import pair_outcomes
 
 PLAN = make_plan()
 COMMITTED = Path(__file__).parents[1] / "leaderboards" / "results"
@@ -47,9 +47,9 @@ def test_pair_outcomes_by_hand():
     total[0, 1] = [3, 1, 0]  # class 1 against its reverse 0: below
     total[1, 0] = [1, 1, 0]  # class 2 against its reverse 3: equal
     total[1, 1] = [0, 4, 0]
-    outcome = pair_outcomes(PlanScores(total, {}, 0.0), Plan, (1, 0, 3, 2))
+    outcome = pair_outcomes(total, Plan, (1, 0, 3, 2))
     assert outcome.tolist() == [[1, 0, 255], [2, 1, 255]]
-    assert pair_outcomes(PlanScores(total, {}, 0.0), Plan, (-1, -1, -1, -1)) is None
+    assert pair_outcomes(total, Plan, (-1, -1, -1, -1)) is None
 
 
 def test_round_trip(tmp_path):

@@ -1,17 +1,18 @@
-"""`fsar-bench doctor`: what this machine has, and what to do about what it lacks."""
+"""`fsar-bench doctor`: what this machine has, and what to do about what is missing."""
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
 from fsar_bench import __version__
+from fsar_bench.data.dataset import Annotation
 from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
@@ -22,16 +23,16 @@ def doctor_command() -> int:
     """Print one page; returns the exit code (1 if something keeps the built-in run from working)."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]fsar-bench {__version__}[/], Python {platform.python_version()}, {platform.platform()}")
-    found = [_packages(console), _devices(console), _readers(console)]
+    checks = [_packages(console), _devices(console), _readers(console)]
     _weights(console)
     _datasets(console)
     free = shutil.disk_usage(_existing(cache_folder())).free / 1e9
     sign, advice = (
-        (GOOD, "") if free > 5 else (NOTE, ": frames and features need room; move them with $FSAR_BENCH_CACHE")
+        (GOOD, "") if free > 5 else (NOTE, ": frames and features need space; move them with $FSAR_BENCH_CACHE")
     )
     console.print("\n[bold]Disk[/]")
     console.print(f"{sign} {free:.1f} GB free below {cache_folder()}{advice}")
-    return 0 if all(found) else 1
+    return 0 if all(checks) else 1
 
 
 def _packages(console: Console) -> bool:
@@ -41,7 +42,7 @@ def _packages(console: Console) -> bool:
         try:
             console.print(f"{GOOD} {name} {version(name)}")
         except PackageNotFoundError:
-            optional = name == "decord"  # it has no wheel on some platforms
+            optional = name == "decord"  # some platforms have no wheel of it
             fine &= optional
             advice = "use reader=pyav" if optional else "install fsar-bench again"
             console.print(f"{NOTE if optional else BAD} {name} is not installed: {advice}")
@@ -54,7 +55,7 @@ def _devices(console: Console) -> bool:
 
     console.print(f"{GOOD} CPU, {torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
-        console.print(f"{NOTE} no CUDA device: device=auto takes the CPU")
+        console.print(f"{NOTE} no CUDA device: device=auto uses the CPU")
     for number in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(number).total_memory / 2**30
         console.print(f"{GOOD} cuda:{number} {torch.cuda.get_device_name(number)}, {memory:.0f} GiB")
@@ -83,7 +84,7 @@ def _readers(console: Console) -> bool:
         finally:
             pool.close()
     if works["pyav"] and not works["decord"]:
-        console.print("  say reader=pyav")
+        console.print("  use reader=pyav")
     return any(works.values())
 
 
@@ -99,7 +100,7 @@ def _weights(console: Console) -> None:
 
 
 def _hub(console: Console) -> None:
-    """What the libraries have fetched before: tags and hf-hub: ids that work offline."""
+    """Models that the libraries have downloaded before: tags and hf-hub: ids that work offline."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folders = sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots"))
@@ -112,21 +113,26 @@ def _hub(console: Console) -> None:
 
 def _datasets(console: Console) -> None:
     console.print(f"\n[bold]Datasets[/] in {data_folder()}")
-    prepared = sorted(data_folder().glob("*/annotation.json"))
-    for path in prepared:
-        try:
-            clips = json.loads(path.read_text(encoding="utf-8"))["clips"]
-            here = sum(row["path"] is not None and Path(row["path"]).exists() for row in clips)
-        except (OSError, ValueError, KeyError, TypeError):
-            console.print(f"{BAD} {path.parent.name}: its annotation is damaged; run fsar-bench data prepare again")
-            continue
-        listed = sum(row["path"] is not None for row in clips)
-        said = f"{here} of {len(clips)} clips on this disk"
-        if here < listed:
-            said += f", {listed - here} gone since it was prepared: run fsar-bench data prepare again"
-        console.print(f"{GOOD if here == listed else BAD} {path.parent.name}: {said}")
-    if not prepared:
+    annotations = sorted(data_folder().glob("*/annotation.json"))
+    for path in annotations:
+        console.print(_dataset(path))
+    if not annotations:
         console.print(f"{NOTE} none prepared: fsar-bench data prepare NAME --root DIR")
+
+
+def _dataset(annotation: Path) -> str:
+    """One line on a prepared dataset: how many of its clips are on this disk."""
+    name = annotation.parent.name
+    try:
+        clips = Annotation.model_validate_json(annotation.read_bytes()).clips
+    except (OSError, ValidationError):
+        return f"{BAD} {name}: its annotation is damaged; run fsar-bench data prepare again"
+    listed = [Path(clip.path) for clip in clips if clip.path is not None]
+    present = sum(path.exists() for path in listed)
+    text = f"{name}: {present} of {len(clips)} clips on this disk"
+    if present == len(listed):
+        return f"{GOOD} {text}"
+    return f"{BAD} {text}, {len(listed) - present} gone since it was prepared: run fsar-bench data prepare again"
 
 
 def _existing(path: Path) -> Path:

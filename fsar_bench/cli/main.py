@@ -73,7 +73,7 @@ def leaderboard(
     raise typer.Exit(leaderboard_command(pairs or [], check=check, html=html))
 
 
-Row = Annotated[str, typer.Argument(help="A method, the beginning of a config hash, or a result's folder.")]
+Row = Annotated[str, typer.Argument(help="A method, a title, the beginning of a config hash, or a result's folder.")]
 
 
 @app.command()
@@ -100,24 +100,25 @@ def explain(
 
     \b
     fsar-bench explain leaderboards/results/synthact/5way_1shot/otam_frozen-…  --episode 12
-    Settings: out (./explained), work_dir (./work_dirs, where trained weights are), and those of the run that the
-    result does not tell (pretrained, checkpoint, a method's own path as methods=).
+    Settings: out (./explained), work_dir (./work_dirs, where trained weights are), run options such as device, and
+    the places of files that the result does not tell: pretrained, checkpoint, and the config of a custom method as
+    methods.
     """
     from fsar_bench.cli.explain import explain_command
 
     raise typer.Exit(explain_command(result.expanduser(), pairs or [], episode=episode, query=query))
 
 
-results = typer.Typer(no_args_is_help=True, help="Result files: take in those of other machines.")
+results = typer.Typer(no_args_is_help=True, help="Result files: merge those of other machines.")
 app.add_typer(results, name="results")
 
 
 @results.command()
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders of results (those that out= named elsewhere).")],
-    out: Annotated[Path, typer.Option("--out", help="The folder that takes them in.")] = Path("leaderboards"),
+    out: Annotated[Path, typer.Option("--out", help="The folder that they are merged into.")] = Path("leaderboards"),
 ) -> None:
-    """Take in results of other machines: checked, scored again from their predictions; all or nothing.
+    """Merge results of other machines: checked, scored again from their predictions; all or nothing.
 
     \b
     fsar-bench results merge ~/from_lab_a ~/from_lab_b --out ./leaderboards
@@ -138,7 +139,7 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="With keys: a method, for its own keys too.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole card of each.")] = False,
 ) -> None:
-    """List what a run can name.
+    """List what a run can name: methods, datasets and so on, and its keys.
 
     \b
     fsar-bench list
@@ -180,9 +181,9 @@ def import_(
         str, typer.Argument(help="hmdb51, ucf101, kinetics100, ssv2_small, ssv2_full or epic_kitchens.")
     ],
     lists: Annotated[Path, typer.Option("--lists", help="Folder of the published list files, or one file.")],
-    accept: Annotated[bool, typer.Option("--accept", help="Keep lists that are none of the known ones.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Use lists that are none of the known ones.")] = False,
 ) -> None:
-    """Read published split lists of any repository, and say which list it is.
+    """Read the published split lists of any repository, and identify them.
 
     \b
     fsar-bench data import kinetics100 --lists ~/CMN/kinetics-100
@@ -197,7 +198,7 @@ def prepare(
     dataset: Annotated[str, typer.Argument(help="Name of the dataset, or custom.")],
     root: Annotated[Path, typer.Option("--root", help="Folder of the clips (custom: or a CSV).")],
 ) -> None:
-    """Find the clips of a dataset on this disk, whatever the layout, and write its annotation.
+    """Find the clips of a dataset on this disk, in any layout, and write its annotation.
 
     \b
     fsar-bench data prepare hmdb51 --root /data/hmdb51
@@ -217,10 +218,10 @@ def verify(
     dataset: DatasetName,
     reader: Annotated[str, typer.Option("--reader", help="decord or pyav.")] = "decord",
     workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
-    seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take.")] = 60.0,
-    accept: Annotated[bool, typer.Option("--accept", help="Leave bad clips out from now on, as missing.")] = False,
+    seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take to decode.")] = 60.0,
+    accept: Annotated[bool, typer.Option("--accept", help="Treat bad clips as missing from now on.")] = False,
 ) -> None:
-    """Decode every clip once and name the bad ones; an interrupted verification goes on.
+    """Decode every clip once and name the bad ones; an interrupted verification resumes.
 
     \b
     fsar-bench data verify hmdb51
@@ -236,9 +237,9 @@ def parity(
     readers: Annotated[str, typer.Option("--readers", help="Two readers.")] = "decord,pyav",
     count: Annotated[int, typer.Option("--sample", help="Clips to compare.")] = 20,
     workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
-    seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take.")] = 60.0,
+    seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take to decode.")] = 60.0,
 ) -> None:
-    """Compare what two readers give of a sample of clips.
+    """Compare the frames that two readers give for a sample of clips.
 
     \b
     fsar-bench data parity hmdb51 --readers decord,pyav --sample 50
@@ -250,7 +251,7 @@ def parity(
 
 @data.command()
 def stats(dataset: DatasetName) -> None:
-    """Classes, clips, and how many queries share a source recording with a support clip of their class.
+    """Count classes, clips, and queries that share a source recording with a support clip of their class.
 
     \b
     fsar-bench data stats ucf101
@@ -262,7 +263,7 @@ def stats(dataset: DatasetName) -> None:
 
 @app.command()
 def doctor() -> None:
-    """One page on this machine: packages, devices, readers, weights, datasets, disk, and what to do about problems."""
+    """Check this machine: packages, devices, readers, weights, datasets, disk, and what to do about problems."""
     from fsar_bench.cli.doctor import doctor_command
 
     raise typer.Exit(doctor_command())

@@ -15,8 +15,9 @@ from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import BUILTIN, Dataset
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing.classes import table
-from fsar_bench.engine.run import run as run_cell
+from fsar_bench.engine.run import run_cell
 from fsar_bench.errors import DataError
+from fsar_bench.leaderboard.collection import load_results
 
 WAYS, CLIPS = 5, 3
 
@@ -100,7 +101,7 @@ def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeyp
     monkeypatch.chdir(tmp_path)
     pairs = ["methods=otam_frozen", f"dataset={dataset}", "backbone=tiny_clip", "episodes=50", "controls=false"]
     asked = resolve(pairs)
-    run_cell(asked.cells[0], asked.options, lambda *_: None)
+    run_cell(asked.cells[0], asked.options)
     assert leaderboard_command([], check=False) == 0
     page = Path("leaderboards", f"{dataset}-5way_1shot.md").read_text()
     assert f"{WAYS} test classes, {WAYS * CLIPS} clips" in page
@@ -111,7 +112,7 @@ def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeyp
     assert {row.rsplit(" ", 1)[1] for row in rows} == set("01234")
 
 
-def test_group_disjoint_episodes_are_another_protocol(command, tmp_path, videos):
+def test_group_disjoint_episodes_are_another_protocol(fsar, tmp_path, videos):
     """In one dataset every clip has its own recording, so the episodes stay; in the other the names do not tell it."""
     for dataset in ("ucf101", "ssv2_small"):
         stem_of, suffix, line = DATASETS[dataset]
@@ -126,15 +127,15 @@ def test_group_disjoint_episodes_are_another_protocol(command, tmp_path, videos)
         import_command(dataset, tmp_path / "testlist.txt", accept=True)
         prepare_command(dataset, tmp_path / dataset)
     run = ("run", "methods=otam_frozen", "backbone=tiny_clip", "episodes=50", "controls=false", "group_disjoint=true")
-    done = command(*run, "dataset=ucf101")
+    done = fsar(*run, "dataset=ucf101")
     assert done.returncode == 0, done.stderr
-    page = (command.folder / "leaderboards" / "ucf101-5way_1shot.md").read_text()
+    page = (tmp_path / "leaderboards" / "ucf101-5way_1shot.md").read_text()
     assert "Supports share no source recording with queries of their class." in page
-    done = command(*run, "dataset=ssv2_small")
+    done = fsar(*run, "dataset=ssv2_small")
     assert "do not tell their source recording" in done.stderr
 
 
-def test_missing_clips_are_replaced_and_reported(command, tmp_path, videos, capsys):
+def test_missing_clips_are_replaced_and_reported(fsar, tmp_path, videos, capsys):
     lines = []
     for c in classes("ssv2_small"):
         for i in range(CLIPS + 1):
@@ -148,20 +149,20 @@ def test_missing_clips_are_replaced_and_reported(command, tmp_path, videos, caps
     assert "90.00" in printed
     assert f"test, {classes('ssv2_small')[0].name}: 3 of 4" in printed
     assert (tmp_path / "data" / "ssv2_small" / "missing.txt").read_text().count("\n") == 2
-    done = command(
+    done = fsar(
         "run", "methods=otam_frozen", "dataset=ssv2_small", "backbone=tiny_clip", "episodes=200", "controls=false"
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads(next(data for name, data in command.outputs().items() if name.endswith("result.json")))
-    assert result["dataset"]["coverage"] == pytest.approx(0.9)
-    assert result["protocol"]["plan"] != result["protocol"]["realised"]
-    assert result["protocol"]["reader"].startswith("images (opencv")
-    page = (command.folder / "leaderboards" / "ssv2_small-5way_1shot.md").read_text()
+    (stored,) = load_results(tmp_path / "leaderboards")
+    assert stored.result.data.coverage == pytest.approx(0.9)
+    assert stored.result.episodes.plan != stored.result.episodes.realised
+    assert stored.result.frames.reader.startswith("images (opencv")
+    page = (tmp_path / "leaderboards" / "ssv2_small-5way_1shot.md").read_text()
     assert "Coverage 90.00 %: missing clips are replaced within their episodes." in page
 
 
 @pytest.mark.parametrize("form", ["folders", "csv"])
-def test_custom_data(command, tmp_path, videos, form):
+def test_custom_data(fsar, tmp_path, videos, form):
     source = iter(videos)
     rows = ["path,class,split,text"]
     for name in ("wave", "jump_high", "sit", "run", "fall"):
@@ -174,7 +175,7 @@ def test_custom_data(command, tmp_path, videos, form):
     assert prepare_command("custom", tmp_path / ("mine" if form == "folders" else "mine.csv")) == 0
     texts = Dataset("custom", "prepared:custom").split("test").texts
     assert ("jump high" if form == "folders" else "someone doing jump_high") in texts
-    done = command(
+    done = fsar(
         "run", "methods=prototype_frozen", "dataset=custom", "backbone=tiny_clip", "episodes=50", "controls=false"
     )
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ def custom(tmp_path, monkeypatch) -> Path:
     return tmp_path / "mine" / "test"
 
 
-def test_bad_clips_are_named_and_left_out_only_if_accepted(command, tmp_path, custom, capsys):
+def test_bad_clips_are_named_and_left_out_only_if_accepted(fsar, tmp_path, custom, capsys):
     whole = (custom / "sit" / "1.mp4").read_bytes()
     (custom / "sit" / "1.mp4").write_bytes(whole[: len(whole) // 3])
     (custom / "run" / "0.mp4").write_bytes(b"")
@@ -57,14 +57,14 @@ def test_bad_clips_are_named_and_left_out_only_if_accepted(command, tmp_path, cu
         assert f"Clip '{name}'" in printed
     assert "data verify custom --accept" in printed
     run = ("run", "methods=otam_frozen", "dataset=custom", "backbone=tiny_clip", "episodes=100", "controls=false")
-    stopped = command(*run)
+    stopped = fsar(*run)
     assert stopped.returncode == 1
     assert "Clip '" in stopped.stderr
-    accepted = command("data", "verify", "custom", "--accept")
+    accepted = fsar("data", "verify", "custom", "--accept")
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
-    done = command(*run)
+    done = fsar(*run)
     assert done.returncode == 0, done.stderr
-    assert "Coverage 88.00 %" in (command.folder / "leaderboards" / "custom-5way_1shot.md").read_text()
+    assert "Coverage 88.00 %" in (tmp_path / "leaderboards" / "custom-5way_1shot.md").read_text()
     assert Dataset("custom", "prepared:custom").split("test").missing == {"sit/1", "run/0", "fall/2"}
     capsys.readouterr()
     assert verify_command("custom", **how, accept=False) == 0
@@ -255,12 +255,21 @@ def test_leak_audit_of_a_dataset(tmp_path, monkeypatch):
     ]
 
 
-def test_group_disjoint_training_episodes_do_not_leak():
-    clips = ClipList.of([(f"c{c}", f"c{c}_{i}") for c in range(6) for i in range(12)])
-    recording = np.arange(72) // 3
-    split = SimpleNamespace(list=clips, missing=frozenset(), clips=())
-    drawn = {"way": 5, "shot": 2, "query_per_class": 2, "episodes": 50}
-    kept, plain = (TrainEpisodes(split, None, None, drawn, seed=0, device=None, recording=r) for r in (recording, None))
+def test_group_disjoint_training_episodes_do_not_leak(tmp_path):
+    """Six classes of four recordings of three clips each, named as in UCF101."""
+    ids = {f"c{c}": [f"v_c{c}_g{g:02d}_c{i:02d}" for g in range(4) for i in range(3)] for c in range(6)}
+    table = {
+        "classes": [{"name": name, "text": name, "split": "train"} for name in ids],
+        "clips": [{"id": clip, "class": name, "path": "x.mp4"} for name, clips in ids.items() for clip in clips],
+    }
+    (tmp_path / "annotation.json").write_text(json.dumps(table))
+    how = {
+        "dataset": {"name": "ucf101", "annotation": str(tmp_path / "annotation.json")}, "template": "{}", "seed": 0,
+        "frames": {"reader": "decord", "resize": 32, "crop": 32, "frames": 4, "workers": 1, "seconds": 5.0},
+        "way": 5, "shot": 2, "query": 2, "episodes": 50,
+    }  # fmt: skip
+    kept, plain = (TrainEpisodes(**how, group_disjoint=disjoint) for disjoint in (True, False))
+    recording = recordings("ucf101", kept.split)
     assert leak(kept.plan, recording) == 0 < leak(plain.plan, recording)
 
 
