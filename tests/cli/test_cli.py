@@ -157,9 +157,9 @@ def test_every_matcher_serves_inside_the_clip_methods(name, matcher):
         ("trx", "method.matcher.cardinalities=[1],[2],[4]"),
         ("strm", "method.second_head=fixed"),
         ("protonet", "matcher=MeanCosine"),
-        ("otam", "backbone=tiny_resnet"),
-        ("hyrsm", "backbone=tiny_resnet"),
-        ("strm", "backbone=tiny_resnet"),
+        ("otam", "backbone=tiny_resnet frames=2"),
+        ("hyrsm", "backbone=tiny_resnet frames=2"),
+        ("strm", "backbone=tiny_resnet frames=2"),
     ],
 )
 def test_variants_keep_the_contract(name, setting):

@@ -49,7 +49,7 @@ def test_overrides_reach_the_asked_methods_alone():
     assert cells["ma_clip"].identity.method["matcher"] == {"type": "BiMHM"}
     assert cells["prototype_frozen"].identity.method["matcher"]["type"] == "CosinePrototype"
     assert cells["ma_clip"].label.changed == {"method.alpha": "0.7", "matcher": "BiMHM"}
-    assert cells["ma_clip"].label.row == "MA-CLIP (method.alpha=0.7, matcher=BiMHM)"
+    assert cells["ma_clip"].label.row == "MA-CLIP (matcher=BiMHM, method.alpha=0.7)"
 
 
 def test_several_values_of_a_dotted_key_make_cells():

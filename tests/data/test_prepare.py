@@ -158,7 +158,7 @@ def test_missing_clips_are_replaced_and_reported(fsar, tmp_path, videos, capsys)
     assert stored.result.episodes.plan != stored.result.episodes.realised
     assert stored.result.frames.reader.startswith("images (opencv")
     page = (tmp_path / "leaderboards" / "ssv2_small-5way_1shot.md").read_text()
-    assert "Coverage 90.00 %: missing clips are replaced within their episodes." in page
+    assert "Coverage 90.00 %: missing clips are replaced by others within their episodes." in page
 
 
 @pytest.mark.parametrize("form", ["folders", "csv"])
