@@ -3,7 +3,7 @@
 How an episode is drawn (any code base can redraw it; all arithmetic is modulo 2**64, `mix` is `randomness.splitmix64`):
 
 1. Classes of the split are sorted by name; the clips of a class are sorted by id. Both are numbered from 0. The list is the
-   full published one, whatever lies on this disk.
+   full published one, regardless of which clips are on this disk.
 2. `key = mix(mix(seed) xor crc32(purpose))`, then `episode_key = mix(key xor episode)`.
 3. The classes of the episode are the `way` classes with the smallest `mix(mix(episode_key xor 1) xor class)`, in that order:
    label 0 is the smallest.

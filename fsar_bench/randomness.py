@@ -10,7 +10,7 @@ _MASK = (1 << 64) - 1
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """A numpy generator for one use, the same whatever was drawn before it."""
+    """A numpy generator for one use, independent of what was drawn before it."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *index])
 
 

@@ -108,9 +108,9 @@ def find(registry: Registry, name: object) -> Any:
         known = {**node.module_dict, **known}
         node = node.parent
     if name not in known:
-        own = registry.module_dict or known
+        choices = registry.module_dict or known
         raise ConfigError(
-            f"No {registry.name} {name!r} is registered.{suggest(name, own)} A custom class is found when the config names "
+            f"No {registry.name} {name!r} is registered.{suggest(name, choices)} A custom class is found when the config names "
             "its module in custom_imports."
         )
     return known[name]

@@ -68,8 +68,8 @@ def arguments(kind: str) -> dict[str, str]:
 
 
 def _field(text: str, key: str) -> str:
-    found = re.search(rf"^{key}:\s+(.*?)(?=^(?:{'|'.join(FIELDS)}|Command):|^\s*$|\Z)", text, re.MULTILINE | re.DOTALL)
-    return " ".join(found[1].split()) if found else ""
+    match = re.search(rf"^{key}:\s+(.*?)(?=^(?:{'|'.join(FIELDS)}|Command):|^\s*$|\Z)", text, re.MULTILINE | re.DOTALL)
+    return " ".join(match[1].split()) if match else ""
 
 
 def _source(kind: str) -> Path | None:

@@ -41,7 +41,7 @@ class SeedEachStep(Hook):
 
 @HOOKS.register_module()
 class KeepTestSplitClosed(Hook):
-    """No dataset of this process opens its test split while the training goes on."""
+    """No dataset of this process opens its test split during the training."""
 
     priority = "VERY_HIGH"
 

@@ -70,15 +70,15 @@ def _check_inputs(cell: Cell) -> None:
     """Every file that the cell depends on has the content that it had when the result was made."""
     identity, setup = cell.identity, cell.setup
     backbone = {**identity.backbone, "pretrained": setup.pretrained or identity.backbone.get("pretrained")}
-    here = input_digests(identity.dataset, backbone, list(identity.custom_imports), setup.module_folder)
+    current = input_digests(identity.dataset, backbone, list(identity.custom_imports), setup.module_folder)
     if setup.checkpoint:
-        here["checkpoint"] = file_digest(setup.checkpoint)
+        current["checkpoint"] = file_digest(setup.checkpoint)
     for name, sha in identity.inputs.items():
-        if here.get(name) == sha:
+        if current.get(name) == sha:
             continue
         key = _key_of(name)
         problem = (
-            "has another content than when the result was made" if name in here else "is not found on this machine"
+            "has another content than when the result was made" if name in current else "is not found on this machine"
         )
         advice = f"Name it with {key}=." if key in PLACES else "Prepare the same dataset."
         raise ResultError(f"The {name} of {cell.label.row} {problem}. {advice}")

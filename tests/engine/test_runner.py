@@ -123,6 +123,14 @@ def test_tensorboard_holds_the_curve(run_tiny, tmp_path):
     assert [event.value for event in curve.Scalars("loss")] == pytest.approx(losses, rel=1e-4)
 
 
+def test_wandb_keeps_a_run_offline(run_tiny, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_tiny("otam", log=["wandb"], controls=False)
+    (run,) = (tmp_path / "work_dirs").rglob("offline-run-*/run-*.wandb")
+    assert run.stat().st_size > 1000
+
+
 def test_a_log_backend_that_is_not_installed_is_named(run_tiny):
     with pytest.raises(ConfigError, match="log=aim needs the package aim"):
         run_tiny("otam", log="aim", controls=False)
