@@ -25,6 +25,7 @@ def run_command(pairs: list[str]) -> int:
     for outcome in failed:
         print(f"error: {outcome.cell}: {outcome.error}", file=sys.stderr)
     _show_tables(run, console)
+    _name_curves(run, outcomes, console)
     return 1 if failed else 0
 
 
@@ -58,6 +59,17 @@ def _show_tables(run: Run, console: Console) -> None:
     for path in written:
         if path.name in pages:
             console.print(f"table: {path}", soft_wrap=True, highlight=False)
+
+
+def _name_curves(run: Run, outcomes: list[Outcome], console: Console) -> None:
+    """Say where the curves of this run's trainings are."""
+    folders = {
+        outcome.cell.training_folder(outcome.stored.result.training_key): None
+        for outcome in outcomes
+        if outcome.state == "done" and outcome.stored and outcome.stored.result.training_key
+    }
+    for folder in folders:
+        console.print(f"curves: {run.options.work_dir / folder / 'curve.png'}", soft_wrap=True, highlight=False)
 
 
 def _warn_of_overlaps(cells: list[Cell]) -> None:

@@ -200,6 +200,10 @@ class Cell(Frozen):
         """Where its log and score parts are stored below the work folder."""
         return Path(self.identity.dataset.name, f"{self.name}-{self.hash[:8]}")
 
+    def training_folder(self, key: str) -> Path:
+        """Where a training is stored below the work folder; cells that share its key share the folder."""
+        return Path(self.identity.dataset.name, f"{self.name}-training-{key[:8]}")
+
     def __eq__(self, other: object) -> bool:
         """Cells are equal if identity and label are; on which machine they are to run does not matter."""
         return isinstance(other, Cell) and (self.identity, self.label) == (other.identity, other.label)

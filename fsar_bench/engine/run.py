@@ -130,8 +130,7 @@ class CellRun:
     @property
     def training_folder(self) -> Path:
         """Where the training is stored; cells that share it share the folder."""
-        name = f"{self.cell.name}-training-{(self.keys.training or '')[:8]}"
-        return self.options.work_dir / self.cell.identity.dataset.name / name
+        return self.options.work_dir / self.cell.training_folder(self.keys.training or "")
 
     @property
     def bank_store(self) -> BankStore | None:

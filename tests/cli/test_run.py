@@ -25,6 +25,8 @@ def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
     assert "(synthetic)" in done.stdout
     assert "Zero-shot text (control)" in done.stdout
     assert "table: leaderboards/tiny-5way_1shot.md" in done.stdout
+    curves = re.search(r"^curves: (.*curve\.png)$", done.stdout, re.M)
+    assert (command.folder / curves[1]).is_file()
     again = command("run", f"dataset={tiny}", "methods=otam", *TINY)
     assert again.returncode == 0
     assert again.stdout.count("finished before, reused") == 2
