@@ -70,16 +70,16 @@ def draw_query(explained: Explained, j: int, title: str) -> bytes:
     line = f"{title}\nepisode {explained.episode}, query {j}: “{explained.names[label]}”, {verdict}"
     figure.suptitle(_plain(line), fontsize=12, x=0.02, ha="left")
     widths = [1.7, T * STRIP, *[1.7] * columns]
-    for beside in _strip(figure, rows[0], widths, "query", explained.query[j], PLAIN):
-        beside.axis("off")
+    for axes in _strip(figure, rows[0], widths, "query", explained.query[j], PLAIN):
+        axes.axis("off")
     for n in range(N):
         color = RIGHT if n == label else WRONG if n == taken else PLAIN
         for k in range(K):
             mark = ("✓ " if n == label else "") + ("→ " if n == taken else "")
             name = f"{mark}{explained.names[n]}" + (f"\nsupport {k + 1}" if K > 1 else "")
             cells = _strip(figure, rows[1 + n * K + k], widths, name, explained.support[n, k], color)
-            for cell, one in zip(cells, matched, strict=True):
-                _alignment(cell, one, n, k, heading=n == 0 and k == 0)
+            for cell, match in zip(cells, matched, strict=True):
+                _alignment(cell, match, n, k, heading=n == 0 and k == 0)
     _scores(figure, rows[N * K + 1], explained, j)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -91,9 +91,9 @@ def _strip(
 ) -> list[Axes]:
     """A name and the frames of one clip; returns the axes to their right."""
     cells = row.subgridspec(1, len(widths), width_ratios=widths, wspace=0.06)
-    words = figure.add_subplot(cells[0])
-    words.axis("off")
-    words.text(
+    caption = figure.add_subplot(cells[0])
+    caption.axis("off")
+    caption.text(
         0.0,
         0.5,
         _wrapped(name),
@@ -116,18 +116,18 @@ def _strip(
     return [figure.add_subplot(cell) for cell in [cells[i] for i in range(2, len(widths))]]
 
 
-def _alignment(axes: Axes, one: Matched, n: int, k: int, *, heading: bool) -> None:
+def _alignment(axes: Axes, match: Matched, n: int, k: int, *, heading: bool) -> None:
     """Frame distances (bright is near), and on them what was set against what."""
-    K = one.distance.shape[1]
+    K = match.distance.shape[1]
     if k >= K:
         axes.axis("off")
         axes.text(0.5, 0.5, "shots merged\nbefore matching", ha="center", va="center", fontsize=7, color=PLAIN)
         return
-    distance, weight = one.distance[n, k], one.weight[n, k]
-    low, high = float(one.distance.min()), float(one.distance.max())
+    distance, weight = match.distance[n, k], match.weight[n, k]
+    low, high = float(match.distance.min()), float(match.distance.max())
     axes.imshow(distance, cmap="viridis_r", vmin=low, vmax=high if high > low else low + 1)
     rows, columns = np.indices(weight.shape)
-    most = float(one.weight.max()) or 1.0
+    most = float(match.weight.max()) or 1.0
     axes.scatter(
         columns.ravel(), rows.ravel(), s=42 * weight.ravel() / most, c="#ff4d4d", edgecolors="white", linewidths=0.4
     )
@@ -137,7 +137,7 @@ def _alignment(axes: Axes, one: Matched, n: int, k: int, *, heading: bool) -> No
         axes.set_ylabel("query", fontsize=7)
         axes.set_xlabel("support", fontsize=7, labelpad=1)
     if heading:
-        axes.set_title(_plain(one.matcher), fontsize=8)
+        axes.set_title(_plain(match.matcher), fontsize=8)
 
 
 def _scores(figure: Figure, row: SubplotSpec, explained: Explained, j: int) -> None:
