@@ -63,6 +63,8 @@ def test_check_takes_classes_and_names():
     assert [outcome.name for outcome in outcomes.broken] == ["order of shots changes nothing"]
     assert "broken" in str(outcomes)
     assert "<table>" in outcomes._repr_html_()
+    with pytest.raises(ConfigError, match=r"Careless cannot be built: .*matcher"):
+        fsar_bench.check(Careless)
 
 
 @pytest.mark.skipif(not README.exists(), reason="the README is not here (tests run from an installed wheel)")

@@ -11,6 +11,7 @@ from fsar_bench.config.files import BackboneConfig, load
 from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.resolve import resolve
 from fsar_bench.engine.components import build_method
+from fsar_bench.errors import ConfigError
 from fsar_bench.method import FewShotMethod
 from fsar_bench.randomness import seed_torch
 from fsar_bench.registry import BACKBONES
@@ -67,7 +68,10 @@ def make_class_tester(kind: type[FewShotMethod], arguments: Mapping[str, Any]) -
         seed_torch(0, "backbone")
         backbone = BACKBONES.build(config)
         seed_torch(0, "initialisation")
-        return kind(backbone, **arguments)
+        try:
+            return kind(backbone, **arguments)
+        except TypeError as error:
+            raise ConfigError(f"{kind.__name__} cannot be built: {error}") from error
 
     return _tester(build, int(TINY["frames"]))
 
