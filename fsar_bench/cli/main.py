@@ -52,7 +52,12 @@ def run(pairs: Pairs = None) -> None:
     """
     from fsar_bench.cli.run import run_command
 
-    raise typer.Exit(run_command(pairs or []))
+    try:
+        code = run_command(pairs or [])
+    except KeyboardInterrupt:  # before typer ends the program without a word
+        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -301,9 +306,6 @@ def main() -> None:
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
@@ -55,6 +56,31 @@ def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
     from helpers import outputs
 
     assert command.outputs() == outputs(tmp_path / "undisturbed")
+
+
+def test_ctrl_c_ends_all_processes_and_says_how_to_resume(command, tiny):
+    process = command.start("run", f"dataset={tiny}", "methods=otam", "train.episodes=4000", *TINY)
+    for line in process.stdout:
+        if "training 1/4000" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and all of its children
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. Run the same command again to resume." in errors
+    assert "Traceback" not in errors
+    deadline = monotonic() + 20
+    while is_alive(process.pid) and monotonic() < deadline:
+        sleep(0.1)
+    assert not is_alive(process.pid)
+
+
+def is_alive(group: int) -> bool:
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_method_of_an_installed_package_with_an_entry_point(command, tiny, tmp_path):
