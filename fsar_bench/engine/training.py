@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import LOG_BACKENDS, RunOptions, Train
@@ -31,6 +32,7 @@ FINISHED, CONFIG = "finished.json", "config.py"
 HEADER = '''"""The training of {cell}, as MMEngine reads it:
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from fsar_bench.engine.runner import EpisodicRunner
 
 runner = EpisodicRunner.from_cfg(Config.fromfile("config.py"))
@@ -74,19 +76,39 @@ def train_or_reuse(
     with FileLock(folder / ".lock"):
         if not finished.exists():
             config = training_config(cell, options, plan, folder, store, device)
-            text = HEADER.format(cell=str(cell).replace("\\", "/")) + Config(config).pretty_text
-            write_atomically(folder / CONFIG, text.encode())
-            runner = EpisodicRunner.from_cfg(Config.fromfile(str(folder / CONFIG)))
-            write_atomically(folder / CONFIG, text.encode())  # MMEngine has written its own form, without the header
-            try:
-                runner.train()
-            finally:
-                for hook in runner.hooks:
-                    if isinstance(hook, KeepTestSplitClosed):
-                        open_split("test", hook)  # a failed training may live on in its traceback
-            write_atomically(finished, to_json({"train": runner.train_loop.seconds}))
+            seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
+            write_atomically(finished, to_json({"train": seconds_taken}))
         seconds = json.loads(finished.read_text())["train"]
     return Trained(best, file_digest(best), seconds)
+
+
+def _train(config: dict[str, Any], header: str) -> float:
+    """Write a config and train by it; returns the seconds that it took, those before a resume included."""
+    folder = Path(config["work_dir"])
+    text = (header + Config(config).pretty_text).encode()
+    write_atomically(folder / CONFIG, text)
+    try:
+        runner = EpisodicRunner.from_cfg(Config.fromfile(str(folder / CONFIG)))
+        write_atomically(folder / CONFIG, text)  # MMEngine has written its own form, without the header
+        try:
+            runner.train()
+        finally:
+            for hook in runner.hooks:
+                if isinstance(hook, KeepTestSplitClosed):
+                    open_split("test", hook)  # a failed training may live on in its traceback
+        return float(runner.train_loop.seconds)
+    finally:
+        _close_log(config["experiment_name"])
+
+
+def _close_log(experiment: str) -> None:
+    """Close what MMEngine's logger of this training writes to: it stays the current logger of the process."""
+    if MMLogger._instance_dict:
+        logger = MMLogger.get_current_instance()
+        if logger.instance_name.startswith(experiment):
+            for handler in list(logger.handlers):
+                logger.removeHandler(handler)
+                handler.close()
 
 
 def training_config(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -97,6 +100,23 @@ def test_hooks_and_schedules_come_from_settings_and_the_test_split_stays_closed(
     log = "".join(path.read_text() for path in (tmp_path / "work_dirs").rglob("*.log"))
     rates = set(re.findall(r"lr: (\S+)", log))
     assert rates == {"1.0000e-05"}  # otam's own, constant: no warm-up, no cosine
+
+
+def open_logs() -> list[str]:
+    """Log files that this process has open."""
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    return sorted(
+        path for path in map(os.readlink, filter(os.path.islink, links)) if path.endswith((".log", "log.txt"))
+    )
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system does not list open files in /proc")
+def test_a_training_leaves_no_open_log_behind(run_tiny, capsys):
+    before = open_logs()
+    run_tiny("otam", controls=False)
+    print_log("after the training", logger="current", level=logging.WARNING)
+    assert "Logging error" not in capsys.readouterr().err
+    assert open_logs() == before
 
 
 def test_only_registered_names_are_built(run_tiny):
