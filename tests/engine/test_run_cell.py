@@ -69,6 +69,7 @@ POINTS = {
     "training": (loops.EpisodicTrainLoop, "run_iter", 6, None),
     "checkpoint": (checkpoint.torch, "save", 3, half_a_checkpoint),
     "first validation": (hooks, "_write_table", 1, None),
+    "first episode": (loops.EpisodicTrainLoop, "run_iter", 1, None),  # the validation before it is not repeated
     "best": (checkpoint, "save", 1, None),
     "choosing": (run, "score_plan", 5, None),
     "encoding": (bank, "_save", 6, None),
