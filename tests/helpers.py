@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,11 @@ def write_dataset(path: Path, table: dict, *, train: str = "") -> Path:
     return path
 
 
+def _hear_ctrl_c() -> None:
+    """A shell lets its background jobs ignore SIGINT, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Command:
     """`fsar-bench` in a folder, as a user types it."""
 
@@ -59,6 +65,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
