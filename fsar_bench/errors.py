@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -43,8 +44,20 @@ class ResultError(FsarBenchError):
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Text that lists close matches first, then every choice."""
+    """Text that lists close matches first, then every choice; "ViT-B/16" is close to "vit_b_16"."""
     choices = sorted(choices)
-    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    plain = {choice: _plain(choice) for choice in choices}
+    wanted = _plain(name)
+    close = [choice for choice in choices if wanted and wanted == plain[choice]]
+    if not close:
+        order = difflib.get_close_matches(wanted, sorted(set(plain.values())), n=3, cutoff=0.5)
+        close = [choice for match in order for choice in choices if plain[choice] == match][:3]
+    if not close and len(wanted) > 2:
+        close = [choice for choice in choices if plain[choice].startswith(wanted)][:3]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"{hint} Choose from: {', '.join(choices) or '(none)'}."
+
+
+def _plain(name: str) -> str:
+    """A name without case and signs, so that spellings of one name agree; dots keep their meaning in keys."""
+    return re.sub(r"[^a-z0-9.]", "", name.casefold())

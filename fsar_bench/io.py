@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +54,27 @@ def cache_folder() -> Path:
         return Path(folder).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "fsar_bench"
+
+
+def silence_output() -> None:
+    """Send standard output and error of this process to nowhere, those of C libraries too."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
+def module_files(module: str, folders: Iterable[str]) -> list[Path]:
+    """Source files of an importable module: the file itself, or all of its package; empty where it is not found.
+
+    Args:
+        module: its name; of a dotted name, the top package counts.
+        folders: where it is looked for before the import path.
+    """
+    spec = PathFinder.find_spec(module.split(".")[0], [*folders, *sys.path])
+    if spec is None or not spec.origin:
+        return []
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
 
 
 _swept: set[Path] = set()  # folders in which this process has looked for files of dead processes

@@ -148,7 +148,7 @@ class EpisodePlan:
             ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips (or recordings).
         """
         rules = _Rules(way, shot, query, episodes, seed, purpose, first)
-        _check(clips, rules, missing)
+        check_plan(clips, way=way, shot=shot, query=query, purpose=purpose, missing=missing)
         header = rules.header(clips, recording)
         classes, *order = _draw(clips, rules, frozenset(), recording)
         digest = realised = _digest(header, classes, *order)
@@ -228,11 +228,23 @@ class _Rules:
         return values
 
 
-def _check(clips: ClipList, rules: _Rules, missing: frozenset[str]) -> None:
-    way, needed, purpose = rules.way, rules.shot + rules.query, rules.purpose
+_QUERY_KEYS = {"train": " or train.query_per_class=", "val": ""}  # val has one query per class
+
+
+def check_plan(
+    clips: ClipList, *, way: int, shot: int, query: int, purpose: str, missing: frozenset[str] = frozenset()
+) -> None:
+    """Check that a split has enough classes and clips; arguments as in `EpisodePlan.sample`.
+
+    Raises:
+        ProtocolError: it has not; the message says what would suffice.
+    """
+    needed, prefix = shot + query, "train." if purpose in ("train", "val") else ""
     if len(clips.classes) < way:
+        most = f"say {prefix}way={len(clips.classes)}" if len(clips.classes) > 1 else "choose another dataset"
+        why = ", on which a training chooses its checkpoint," if purpose == "val" else ""
         raise ProtocolError(
-            f"The {purpose} split has {len(clips.classes)} classes, fewer than way={way}. Lower way= or choose another dataset."
+            f"The {purpose} split{why} has {len(clips.classes)} classes, fewer than {prefix}way={way}: {most}."
         )
     for name, ids in zip(clips.classes, clips.clips, strict=True):
         usable = sum(clip not in missing for clip in ids)
@@ -240,7 +252,7 @@ def _check(clips: ClipList, rules: _Rules, missing: frozenset[str]) -> None:
             gone = f" ({len(ids) - usable} of {len(ids)} are missing on this disk)" if usable < len(ids) else ""
             raise ProtocolError(
                 f"Class {name!r} of the {purpose} split has {usable} clips{gone}, fewer than shot + query = {needed}. "
-                "Lower shot= or query=, or complete the data."
+                f"Lower {prefix}shot={_QUERY_KEYS.get(purpose, ' or query=')}, or complete the data."
             )
 
 

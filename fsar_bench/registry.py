@@ -1,13 +1,14 @@
 """Registries of everything that a config names by `type`; children of MMEngine's, in the scope `fsar_bench`.
 
 `METHODS` finds the built-in methods, and what `import_components` has imported: packages that offer the entry point
-`fsar_bench.methods`, and a config's own modules. Only registered names are built: a name with dots is never imported.
+`fsar_bench.methods`, and the custom modules of configs. Only registered names are built: a name with dots is never imported.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmengine import registry as roots
 from mmengine.registry import Registry
 
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.io import file_digest, module_files
 from fsar_bench.randomness import seed_torch
 
 SCOPE = "fsar_bench"
@@ -27,7 +29,7 @@ class ComponentRegistry(Registry):
     """A registry whose classes MMEngine builds from nested configs.
 
     Beside the arguments of its class, a config may have `init_seed` (a seed, and what it is for: the global generator is
-    seeded before anything is initialised), `imports` (modules to import first, and their folder) and a `backbone` that is a
+    seeded before anything is initialised), `imports` (modules to import first, and their folders) and a `backbone` that is a
     config itself.
     """
 
@@ -49,7 +51,7 @@ def _build_component(
     **arguments: Any,
 ) -> Any:
     if imports:
-        import_components(imports["modules"], imports["folder"])
+        import_components(imports["modules"], imports["folders"])
     if isinstance(arguments.get("backbone"), dict):
         arguments["backbone"] = BACKBONES.build(arguments["backbone"])
     if init_seed:
@@ -108,10 +110,10 @@ def find(registry: Registry, name: object) -> Any:
         known = {**node.module_dict, **known}
         node = node.parent
     if name not in known:
-        choices = registry.module_dict or known
+        choices = registry.module_dict if registry in (METHODS, BACKBONES, MATCHERS, READERS) else known
         raise ConfigError(
-            f"No {registry.name} {name!r} is registered.{suggest(name, choices)} A custom class is found when the config names "
-            "its module in custom_imports."
+            f"No {registry.name} {name!r} is registered.{suggest(name, choices)} A custom class is found when its config names "
+            "its module in custom_imports, or imports= does."
         )
     return known[name]
 
@@ -135,26 +137,38 @@ def build(registry: Registry, config: dict[str, Any], **defaults: Any) -> Any:
         raise ConfigError(f"The {registry.name} {config['type']!r} cannot be built: {error}") from error
 
 
-def import_components(modules: list[str], folder: str | None) -> None:
-    """Import the entry points' packages and a config's own modules, so that their classes register.
+_imported: dict[str, list[str]] = {}  # digests of the files of custom modules when this process imported them
+
+
+def import_components(modules: Iterable[str], folders: Iterable[str]) -> None:
+    """Import the entry points' packages and the custom modules of configs, so that their classes register.
 
     Args:
-        modules: module names from a config's `custom_imports`.
-        folder: folder of that config; it is on the import path while they load.
+        modules: names of modules.
+        folders: folders that are on the import path while they load.
 
     Raises:
-        ConfigError: names the module that cannot be imported, and why.
+        ConfigError: names the module that cannot be imported, and why; or one of which this process has imported another
+            version: its classes would not be those that the config means.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP):
         _load(point.value.split(":")[0], "offered by an installed package")
-    if folder:
-        sys.path.insert(0, folder)
+    folders = list(folders)
+    sys.path[:0] = folders
     try:
         for module in modules:
-            where = Path(folder or ".") / f"{module.replace('.', '/')}.py"
-            _load(module, f"named in custom_imports; looked for {where} and for an installed package")
+            files = module_files(module, folders)
+            digests = [f"{file} {file_digest(file)}" for file in files]
+            if _imported.get(module, digests) != digests:
+                raise ConfigError(
+                    f"This process has imported another version of {module!r} than {files[0] if files else 'none'}. Start Python "
+                    "again, or use isolate=True."
+                )
+            looked = ", ".join(str(Path(folder) / f"{module.replace('.', '/')}.py") for folder in folders)
+            _load(module, f"a custom module; looked for {looked or 'it in no folder'} and for an installed package")
+            _imported[module] = digests
     finally:
-        if folder:
+        for folder in folders:
             sys.path.remove(folder)
 
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "randomness": set(),
     "processes": {"errors"},
     "io": {"errors"},
-    "registry": {"errors", "randomness"},
+    "registry": {"errors", "io", "randomness"},
     "progress": set(),
     "config": GROUND,
     "plan": GROUND,

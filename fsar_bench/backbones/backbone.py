@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fsar_bench.backbones.weights import fingerprint
-from fsar_bench.errors import ConfigError
+from fsar_bench.errors import NotApplicableError
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Backbone(nn.Module, ABC):
         """Encode texts to features `[len(texts), C]` in the joint space, not normalised.
 
         Raises:
-            ConfigError: there is no text encoder.
+            NotApplicableError: there is no text encoder.
         """
         raise self._without("text encoder", "a CLIP backbone")
 
@@ -106,7 +106,7 @@ class Backbone(nn.Module, ABC):
         """Return the transformer blocks of a ViT, first to last.
 
         Raises:
-            ConfigError: the image tower is not a ViT.
+            NotApplicableError: the image tower is not a ViT.
         """
         raise self._without("transformer blocks", "a ViT")
 
@@ -118,7 +118,7 @@ class Backbone(nn.Module, ABC):
             offset: added to every token of a frame, `[T, 1, D]`, before the first norm (a temporal embedding).
 
         Raises:
-            ConfigError: the image tower is not a ViT, or one with other extra tokens than a class token.
+            NotApplicableError: the image tower is not a ViT, or one with other extra tokens than a class token.
         """
         raise self._without("tokens", "a ViT")
 
@@ -126,19 +126,19 @@ class Backbone(nn.Module, ABC):
         """Compute frame features `[V * T, C]` from the tokens `[V * T, 1 + P, D]` that leave the last block.
 
         Raises:
-            ConfigError: the image tower is not a ViT.
+            NotApplicableError: the image tower is not a ViT.
         """
         raise self._without("tokens", "a ViT")
 
-    def _without(self, what: str, instead: str) -> ConfigError:
-        return ConfigError(f"The backbone {self.name} has no {what}: choose {instead} with backbone=.")
+    def _without(self, what: str, instead: str) -> NotApplicableError:
+        return NotApplicableError(f"The backbone {self.name} has no {what}: choose {instead} with backbone=.")
 
     @property
     def logit_scale(self) -> float:
         """The learned factor of the image-text cosine.
 
         Raises:
-            ConfigError: there is no text encoder.
+            NotApplicableError: there is no text encoder.
         """
         raise self._without("text encoder", "a CLIP backbone")
 

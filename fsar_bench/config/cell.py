@@ -19,6 +19,7 @@ from fsar_bench.config.settings import NAME_PATTERN, Frozen, Name, Protocol, Tex
 from fsar_bench.io import canonical, digest
 
 LOG = "log.txt"  # in a cell's work folder
+TIMM = "timm:"  # begins the name of a backbone that is any image model of timm
 ENGINE = 1  # raised when a change of the engine changes results
 
 
@@ -43,13 +44,24 @@ class DatasetSource(Frozen):
 
     Attributes:
         name: of the dataset or variant.
-        annotation: "builtin:NAME", "prepared:NAME" or the path of an annotation.
+        annotation: "builtin:NAME", "prepared:NAME" or the path of an annotation; in a cell's identity, where its content
+            counts, only the name of that file.
         groups: groups of classes that a variant keeps; None keeps all.
     """
 
     name: Name
     annotation: str
     groups: list[str] | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the annotation is a file that the user names."""
+        return not self.annotation.startswith(("builtin:", "prepared:"))
+
+    @property
+    def portable(self) -> DatasetSource:
+        """The same without the place of the annotation on this machine."""
+        return self.model_copy(update={"annotation": Path(self.annotation).name}) if self.is_file else self
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -66,19 +78,21 @@ class Identity(Frozen):
         name: of the method's config.
         method: config of the method, with its registered type.
         train: None for a method that is not trained.
-        custom_imports: modules that the method's config imports.
+        train_dataset: on what the method is trained and chosen, where that is not the tested dataset.
+        custom_imports: modules that the configs of the cell import.
         backbone: config of the backbone, with the name of its config; weights from a file are known by their file name here
             and by their content in `inputs`.
         reader: registered name of the reader.
-        inputs: SHA-256 of the files that the cell depends on: annotation, weights, custom modules, checkpoint.
+        inputs: SHA-256 of the files that the cell depends on: annotations, weights, custom modules, checkpoint.
     """
 
-    unhashed_defaults = frozenset({"train"})
+    unhashed_defaults = frozenset({"train", "train_dataset"})
 
     engine: int
     name: Name
     method: dict[str, Any]
     train: Train | None = None
+    train_dataset: DatasetSource | None = None
     custom_imports: list[str]
     dataset: DatasetSource
     backbone: dict[str, Any]
@@ -97,7 +111,7 @@ class Identity(Frozen):
     @field_validator("backbone")
     @classmethod
     def _has_a_name(cls, config: dict[str, Any]) -> dict[str, Any]:
-        if not re.match(NAME_PATTERN, str(config.get("name"))):
+        if not re.match(NAME_PATTERN, str(config.get("name")).removeprefix(TIMM)):
             raise ValueError("a backbone needs a name of letters, digits, '_', '-', '.' and '@'")
         return config
 
@@ -112,6 +126,7 @@ class Label(Frozen):
 
     Attributes:
         title: of the method.
+        named: what the user calls the row (`title=`); None for the method's title with its changed settings.
         paper: of the method.
         changed: settings of the method, its training or its weights that the user set, by key.
         dataset: title of the dataset.
@@ -120,7 +135,10 @@ class Label(Frozen):
         control: the dataset's config names the method as a control.
     """
 
+    unhashed_defaults = frozenset({"named"})
+
     title: Text
+    named: Text | None = None
     paper: Text
     changed: dict[str, Text] = Field({})
     dataset: Text
@@ -130,7 +148,9 @@ class Label(Frozen):
 
     @property
     def row(self) -> str:
-        """Title of a row: the method, with its changed settings in brackets."""
+        """Title of a row: what the user calls it, or the method with its changed settings in brackets."""
+        if self.named is not None:
+            return self.named
         changed = ", ".join(f"{key}={value}" for key, value in sorted(self.changed.items()))  # as a record is sorted
         return f"{self.title} ({changed})" if changed else self.title
 
@@ -140,15 +160,19 @@ class Setup:
     """What a run on this machine needs to know beside the cell; neither hashed nor recorded.
 
     Attributes:
-        module_folder: folder on the import path while the modules of `custom_imports` load.
+        module_folders: folders on the import path while the modules of `custom_imports` load.
+        dataset: where the tested dataset is listed on this machine.
+        train_dataset: the same of the dataset of the training.
         pretrained: path of the weights, where they are a file or folder.
         checkpoint: path of a checkpoint that is evaluated instead of training.
         whole_clips_up_to: clips of at most this many frames are cached whole for training.
         overlaps: clips that the train split shares with val and test of other datasets, by dataset.
-        is_added: the dataset's config asks for this control, not the user: it is left out where it does not apply.
+        is_added: the user did not name this method (it is a control, or one of all): it is left out where it does not apply.
     """
 
-    module_folder: str | None = None
+    module_folders: tuple[str, ...] = ()
+    dataset: DatasetSource | None = None
+    train_dataset: DatasetSource | None = None
     pretrained: str | None = None
     checkpoint: Path | None = None
     whole_clips_up_to: int = 0
@@ -172,6 +196,16 @@ class Cell(Frozen):
     def setup(self) -> Setup:
         """What this machine alone needs to know; empty for a cell that was read from a record."""
         return self._setup
+
+    @property
+    def dataset(self) -> DatasetSource:
+        """Where the tested dataset is listed on this machine."""
+        return self._setup.dataset or self.identity.dataset
+
+    @property
+    def train_dataset(self) -> DatasetSource:
+        """Where the dataset of the training is listed on this machine: the tested one unless the cell names another."""
+        return self._setup.train_dataset or self.identity.train_dataset or self.dataset
 
     def with_setup(self, setup: Setup) -> Cell:
         """The same cell, prepared for this machine."""
@@ -202,7 +236,7 @@ class Cell(Frozen):
 
     def training_folder(self, key: str) -> Path:
         """Where a training is stored below the work folder; cells that share its key share the folder."""
-        return Path(self.identity.dataset.name, f"{self.name}-training-{key[:8]}")
+        return Path(self.train_dataset.name, f"{self.name}-training-{key[:8]}")
 
     def __eq__(self, other: object) -> bool:
         """Cells are equal if identity and label are; on which machine they are to run does not matter."""

@@ -1,41 +1,33 @@
-"""Config files: found by name or path, read, and checked field by field; and the digests of files that a cell depends on."""
+"""Config files: found by name or path, read, and checked field by field."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import Field, field_validator
 
-from fsar_bench.config.cell import DatasetSource
+from fsar_bench.config.cell import TIMM, DatasetSource
 from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol, Settings, Text
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.io import annotation_file, file_digest, is_weight_file, weight_files
+from fsar_bench.io import data_folder, is_weight_file
 
-S = TypeVar("S", bound=Settings)
+DATASET_FILE = "dataset.py"  # config of a custom dataset, in its folder below `data_folder`
 
 
-class MethodConfig(Settings):
-    """The fields of a method's config.
+class Config(Settings):
+    """What every config may have.
 
     Attributes:
-        title: what tables call the method.
-        paper: where it comes from.
-        method: config of the method, by registered type.
-        train: changes of the training's defaults; None for a method that is not trained.
-        custom_imports: modules that register the method's classes.
+        custom_imports: modules, next to the config or installed, that register classes of the user.
     """
 
-    title: Text | None = None
-    paper: Text = ""
-    method: dict[str, Any]
-    train: dict[str, Any] | None = None
     custom_imports: list[str] = Field([])
 
     @field_validator("custom_imports", mode="before")
@@ -45,6 +37,25 @@ class MethodConfig(Settings):
         value = value.get("imports", []) if isinstance(value, dict) else value
         return [value] if isinstance(value, str) else value
 
+
+C = TypeVar("C", bound=Config)
+
+
+class MethodConfig(Config):
+    """The fields of a method's config.
+
+    Attributes:
+        title: what tables call the method.
+        paper: where it comes from.
+        method: config of the method, by registered type.
+        train: changes of the training's defaults; None for a method that is not trained.
+    """
+
+    title: Text | None = None
+    paper: Text = ""
+    method: dict[str, Any]
+    train: dict[str, Any] | None = None
+
     @field_validator("method")
     @classmethod
     def _has_a_type(cls, method: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +64,7 @@ class MethodConfig(Settings):
         return method
 
 
-class DatasetConfig(Settings):
+class DatasetConfig(Config):
     """The fields of a dataset's config.
 
     Attributes:
@@ -63,6 +74,7 @@ class DatasetConfig(Settings):
         backbone: name of the default backbone.
         protocol: name of the default protocol.
         controls: methods that are run beside those asked for.
+        reader: how its clips are decoded, unless reader= says otherwise.
         whole_clips_up_to: clips of at most this many frames are cached whole for training.
         overlaps: clips that the train split shares with val and test of other datasets, by dataset.
         train: changes of every method's training.
@@ -75,25 +87,26 @@ class DatasetConfig(Settings):
     backbone: str
     protocol: str = "standard"
     controls: list[str] = Field([])
+    reader: Text | None = None
     whole_clips_up_to: int = Field(0, ge=0)
     overlaps: dict[str, int] = Field({})
     train: dict[str, Any] = Field({})
     methods: dict[str, dict[str, dict[str, Any]]] = Field({})
 
 
-class BackboneConfig(Settings):
+class BackboneConfig(Config):
     """The fields of a backbone's config: `backbone`, by registered type."""
 
     backbone: dict[str, Any]
 
 
-class ProtocolConfig(Settings):
+class ProtocolConfig(Config):
     """The fields of a protocol's config: `protocol`, changes of the defaults."""
 
     protocol: dict[str, Any]
 
 
-class AblationConfig(Settings):
+class AblationConfig(Config):
     """The fields of an ablation: `rows`, each a method and its settings as they would be typed."""
 
     rows: list[str] = Field(min_length=1)
@@ -114,13 +127,15 @@ class File:
         name: its stem.
         path: where it is.
         values: its top-level names.
+        is_custom: it is the user's, and not one of fsar-bench.
     """
 
     name: str
     path: Path
     values: dict[str, Any]
+    is_custom: bool
 
-    def checked(self, kind: type[S]) -> S:
+    def checked(self, kind: type[C]) -> C:
         """The values as a typed config; names that begin with "_" are the file's own.
 
         Raises:
@@ -128,6 +143,10 @@ class File:
         """
         values = {key: value for key, value in self.values.items() if not key.startswith("_")}
         return kind.of(values, where=f"The config {self.path}: ")
+
+    def next_to(self, path: str) -> str:
+        """A path in the config, which is relative to the config."""
+        return str(self.path.parent / Path(path).expanduser()) if self.is_custom else path
 
 
 def package_folder(package: str) -> Path:
@@ -162,20 +181,61 @@ def load(kind: str, name: str) -> File:
         path = Path(name).expanduser().resolve()
         if not path.is_file():
             raise ConfigError(f"The config {name} does not exist (looked for {path}).")
-        return File(path.stem, path, _read(path))
+        return File(path.stem, path, _read(path), is_custom=True)
     known = names(kind)
-    if name not in known:
-        raise ConfigError(
-            f"Unknown {kind.rstrip('s')} {name!r}.{suggest(name, known)} Name a custom config by its path: ./{name}.py"
+    if name in known:
+        return File(name, known[name], copy.deepcopy(_read_builtin(known[name])), is_custom=False)
+    if kind == "backbones" and name.startswith(TIMM):
+        return File(name, Path(name), {"backbone": _timm(name)}, is_custom=False)
+    prepared = prepared_datasets() if kind == "datasets" else {}
+    if name in prepared:
+        return File(name, prepared[name], _read(prepared[name]), is_custom=True)
+    raise _unknown(kind, name, [*known, *prepared])
+
+
+def prepared_datasets() -> dict[str, Path]:
+    """Configs of the user's own datasets by name, as `fsar-bench data prepare` wrote them."""
+    return {path.parent.name: path for path in sorted(data_folder().glob(f"*/{DATASET_FILE}"))}
+
+
+def _timm(name: str) -> dict[str, Any]:
+    """Config of the backbone `timm:MODEL` or `timm:MODEL.TAG`; sizes and normalisation are those of its weights."""
+    model, _, tag = name.removeprefix(TIMM).partition(".")
+    return {
+        "type": "ImageBackbone",
+        "model": model,
+        "pretrained": tag or "default",
+        "resize": None,
+        "crop": None,
+        "pretraining": "",
+    }
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> ConfigError:
+    """The error for a name that no config has, with what the user may have meant."""
+    what = f"Unknown {kind.rstrip('s')} {name!r}."
+    path = Path(name).expanduser()
+    if kind == "datasets" and (path.is_dir() or path.suffix in (".csv", ".json")):
+        if path.suffix == ".json":
+            return ConfigError(f"{what} A dataset is a config (.py) that names its annotation: {_EXAMPLE}")
+        stem = path.resolve().stem
+        return ConfigError(
+            f"{what} It is {'a folder' if path.is_dir() else 'a table'}, not a dataset: prepare it once with fsar-bench data "
+            f"prepare --name {stem} --root {name}, then say dataset={stem}."
         )
-    return File(name, known[name], copy.deepcopy(_read_builtin(known[name])))
+    advice = f" Name a custom config by its path: ./{name}.py" if name.isidentifier() else ""
+    return ConfigError(f"{what}{suggest(name, known)}{advice}")
+
+
+_EXAMPLE = 'dataset = dict(name="mine", annotation="mine.json"); backbone = "vit_b_16"'
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from mmengine.config import Config
+    from mmengine.config import Config as MMConfig
 
     try:
-        values: dict[str, Any] = Config.fromfile(str(path), import_custom_modules=False)._cfg_dict.to_dict()
+        with _byte_order_marks_skipped():
+            values: dict[str, Any] = MMConfig.fromfile(str(path), import_custom_modules=False)._cfg_dict.to_dict()
     except Exception as error:
         raise ConfigError(
             f"The config {path} cannot be read: {type(error).__name__}: {error}. A config holds plain values; a class "
@@ -184,10 +244,25 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+@contextlib.contextmanager
+def _byte_order_marks_skipped() -> Iterator[None]:
+    """MMEngine reads configs as UTF-8 with a byte order mark too, as editors on Windows write them."""
+    from mmengine.config import config as module
+
+    def open_text(file: Any, mode: str = "r", encoding: str | None = None, **more: Any) -> IO[Any]:
+        return open(file, mode, encoding="utf-8-sig" if encoding == "utf-8" and "r" in mode else encoding, **more)
+
+    vars(module)["open"] = open_text
+    try:
+        yield
+    finally:
+        del vars(module)["open"]
+
+
 _read_builtin = lru_cache(maxsize=None)(_read)
 
 
-def protocol_of(dataset: DatasetConfig, chosen: dict[str, str]) -> tuple[str, Protocol]:
+def protocol_of(dataset: DatasetConfig, chosen: Mapping[str, str]) -> tuple[str, Protocol]:
     """Name and rules of the protocol that the settings choose for a dataset.
 
     Raises:
@@ -200,55 +275,10 @@ def protocol_of(dataset: DatasetConfig, chosen: dict[str, str]) -> tuple[str, Pr
     return file.name, Protocol.of({**values, **typed})
 
 
-def weights_path(backbone: dict[str, Any]) -> str | None:
-    """The path of a backbone's weights, where `pretrained` is one and not a tag or hub id."""
-    pretrained = backbone.get("pretrained")
-    if not pretrained or not (is_weight_file(pretrained) or Path(pretrained).expanduser().is_dir()):
-        return None
-    return str(pretrained)
-
-
-def input_digests(
-    dataset: DatasetSource, backbone: dict[str, Any], modules: list[str], folder: str | None
-) -> dict[str, str]:
-    """SHA-256 of the files that a cell depends on: another content is another cell.
-
-    Args:
-        dataset: where clips are listed.
-        backbone: config of the backbone, its `pretrained` a path where weights are files.
-        modules: custom modules.
-        folder: folder of these modules.
-    """
-    files = {"annotation": annotation_file(dataset.annotation)}
-    if dataset.annotation.startswith("prepared:"):
-        files["quarantine"] = files["annotation"].with_name("quarantine.json")
-    files |= _weights(backbone)
-    for module in modules:
-        files |= _sources(module, folder)
-    return {key: file_digest(file) for key, file in files.items() if file.is_file()}
-
-
-def _weights(backbone: dict[str, Any]) -> dict[str, Path]:
-    pretrained = backbone.get("pretrained")
-    if not pretrained:
-        return {}
-    if pretrained == "builtin":
-        folder = Path(__file__).parents[1] / "backbones" / "builtin"
-        return {"weights": folder / f"{backbone['model']}.safetensors"}
-    path = Path(pretrained).expanduser()
-    if path.is_dir():
-        return {f"weights {file.name}": file for file in sorted(path.iterdir())}
-    if is_weight_file(pretrained):
-        return {"weights": path}
-    cached = [file for file in weight_files(backbone["model"], pretrained) if file.is_file()]
-    return {"weights": cached[0]} if cached else {}
-
-
-def _sources(module: str, folder: str | None) -> dict[str, Path]:
-    """Source files of a custom module: the file itself, or all of a package."""
-    spec = PathFinder.find_spec(module.split(".")[0], [*([folder] if folder else []), *sys.path])
-    if spec is None or not spec.origin:
-        return {}  # importing it fails later, with its name
-    origin = Path(spec.origin)
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return {f"module {module} {file.relative_to(origin.parent)}": file for file in files}
+def is_weights_path(pretrained: object) -> bool:
+    """Whether a `pretrained` value is a file or an existing folder, and not a tag or hub id."""
+    return (
+        isinstance(pretrained, str)
+        and bool(pretrained)
+        and (is_weight_file(pretrained) or Path(pretrained).expanduser().is_dir())
+    )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsar_bench.config.cards import arguments
+from fsar_bench.config.choice import MethodChoice
 from fsar_bench.config.fields import type_name
 from fsar_bench.config.overrides import flatten, merge
-from fsar_bench.config.resolve import MethodChoice
 from fsar_bench.config.settings import Settings, Train
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fsar_bench.errors import ConfigError, suggest
 
-WHOLE = ("template", "pretrained", "checkpoint")  # texts in which a comma is a comma
+WHOLE = ("template", "pretrained", "checkpoint", "title")  # texts in which a comma is a comma
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 

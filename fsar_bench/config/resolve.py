@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from fsar_bench.config.cell import ENGINE, Cell, Identity, Label, Setup
-from fsar_bench.config.fields import explain_fault
-from fsar_bench.config.files import (
-    AblationConfig,
-    BackboneConfig,
-    DatasetConfig,
-    MethodConfig,
-    input_digests,
-    load,
-    names,
-    protocol_of,
-    weights_path,
-)
-from fsar_bench.config.overrides import coerce, merge, override, parse_pairs, several, text_settings
-from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions, Train
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.choice import CellChoice, DatasetChoice, MethodChoice
+from fsar_bench.config.files import AblationConfig, DatasetConfig, load, names
+from fsar_bench.config.inputs import Modules
+from fsar_bench.config.overrides import parse_pairs, several, text_settings
+from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, RunOptions
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.io import file_digest
 
-QUICK_GELU = {"quick_gelu": True, "gelu": False}
 CHOICE_KEYS = tuple(Choices.model_fields)
 CONTROL_KEYS = (*PROTOCOL_KEYS, "reader", "backbone", "pretrained", "activation", "protocol")  # hold for controls too
+FOR_SOME = ("matcher", "checkpoint", "train_on")  # keys that apply to some methods, as method.* and train.* do
+ADDRESSED = ("title", *FOR_SOME)  # keys that may follow a method's name, as method.* and train.* may
+NO_AXES = ("methods", "dataset", "imports")  # keys whose values are not tried one after the other for each method
 
 Given = dict[str, str | list[str]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one command asks for: cells in the order of work, and how to run them."""
+    """What one command asks for.
+
+    Attributes:
+        cells: in the order of work.
+        options: how to run them.
+        notes: what the user should know of them before they run.
+    """
 
     cells: list[Cell]
     options: RunOptions
+    notes: tuple[str, ...] = ()
 
 
 def resolve(settings: list[str] | Mapping[str, Any]) -> Run:
@@ -53,34 +52,19 @@ def resolve(settings: list[str] | Mapping[str, Any]) -> Run:
         ConfigError: a name or key that does not exist, or a value of the wrong type.
     """
     given: Given = dict(parse_pairs(settings)) if isinstance(settings, list) else text_settings(settings)
-    _check_keys(given)
     options = _options(given)
     if not given.get("methods"):
-        raise ConfigError(f"Which methods? Say methods=NAME,NAME.{suggest('', names('methods'))}")
-    cells: list[Cell] = []
-    for dataset_name in several("dataset", given.get("dataset", "synthact")):
-        dataset = dataset_config(dataset_name)
-        asked = [row for name in several("methods", given["methods"]) for row in _rows(name)]
-        by_name = {method for method, _ in asked}
-        if options.controls:
-            common = {key: value for key, value in given.items() if key in CONTROL_KEYS}
-            for control in dataset.controls:
-                if control not in by_name:
-                    cells += _cells(control, dataset, common, is_added=True)
-        for method, row_settings in asked:
-            cells += _cells(method, dataset, _with_row(given, row_settings, method))
-    if "train.seed" in given and not any(cell.identity.train for cell in cells):
-        raise ConfigError(
-            f"train.seed={given['train.seed']} does not apply: none of these methods is trained. Leave it out."
-        )
-    return Run(list({cell.hash: cell for cell in cells}.values()), options)
+        raise ConfigError(f"Which methods? Say methods=NAME,NAME, or methods=all.{suggest('', names('methods'))}")
+    return _Resolution(given, options).run()
 
 
-def _check_keys(given: Given) -> None:
-    known = [*CHOICE_KEYS, *PROTOCOL_KEYS, *RunOptions.model_fields]
-    for key in given:
-        if key not in known and not key.startswith(("method.", "train.")):
-            raise ConfigError(f"Unknown key {key!r}.{suggest(key, [*known, 'method.…', 'train.…'])}")
+def dataset_config(name: str) -> DatasetConfig:
+    """The config of a dataset by name or path.
+
+    Raises:
+        ConfigError: unknown name, or a field that is missing or of the wrong type.
+    """
+    return DatasetChoice.load(name).config
 
 
 def _options(given: Given) -> RunOptions:
@@ -92,222 +76,228 @@ def _options(given: Given) -> RunOptions:
     return RunOptions.of(values)
 
 
-def _rows(name: str) -> list[tuple[str, dict[str, str]]]:
+@dataclass(frozen=True)
+class _Asked:
+    """A method that is asked for.
+
+    Attributes:
+        spelled: name, or path of its config.
+        settings: those of its row in an ablation.
+        is_added: the user did not name it itself.
+    """
+
+    spelled: str
+    settings: dict[str, str] = field(default_factory=dict)
+    is_added: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its config."""
+        return Path(self.spelled).stem if self.spelled.endswith(".py") else self.spelled
+
+
+def _asked(name: str) -> list[_Asked]:
     """Methods and settings that a name stands for: itself, all methods, or the rows of an ablation."""
     if name == "all":
-        return [(each, {}) for each in names("methods")]
+        return [_Asked(each, is_added=True) for each in names("methods")]
     if name.startswith("ablations/"):
         file = load("ablations", name.removeprefix("ablations/"))
     elif name.endswith(".py"):
         file = load("methods", name)
     else:
-        return [(name, {})]
+        return [_Asked(name)]
     if "rows" not in file.values:
-        return [(name, {})]
-    rows = file.checked(AblationConfig).rows
-    return [(row.split()[0], parse_pairs(row.split()[1:])) for row in rows]
+        return [_Asked(name)]
+    return [_Asked(row.split()[0], parse_pairs(row.split()[1:])) for row in file.checked(AblationConfig).rows]
 
 
-def _with_row(given: Given, row_settings: dict[str, str], method: str) -> Given:
-    both = sorted(set(given) & set(row_settings))
-    if both:
-        raise ConfigError(
-            f"The ablation sets {both[0]}={row_settings[both[0]]} for {method} itself: leave {both[0]}= out."
-        )
-    return {**given, **row_settings}
+@dataclass
+class _Resolution:
+    """One resolution of settings.
 
-
-def dataset_config(name: str) -> DatasetConfig:
-    """The config of a dataset by name or path.
-
-    Raises:
-        ConfigError: unknown name, or a field that is missing or of the wrong type.
+    Attributes:
+        given: all settings.
+        options: how to run.
+        taken: names of the methods (of the backbones, for `activation`) that took a key, by key.
+        refused: names of those that have no such key.
+        offered: the `method.*` and `train.*` keys of the methods.
     """
-    file = load("datasets", name)
-    for key in ("dataset", "backbone"):
-        if key not in file.values:
-            raise ConfigError(f"The dataset config {file.path} lacks {key}=.")
-    return file.checked(DatasetConfig)
 
+    given: Given
+    options: RunOptions
+    taken: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    refused: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    offered: set[str] = field(default_factory=set)
+    _datasets: dict[str, DatasetChoice] = field(default_factory=dict)
 
-def _cells(method_name: str, dataset: DatasetConfig, given: Given, *, is_added: bool = False) -> list[Cell]:
-    """Cells of one method on one dataset: the product of all keys that have several values."""
-    method = MethodChoice.load(method_name)
-    keys = [key for key in (*PROTOCOL_KEYS, *CHOICE_KEYS) if key in given and key not in ("methods", "dataset")]
-    keys += [key for key in given if key.startswith(("method.", "train."))]
-    if method.config.train is None and "train.seed" in keys:
-        keys.remove("train.seed")  # several trainings may be asked for beside methods that have none
-    axes = [[(key, value) for value in several(key, given[key])] for key in keys]
-    return [CellChoice(method, dataset, dict(choice)).cell(is_added=is_added) for choice in itertools.product(*axes)]
+    def run(self) -> Run:
+        """The cells, with notes."""
+        cells: list[Cell] = []
+        common, addressed = self._common_and_addressed
+        for name in several("dataset", common.get("dataset", "synthact")):
+            dataset = self._dataset(name)
+            for asked in self._methods_on(dataset):
+                keys = {k: v for k, v in common.items() if not self._is_control(asked) or k in CONTROL_KEYS}
+                cells += self._cells(asked, dataset, keys, addressed.get(asked.name, {}))
+        self._check_taken()
+        unique = list({cell.hash: cell for cell in cells}.values())
+        _check_titles(unique)
+        return Run(unique, self.options, tuple(self._notes()))
 
+    @cached_property
+    def _asked(self) -> list[_Asked]:
+        return [asked for name in several("methods", self.given["methods"]) for asked in _asked(name)]
 
-@dataclass(frozen=True)
-class MethodChoice:
-    """A method's config with its name and folder."""
+    def _is_control(self, asked: _Asked) -> bool:
+        return asked not in self._asked
 
-    name: str
-    path: Path
-    config: MethodConfig
+    def _methods_on(self, dataset: DatasetChoice) -> list[_Asked]:
+        """The controls that the dataset adds, then the methods that are asked for."""
+        by_name = {asked.name for asked in self._asked}
+        controls = dataset.config.controls if self.options.controls else []
+        return [*(_Asked(name, is_added=True) for name in controls if name not in by_name), *self._asked]
 
-    @classmethod
-    def load(cls, name: str) -> MethodChoice:
-        """Read a method's config by name or path.
+    def _dataset(self, name: str) -> DatasetChoice:
+        if name not in self._datasets:
+            self._datasets[name] = DatasetChoice.load(name)
+        return self._datasets[name]
 
-        Raises:
-            ConfigError: unknown name, or a field that is missing, unknown or of the wrong type.
-        """
-        file = load("methods", name)
-        if "type" not in file.values.get("method", {}):
-            raise ConfigError(f"The config {file.path} lacks method=dict(type=...).")
-        return cls(file.name, file.path, file.checked(MethodConfig))
-
-    @property
-    def module_folder(self) -> str | None:
-        """Folder of its custom modules; None for a built-in method."""
-        return None if self.path == names("methods").get(self.name) else str(self.path.parent)
-
-
-@dataclass(frozen=True)
-class CellChoice:
-    """One method on one dataset with one value for each key: what becomes a cell."""
-
-    method: MethodChoice
-    dataset: DatasetConfig
-    chosen: dict[str, str]
-
-    def cell(self, *, is_added: bool) -> Cell:
-        """The cell.
+    @cached_property
+    def _common_and_addressed(self) -> tuple[Given, dict[str, Given]]:
+        """Settings for all methods, and those that address one by its name.
 
         Raises:
-            ConfigError: a key that does not apply, or a value of the wrong type.
+            ConfigError: an unknown key, or a method that is not run.
         """
-        protocol_name, protocol = protocol_of(self.dataset, self.chosen)
-        method = self._method(protocol)
-        backbone_name, backbone = self._backbone()
-        train = self._train(protocol)
-        config, folder = self.method.config, self.method.module_folder
-        inputs = input_digests(self.dataset.dataset, backbone, config.custom_imports, folder)
-        pretrained = weights_path(backbone)
-        if pretrained:  # the file is known by its name and content, not by its place on this machine
-            backbone = {**backbone, "pretrained": Path(pretrained).name}
-        checkpoint = self._checkpoint()
-        if checkpoint:
-            inputs["checkpoint"] = file_digest(checkpoint)
-        parts = {
-            "engine": ENGINE,
-            "name": self.method.name,
-            "method": method,
-            "train": train,
-            "custom_imports": config.custom_imports,
-            "dataset": self.dataset.dataset,
-            "backbone": {"name": backbone_name, **backbone},
-            "protocol": protocol,
-            "reader": self.chosen.get("reader", Choices.model_fields["reader"].default),
-            "inputs": inputs,
-        }
-        setup = Setup(
-            module_folder=folder,
-            pretrained=pretrained,
-            checkpoint=checkpoint,
-            whole_clips_up_to=self.dataset.whole_clips_up_to,
-            overlaps=self.dataset.overlaps,
-            is_added=is_added,
-        )
-        try:
-            return Cell(identity=Identity(**parts), label=self._label(protocol_name)).with_setup(setup)
-        except ValidationError as error:
-            raise ConfigError(f"{self.method.name}: {explain_fault(error, '', ())}") from error
+        known = [*CHOICE_KEYS, *PROTOCOL_KEYS, *RunOptions.model_fields]
+        run = {asked.name for asked in self._asked}
+        for name in several("dataset", self.given.get("dataset", "synthact")):
+            run |= {asked.name for asked in self._methods_on(self._dataset(name))}
+        common: Given = {}
+        addressed: dict[str, Given] = defaultdict(dict)
+        for key, value in self.given.items():
+            if key in known or key.startswith(("method.", "train.")):
+                common[key] = value
+                continue
+            method, inner = _address(key, [*run, *names("methods")])
+            if method is None:
+                raise ConfigError(
+                    f"Unknown key {key!r}.{suggest(key, [*known, 'method.…', 'train.…', 'METHOD.method.…'])}"
+                )
+            if method not in run:
+                raise ConfigError(f"{key}= addresses {method}, which is not among methods={', '.join(sorted(run))}.")
+            addressed[method][inner] = value
+        return common, addressed
 
-    def _label(self, protocol_name: str) -> Label:
-        config, name = self.method.config, self.method.name
-        changed = {k: v for k, v in self.chosen.items() if k.startswith(("method.", "train.")) and k != "train.seed"}
-        changed |= {"matcher": self.chosen["matcher"]} if "matcher" in self.chosen else {}
-        for key in ("pretrained", "activation", "checkpoint"):
-            changed |= {key: Path(self.chosen[key]).name} if key in self.chosen else {}
-        return Label(
-            title=config.title or name,
-            paper=config.paper,
-            changed=changed,
-            dataset=self.dataset.title or self.dataset.dataset.name,
-            synthetic=self.dataset.synthetic,
-            protocol=protocol_name,
-            control=name in self.dataset.controls,
-        )
-
-    def _of_dataset(self, part: str) -> dict[str, Any]:
-        """What the dataset's config changes of this method."""
-        return self.dataset.methods.get(self.method.name, {}).get(part, {})
-
-    def _method(self, protocol: Protocol) -> dict[str, Any]:
-        name = self.method.name
-        config = merge(self.method.config.method, self._of_dataset("method"), f"the dataset's config for {name}.method")
-        if "matcher" in self.chosen:
-            if "matcher" not in config:
-                raise ConfigError(f"{name} has no matcher, so matcher={self.chosen['matcher']} does not apply to it.")
-            if config["matcher"]["type"] != self.chosen["matcher"]:
-                config["matcher"] = {"type": self.chosen["matcher"]}
-        root = {"method": config}
-        for key, text in self.chosen.items():
-            part, _, argument = key.rpartition(".")
-            if part == "method.matcher" and "matcher" in self.chosen:  # its arguments are known when it is built
-                config["matcher"][argument] = coerce(key, text, config["matcher"].get(argument))
-            elif key.startswith("method."):
-                override(root, key, text, name)
-        if "frames" in config:  # a method that is sized by T says so; T itself belongs to the protocol
-            config["frames"] = protocol.frames
-        return config
-
-    def _train(self, protocol: Protocol) -> Train | None:
-        config = self.method.config.train
-        typed = {key: text for key, text in self.chosen.items() if key.startswith("train.")}
-        if config is None:
-            if typed:
-                raise ConfigError(f"{self.method.name} is not trained, so {next(iter(typed))}= does not apply to it.")
-            return None
-        values = Train.defaults()
-        for extra, where in (
-            (config, f"{self.method.path}: train"),
-            (self.dataset.train, "the dataset's config: train"),
-            (self._of_dataset("train"), f"the dataset's config for {self.method.name}.train"),
-        ):
-            values = merge(values, extra, where)
-        for key, text in typed.items():
-            field = key.removeprefix("train.")
-            if field in Train.model_fields and not isinstance(values[field], dict):
-                values[field] = Train.parse(field, text)
-            else:
-                override({"train": values}, key, text, self.method.name)
-        return Train.of(values).resolved(protocol)
-
-    def _backbone(self) -> tuple[str, dict[str, Any]]:
-        """Name and config of the backbone, with the weights and activation that were asked for."""
-        file = load("backbones", self.chosen.get("backbone", self.dataset.backbone))
-        if "backbone" not in file.values:
-            raise ConfigError(f"The backbone config {file.name} lacks backbone=dict(type=...).")
-        config = file.checked(BackboneConfig).backbone
-        out, pretrained = dict(config), self.chosen.get("pretrained")
-        if pretrained is not None and pretrained != config.get("pretrained"):
-            out["pretrained"] = pretrained
-            out["pretraining"] = Path(pretrained).name  # the config describes its own weights
-            if "quick_gelu" in out:
-                out["quick_gelu"] = None  # other weights tell their activation themselves
-        if "activation" in self.chosen:
-            activation = self.chosen["activation"]
-            if "quick_gelu" not in out:
-                raise ConfigError(f"The backbone {file.name} is no CLIP model, so activation= does not apply to it.")
-            if activation not in QUICK_GELU:
-                raise ConfigError(f"Unknown activation {activation!r}.{suggest(activation, QUICK_GELU)}")
-            out["quick_gelu"] = QUICK_GELU[activation]
-        return file.name, out
-
-    def _checkpoint(self) -> Path | None:
-        if "checkpoint" not in self.chosen:
-            return None
-        path = Path(self.chosen["checkpoint"]).expanduser()
-        if self.method.config.train is None:
+    def _cells(self, asked: _Asked, dataset: DatasetChoice, common: Given, addressed: Given) -> list[Cell]:
+        """Cells of one method on one dataset: the product of all keys that have several values."""
+        method = MethodChoice.load(asked.spelled)
+        both = sorted(set(asked.settings) & {*common, *addressed})
+        if both:
             raise ConfigError(
-                f"{self.method.name} is training-free, so checkpoint={self.chosen['checkpoint']} does not apply to it."
+                f"The ablation sets {both[0]}={asked.settings[both[0]]} for {asked.name} itself: leave {both[0]}= out."
             )
-        if not path.is_file():
-            raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
-        return path.resolve()
+        own: Given = {**asked.settings, **addressed}
+        values = {**common, **own}
+        keys = self._applying(method, dataset, values, own)
+        axes = [[(key, value) for value in several(key, values[key])] for key in keys]
+        modules = (
+            sum(map(Modules.named, several("imports", values["imports"])), Modules()) if "imports" in values else None
+        )
+        cells = []
+        for choice in map(dict, itertools.product(*axes)):
+            self._note_activation(choice, dataset)
+            trained_on = self._dataset(choice["train_on"]) if "train_on" in choice else dataset
+            cell = CellChoice(method, dataset, trained_on, choice, modules or Modules()).cell(is_added=asked.is_added)
+            cells.append(cell)
+        return cells
+
+    def _applying(self, method: MethodChoice, dataset: DatasetChoice, values: Given, own: Given) -> list[str]:
+        """The keys that apply to a method, in the order protocol, choices, method and training.
+
+        Raises:
+            ConfigError: a key that is for this method alone does not.
+        """
+        trains_on = several("train_on", values["train_on"])[0] if "train_on" in values and method.is_trained else None
+        trained_on = self._dataset(trains_on) if trains_on else dataset
+        matcher = "chosen" if "matcher" in values else None
+        self.offered |= set(method.keys(trained_on))
+        keys = [key for key in (*PROTOCOL_KEYS, *CHOICE_KEYS) if key in values and key not in (*NO_AXES, *FOR_SOME)]
+        for key in [*FOR_SOME, *(key for key in values if key.startswith(("method.", "train.")))]:
+            if key not in values:
+                continue
+            applies = method.takes(key, trained_on, matcher)
+            if not applies and key in own:
+                raise ConfigError(f"{method.name} has no key {key!r}.{suggest(key, method.keys(trained_on))}")
+            (self.taken if applies else self.refused)[key][method.name] = None
+            keys += [key] if applies else []
+        return keys
+
+    def _note_activation(self, choice: Mapping[str, str], dataset: DatasetChoice) -> None:
+        if "activation" in choice:
+            name = choice.get("backbone", dataset.config.backbone)
+            is_clip = "quick_gelu" in load("backbones", name).values.get("backbone", {})
+            (self.taken if is_clip else self.refused)["activation"][name] = None
+
+    def _check_taken(self) -> None:
+        """Raise `ConfigError` for a key that nothing takes."""
+        for key, lacking in self.refused.items():
+            if self.taken[key]:
+                continue
+            text, who = f"{key}={_spelled(self.given[key])}", ", ".join(lacking)
+            if key in ("train_on", "checkpoint") or (
+                key.startswith("train.") and not any(map(_is_training, self.offered))
+            ):
+                raise ConfigError(f"{text} does not apply: none of these methods is trained ({who}). Leave it out.")
+            if key == "matcher":
+                raise ConfigError(f"{text} does not apply: none of these methods has a matcher ({who}). Leave it out.")
+            if key == "activation":
+                raise ConfigError(f"{text} does not apply: {who} is no CLIP model. Leave it out.")
+            raise ConfigError(
+                f"{who} {'has' if len(lacking) == 1 else 'have'} no key {key!r}.{suggest(key, self.offered)}"
+            )
+
+    def _notes(self) -> list[str]:
+        """One line for each key that applies to some methods and not to others."""
+        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = defaultdict(list)
+        for key, lacking in self.refused.items():
+            groups[tuple(self.taken[key]), tuple(lacking)].append(f"{key}=")
+        return [
+            f"{', '.join(keys)} {'applies' if len(keys) == 1 else 'apply'} to {', '.join(taken)}, not to {', '.join(lacking)}."
+            for (taken, lacking), keys in groups.items()
+        ]
+
+
+def _is_training(key: str) -> bool:
+    return key.startswith("train.")
+
+
+def _spelled(value: str | list[str]) -> str:
+    return ",".join(value) if isinstance(value, list) else value
+
+
+def _address(key: str, methods: list[str]) -> tuple[str | None, str]:
+    """The method that a key such as "otam.train.seed" addresses, and what follows its name; None where it addresses none."""
+    for method in sorted(methods, key=len, reverse=True):
+        inner = key.removeprefix(f"{method}.")
+        if inner != key and (inner in ADDRESSED or inner.startswith(("method.", "train."))):
+            return method, inner
+    return None, key
+
+
+def _check_titles(cells: list[Cell]) -> None:
+    """Raise `ConfigError` where one title would name several rows of a table."""
+    rows: dict[tuple[str, str, int, int], set[tuple[str, ...]]] = defaultdict(set)
+    for cell in cells:
+        if cell.label.named is not None:
+            p = cell.protocol
+            changed = (f"{key}={value}" for key, value in sorted(cell.label.changed.items()))
+            place = (cell.label.named, cell.identity.dataset.name, p.way, p.shot)
+            rows[place].add((cell.name, str(cell.identity.backbone["name"]), *changed))
+    for (title, *_), of_title in rows.items():
+        if len(of_title) > 1:
+            what = " and ".join(" ".join(row) for row in sorted(of_title)[:2])
+            raise ConfigError(
+                f"title={title!r} would name {len(of_title)} different rows ({what}). Say METHOD.title= for one of them, or "
+                "leave it out."
+            )

@@ -194,16 +194,23 @@ class Choices(Settings):
     """What is run: names of configs (or paths of custom ones), weights and readers."""
 
     methods: str = Field("", description="method names; all, ablations/NAME, or ./my_method.py")
-    dataset: str = Field("synthact", description="dataset name, or ./my_dataset.py")
+    dataset: str = Field("synthact", description="dataset that is tested, by name or as ./my_dataset.py")
+    train_on: str = Field("", description="dataset of the training and of val, the tested one unless it is named")
     protocol: str = Field("", description="protocol, the dataset's unless it is named")
-    backbone: str = Field("", description="backbone, the dataset's unless it is named")
-    pretrained: str = Field("", description="weights of the backbone: a file, folder, tag or hf-hub: id")
+    backbone: str = Field(
+        "", description="backbone, the dataset's unless it is named; timm:NAME takes an image model of timm"
+    )
+    pretrained: str = Field(
+        "", description="weights of the backbone: a file, folder, tag or hf-hub: id; none for random ones"
+    )
     activation: Literal["quick_gelu", "gelu"] = Field(
         "quick_gelu", description="activation of CLIP weights whose file does not tell it"
     )
     matcher: str = Field("", description="matcher in place of the method's own")
     checkpoint: str = Field("", description="trained weights to evaluate instead of training")
     reader: Text = Field("decord", description="how clips are decoded")
+    title: Text = Field("", description="what tables call the row in place of the method's title and settings")
+    imports: str = Field("", description="custom modules to import, such as ./my_matchers.py")
 
 
 class RunOptions(Settings):

@@ -41,7 +41,7 @@ class ReadPlan:
         whole_up_to: clips of at most this many frames are read completely when frames are drawn at random, so that they can
             be cached; 0 reads no clip completely.
         modules: modules to import first (custom readers).
-        folder: folder of these modules, or None.
+        folders: where these modules are looked for before the import path.
     """
 
     reader: str
@@ -50,7 +50,7 @@ class ReadPlan:
     frames: int
     whole_up_to: int = 0
     modules: tuple[str, ...] = ()
-    folder: str | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _build_reader(plan: ReadPlan) -> Reader:
 
     READERS.import_from_location()
     if READERS.get(plan.reader) is None:  # a custom reader
-        import_components(list(plan.modules), plan.folder)
+        import_components(plan.modules, plan.folders)
     reader_type = READERS.get(plan.reader)
     if reader_type is None:
         raise DataError(f"no reader of this name is registered by {', '.join(plan.modules) or 'fsar-bench'}")

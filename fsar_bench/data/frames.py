@@ -13,9 +13,9 @@ import numpy as np
 
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
 from fsar_bench.data.sampling import random_frames
-from fsar_bench.errors import DataError, suggest
+from fsar_bench.errors import DataError
 from fsar_bench.io import cache_folder, replacing
-from fsar_bench.registry import READERS
+from fsar_bench.registry import READERS, find
 
 PendingFrames = np.ndarray | Future[DecodedClip]  # frames from the cache, or a clip that is being decoded
 
@@ -39,14 +39,11 @@ class FrameSource:
         reader_version: name and version of the decoder.
 
     Raises:
-        DataError: no reader of this name is registered.
+        ConfigError: no reader of this name is registered.
     """
 
     def __init__(self, plan: ReadPlan, *, workers: int, seconds: float) -> None:
-        READERS.import_from_location()
-        reader = READERS.get(plan.reader)
-        if reader is None:
-            raise DataError(f"No reader {plan.reader!r}.{suggest(plan.reader, READERS.module_dict)}")
+        reader = find(READERS, plan.reader)
         self.plan = plan
         self.reader_version: str = reader.version
         self._folder = cache_folder() / "frames"
@@ -170,7 +167,7 @@ def frame_source(plan: ReadPlan, *, workers: int, seconds: float) -> FrameSource
         seconds: time limit per clip.
 
     Raises:
-        DataError: no reader of this name is registered.
+        ConfigError: no reader of this name is registered.
     """
     key = (plan, workers, seconds, cache_folder())
     with _lock:

@@ -30,8 +30,10 @@ def load_trainable(method: nn.Module, state: dict[str, Tensor], path: Path) -> N
     expected = trainable_state(method)
     wrong = sorted(set(expected) ^ set(state)) or [k for k in expected if expected[k].shape != state[k].shape]
     if wrong:
+        shapes = [list(part[wrong[0]].shape) if wrong[0] in part else "none" for part in (state, expected)]
         raise WeightsError(
-            f"The checkpoint {path} does not fit this method ({wrong[0]!r} differs). Delete it to train again."
+            f"The checkpoint {path} does not fit this method ({wrong[0]!r}: {shapes[0]} in the file, {shapes[1]} in the method). "
+            "Name the method.*, backbone=, frames= and train_on= that it was trained with."
         )
     with torch.no_grad():
         for name, tensor in expected.items():

@@ -1,14 +1,20 @@
-"""From a cell to its method and backbone."""
+"""From a cell to its method and backbone, and the check that all of its components can be built."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
+from fsar_bench.backbones.backbone import Backbone
 from fsar_bench.config.cell import Cell, Traits
+from fsar_bench.config.settings import RunOptions
+from fsar_bench.data.dataset import open_dataset
+from fsar_bench.engine.device import choose_device
 from fsar_bench.errors import ConfigError, NotApplicableError
+from fsar_bench.io import canonical
 from fsar_bench.method import FewShotMethod
-from fsar_bench.registry import METHODS, find, import_components
+from fsar_bench.plan import check_plan
+from fsar_bench.registry import BACKBONES, METHODS, READERS, find, import_components
 
 
 def component_configs(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -24,7 +30,7 @@ def component_configs(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
     method = copy.deepcopy(identity.method)
     method["init_seed"] = {"seed": identity.training_seed, "purpose": "initialisation"}
     if identity.custom_imports:
-        method["imports"] = {"modules": list(identity.custom_imports), "folder": setup.module_folder}
+        method["imports"] = {"modules": list(identity.custom_imports), "folders": list(setup.module_folders)}
     return method, backbone
 
 
@@ -42,7 +48,7 @@ def build_method(cell: Cell) -> FewShotMethod:
         NotApplicableError: the method needs class names, and the backbone has no text encoder.
         WeightsError: weights that cannot be loaded.
     """
-    import_components(list(cell.identity.custom_imports), cell.setup.module_folder)
+    import_components(cell.identity.custom_imports, cell.setup.module_folders)
     config, backbone = component_configs(cell)
     method: FewShotMethod = METHODS.build({**config, "backbone": backbone})
     _check(cell, method)
@@ -61,3 +67,68 @@ def _check(cell: Cell, method: FewShotMethod) -> None:
         )
     if method.traits.trainable and cell.identity.train is None:
         raise ConfigError(f"The method {cell.name} is trainable, but its config has no train=dict(...).")
+
+
+class ComponentCheck:
+    """Builds what cells name, each distinct backbone and method once, and throws it away.
+
+    Args:
+        options: how the cells are to run.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        self._backbones: dict[str, Backbone | Exception] = {}
+        self._methods: dict[str, Exception | None] = {}
+
+    def __call__(self, cell: Cell) -> None:
+        """Check one cell.
+
+        Raises:
+            FsarBenchError: a device, reader, backbone, method, optimiser, scheduler, hook or log backend that does not exist
+                or cannot be built.
+            Exception: whatever the constructor of a custom class raises.
+        """
+        from fsar_bench.engine.training import check_training
+
+        choose_device(self.options.device)
+        import_components(cell.identity.custom_imports, cell.setup.module_folders)
+        find(READERS, cell.identity.reader)
+        config, backbone = component_configs(cell)
+        key = canonical([config, backbone])
+        if key not in self._methods:
+            self._methods[key] = self._fault(cell, config, backbone)
+        if (error := self._methods[key]) is not None:
+            raise error
+        if cell.identity.train is not None and not cell.setup.checkpoint:
+            check_training(cell.identity.train, self.options.log)
+
+    def _fault(self, cell: Cell, config: dict[str, Any], backbone: dict[str, Any]) -> Exception | None:
+        """What goes wrong when the method is built; None if nothing does."""
+        built = self._backbone(backbone)
+        if isinstance(built, Exception):
+            return built
+        try:
+            method = METHODS.build({**config, "backbone": copy.deepcopy(built)})
+            _check(cell, method)
+            if method.fits:
+                _check_val(cell)
+        except Exception as error:
+            return error
+        return None
+
+    def _backbone(self, config: dict[str, Any]) -> Backbone | Exception:
+        key = canonical(config)
+        if key not in self._backbones:
+            try:
+                self._backbones[key] = BACKBONES.build(config)
+            except Exception as error:
+                self._backbones[key] = error
+        return self._backbones[key]
+
+
+def _check_val(cell: Cell) -> None:
+    """The val split has enough classes and clips to choose weights of the score on."""
+    p = cell.protocol
+    split = open_dataset(**cell.train_dataset.model_dump()).split("val")
+    check_plan(split.list, way=p.way, shot=p.shot, query=1, purpose="val", missing=split.missing)

@@ -105,9 +105,10 @@ class _Episodes(TorchDataset):
         group_disjoint: bool = False,
     ) -> None:
         reading = {key: value for key, value in frames.items() if key not in ("workers", "seconds")}
+        lists = {key: tuple(reading.get(key, ())) for key in ("modules", "folders")}
         self.dataset = open_dataset(**dataset)
         self.source: FrameSource = frame_source(
-            ReadPlan(**{**reading, "modules": tuple(reading.get("modules", ()))}),
+            ReadPlan(**{**reading, **lists}),
             workers=frames["workers"],
             seconds=frames["seconds"],
         )

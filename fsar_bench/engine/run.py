@@ -26,9 +26,10 @@ from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
 from fsar_bench.engine.keys import Keys, make_keys
+from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
 from fsar_bench.engine.scoring import PlanScores, score_plan
-from fsar_bench.engine.training import FINISHED, Trained, train_or_reuse
+from fsar_bench.engine.training import FINISHED, Plans, Trained, train_or_reuse
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.io import cache_folder
 from fsar_bench.method import FewShotMethod
@@ -68,8 +69,9 @@ class CellRun:
         cell: what runs.
         options: how it runs.
         device: where the method runs.
-        dataset: the clips.
-        source: their frames.
+        dataset: the clips of the training and of val.
+        source: frames of the tested clips.
+        train_source: frames of the clips of the training and of val.
         method: built, on the device; `train` gives it its trained weights.
         keys: hashes of what stored work depends on.
         test: the episodes that are evaluated.
@@ -83,6 +85,7 @@ class CellRun:
     device: torch.device
     dataset: Dataset
     source: FrameSource
+    train_source: FrameSource
     method: FewShotMethod
     keys: Keys
     test: EvaluationEpisodes
@@ -103,6 +106,7 @@ class CellRun:
         with _working(options.work_dir / cell.work_folder, progress) as folder:
             if options.overwrite:
                 _clear(folder)
+            remember_places(cell, folder)
             report("starting", 0, 1)
             device = choose_device(options.device)
             reset_peak_memory(device)
@@ -112,15 +116,13 @@ class CellRun:
                 raise ConfigError(
                     f"The protocol tests on {cell.protocol.split!r}, which {cell.name} is trained or selected on."
                 )
-            dataset = open_dataset(**cell.identity.dataset.model_dump())
-            source = frame_source(
-                _read_plan(cell, method, dataset), workers=options.workers, seconds=options.decode_timeout
-            )
-            splits = [dataset.split(name) for name in ("train", "val")] if trains else []
-            keys = make_keys(cell, method, splits, source, device)
+            dataset, train_dataset = (open_dataset(**d.model_dump()) for d in (cell.dataset, cell.train_dataset))
+            source, train_source = (_source(cell, options, method, d) for d in (dataset, train_dataset))
+            splits = [train_dataset.split(name) for name in ("train", "val")] if trains else []
+            keys = make_keys(cell, method, splits, source, train_source, device)
             p = cell.protocol
             test = _episodes(cell, options, source.plan, p.split, p.way, p.shot, p.query, p.episodes)
-            yield cls(cell, options, device, dataset, source, method.to(device), keys, test)
+            yield cls(cell, options, device, train_dataset, source, train_source, method.to(device), keys, test)
 
     @property
     def folder(self) -> Path:
@@ -135,12 +137,15 @@ class CellRun:
     @property
     def bank_store(self) -> BankStore | None:
         """Where encoded clips are stored; frozen plain embeddings go to a cache that all methods share."""
+        return self._bank_store(self.keys.embedding)
+
+    def _bank_store(self, embedding: str) -> BankStore | None:
         if self.method.shares_embedding:
-            return BankStore(cache_folder() / "features", f"{self.keys.embedding}|{self.keys.weights}")
+            return BankStore(cache_folder() / "features", f"{embedding}|{self.keys.weights}")
         if not self.checkpoint:
             return None
         folder = self.training_folder if self.keys.training else self.folder
-        return BankStore(folder / "bank", f"{self.keys.embedding}|{self.checkpoint}")
+        return BankStore(folder / "bank", f"{embedding}|{self.checkpoint}")
 
     @property
     def test_text(self) -> Tensor:
@@ -155,10 +160,9 @@ class CellRun:
         if checkpoint:
             self.checkpoint = self.cell.identity.inputs["checkpoint"]
         elif self.keys.training:
-            store = self.bank_store
-            self.trained = train_or_reuse(
-                self.cell, self.options, self.source.plan, self.training_folder, store, self.device
-            )
+            store = self._bank_store(self.keys.train_embedding)
+            plans = Plans(self.train_source.plan, self.source.plan)
+            self.trained = train_or_reuse(self.cell, self.options, plans, self.training_folder, store, self.device)
             checkpoint, self.checkpoint = self.trained.checkpoint, self.trained.sha
         if checkpoint:
             prepare_method(self.method, self.dataset, self.cell.protocol.template)
@@ -179,9 +183,11 @@ class CellRun:
             return
         with split_closed("test"):
             p = self.cell.protocol
-            val = _episodes(self.cell, self.options, self.source.plan, "val", p.way, p.shot, 1, FIT_EPISODES)
+            plan = self.train_source.plan
+            val = _episodes(self.cell, self.options, plan, "val", p.way, p.shot, 1, FIT_EPISODES, tested=False)
             text = encode_class_text(self.method.backbone, val.split, val.template)
-            bank = self._bank(val, text, "choosing on val: encoding")
+            store = self._bank_store(self.keys.train_embedding)
+            bank = self._bank(val, text, self.train_source, store, "choosing on val: encoding")
             tried = 0
 
             def accuracy() -> float:
@@ -195,18 +201,13 @@ class CellRun:
 
     def encode(self) -> FeatureBank:
         """Encode the clips of the test plan, each once per role."""
-        return self._bank(self.test, self.test_text, "encoding")
+        return self._bank(self.test, self.test_text, self.source, self.bank_store, "encoding")
 
-    def _bank(self, episodes: EvaluationEpisodes, text: Tensor, stage: str) -> FeatureBank:
-        return build_bank(
-            self.method,
-            episodes.split,
-            episodes.plan.used_clips,
-            text,
-            self.source,
-            store=self.bank_store,
-            progress=counter(stage),
-        )
+    def _bank(
+        self, episodes: EvaluationEpisodes, text: Tensor, source: FrameSource, store: BankStore | None, stage: str
+    ) -> FeatureBank:
+        clips = episodes.plan.used_clips
+        return build_bank(self.method, episodes.split, clips, text, source, store=store, progress=counter(stage))
 
     def score(self, bank: FeatureBank) -> PlanScores:
         """Score the test plan. Partial scores are reused only if weights, checkpoint, fitted values and clips are unchanged."""
@@ -232,24 +233,35 @@ class CellRun:
         return write(out / "results", result, packed, make_cost(self, bank, scores))
 
 
-def _read_plan(cell: Cell, method: FewShotMethod, dataset: Dataset) -> ReadPlan:
-    return ReadPlan(
+def _source(cell: Cell, options: RunOptions, method: FewShotMethod, dataset: Dataset) -> FrameSource:
+    plan = ReadPlan(
         reader="images" if dataset.frames else cell.identity.reader,
         resize=method.backbone.resize,
         crop=method.backbone.crop,
         frames=cell.protocol.frames,
         whole_up_to=cell.setup.whole_clips_up_to,
         modules=tuple(cell.identity.custom_imports),
-        folder=cell.setup.module_folder,
+        folders=cell.setup.module_folders,
     )
+    return frame_source(plan, workers=options.workers, seconds=options.decode_timeout)
 
 
 def _episodes(
-    cell: Cell, options: RunOptions, plan: ReadPlan, split: str, way: int, shot: int, query: int, episodes: int
+    cell: Cell,
+    options: RunOptions,
+    plan: ReadPlan,
+    split: str,
+    way: int,
+    shot: int,
+    query: int,
+    episodes: int,
+    *,
+    tested: bool = True,
 ) -> EvaluationEpisodes:
+    """Episodes of the tested dataset, or of that of the training."""
     return EvaluationEpisodes(
         split=split,
-        dataset=cell.identity.dataset.model_dump(),
+        dataset=(cell.dataset if tested else cell.train_dataset).model_dump(),
         frames={**vars(plan), "workers": options.workers, "seconds": options.decode_timeout},
         template=cell.protocol.template,
         way=way,

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from fsar_bench.config.cell import ENGINE, Cell, Identity, Label, Traits
-from fsar_bench.config.files import DatasetConfig, input_digests, protocol_of
+from fsar_bench.config.files import DatasetConfig, protocol_of
+from fsar_bench.config.inputs import annotation_digests
 from fsar_bench.config.overrides import text_settings
 from fsar_bench.config.resolve import dataset_config
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, Settings, Text
@@ -252,14 +253,14 @@ def _cell(plan: Episodes, name: str, about: About, predictions: str) -> Cell:
         name=slug,
         method={"type": "Submitted", "title": name},
         custom_imports=[],
-        dataset=plan.config.dataset,
+        dataset=plan.config.dataset.portable,
         backbone={
             "name": re.sub(r"[^A-Za-z0-9_.-]+", "_", about.backbone).strip("_.-") or "unknown",
             "type": "Submitted",
         },
         protocol=plan.protocol,
         reader=str(Choices.model_fields["reader"].default),
-        inputs={**input_digests(plan.config.dataset, {}, [], None), "predictions": predictions},
+        inputs={**annotation_digests(plan.config.dataset), "predictions": predictions},
     )
     label = Label(
         title=name,

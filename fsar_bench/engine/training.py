@@ -26,7 +26,7 @@ from fsar_bench.engine.hooks import BEST, KeepTestSplitClosed
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import file_digest, to_json, write_atomically
-from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, find
+from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, build, find
 
 FINISHED, CONFIG = "finished.json", "config.py"
 HEADER = '''"""The training of {cell}, as MMEngine reads it:
@@ -58,15 +58,28 @@ class Trained:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Plans:
+    """How clips are read.
+
+    Attributes:
+        train: those of the training and of val.
+        test: those of the tested dataset.
+    """
+
+    train: ReadPlan
+    test: ReadPlan
+
+
 def train_or_reuse(
-    cell: Cell, options: RunOptions, plan: ReadPlan, folder: Path, store: BankStore | None, device: torch.device
+    cell: Cell, options: RunOptions, plans: Plans, folder: Path, store: BankStore | None, device: torch.device
 ) -> Trained:
     """Train to the end, resuming if there is a checkpoint, or reuse a finished training.
 
     Args:
         cell: of a trainable method.
         options: of the run.
-        plan: how clips are read.
+        plans: how clips are read.
         folder: of the training; cells that share the training share it.
         store: keeps the encoded val clips; None encodes them again.
         device: where to train.
@@ -75,7 +88,7 @@ def train_or_reuse(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not finished.exists():
-            config = training_config(cell, options, plan, folder, store, device)
+            config = training_config(cell, options, plans, folder, store, device)
             seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
             write_atomically(finished, to_json({"train": seconds_taken}))
         seconds = json.loads(finished.read_text())["train"]
@@ -112,7 +125,7 @@ def _close_log(experiment: str) -> None:
 
 
 def training_config(
-    cell: Cell, options: RunOptions, plan: ReadPlan, folder: Path, store: BankStore | None, device: torch.device
+    cell: Cell, options: RunOptions, plans: Plans, folder: Path, store: BankStore | None, device: torch.device
 ) -> dict[str, Any]:
     """The config of a training; arguments as in `train_or_reuse`.
 
@@ -131,7 +144,7 @@ def training_config(
         "experiment_name": folder.name,
         "randomness": {"seed": cell.identity.training_seed % 2**32},
         "model": {**without_score_arguments(method), "backbone": backbone},
-        **_dataloaders(cell, train, _frames(plan, options)),
+        **_dataloaders(cell, train, _frames(plans.train, options), _frames(plans.test, options)),
         "train_cfg": {"type": "EpisodicTrainLoop", "max_iters": train.episodes, "val_interval": train.val_interval},
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
@@ -147,23 +160,20 @@ def training_config(
     }
 
 
-def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any]) -> dict[str, Any]:
+def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: dict[str, Any]) -> dict[str, Any]:
     """Dataloaders of the training episodes, of the val episodes that choose the checkpoint, and of the test plan."""
     protocol, seed = cell.protocol, cell.identity.training_seed
-    common = {
-        "dataset": cell.identity.dataset.model_dump(),
-        "frames": frames,
-        "template": protocol.template,
-        "group_disjoint": protocol.group_disjoint,
-    }
+    common = {"template": protocol.template, "group_disjoint": protocol.group_disjoint}
+    trained = {"dataset": cell.train_dataset.model_dump(), "frames": frames, **common}
+    testing = {"dataset": cell.dataset.model_dump(), "frames": test_frames, **common}
     drawn = {"way": train.way, "shot": train.shot}
     tested = {key: getattr(protocol, key) for key in ("split", "way", "shot", "query", "episodes", "seed")}
     training = {**drawn, "query": train.query_per_class, "episodes": train.episodes, "seed": seed}
     val = {"split": "val", **drawn, "query": 1, "episodes": train.val_episodes, "seed": protocol.seed}
     return {
-        "train_dataloader": _loader(type="TrainEpisodes", **common, **training),
-        "val_dataloader": _loader(type="EvaluationEpisodes", **common, **val),
-        "test_dataloader": _loader(type="EvaluationEpisodes", **common, **tested),
+        "train_dataloader": _loader(type="TrainEpisodes", **trained, **training),
+        "val_dataloader": _loader(type="EvaluationEpisodes", **trained, **val),
+        "test_dataloader": _loader(type="EvaluationEpisodes", **testing, **tested),
     }
 
 
@@ -175,7 +185,7 @@ def _frames(plan: ReadPlan, options: RunOptions) -> dict[str, Any]:
         "frames": plan.frames,
         "whole_up_to": plan.whole_up_to,
         "modules": list(plan.modules),
-        "folder": plan.folder,
+        "folders": list(plan.folders),
         "workers": options.workers,
         "seconds": options.decode_timeout,
     }
@@ -231,6 +241,25 @@ def _default_hooks(train: Train, options: RunOptions) -> dict[str, Any]:
     }
 
 
+def check_training(train: Train, log: Iterable[str]) -> None:
+    """Build the optimiser, the schedulers and the hooks of a training on a parameter of their own.
+
+    Args:
+        train: how a method is trained.
+        log: where its curves go.
+
+    Raises:
+        ConfigError: one that is not registered, or does not take its arguments.
+    """
+    for name in log:
+        _require_package(name)
+    optimizer = build(OPTIMIZERS, copy.deepcopy(train.optimizer), params=[torch.nn.Parameter(torch.zeros(1))])
+    for scheduler in _schedule(train):
+        build(PARAM_SCHEDULERS, scheduler, optimizer=optimizer)
+    for hook in train.hooks:
+        build(HOOKS, copy.deepcopy(hook))
+
+
 def _log_interval(train: Train) -> int:
     """Episodes per line of the log, which holds their mean loss."""
     return max(1, min(50, train.episodes // 100))
@@ -248,6 +277,14 @@ def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:
     return [*ours, *copy.deepcopy(train.hooks)]
 
 
+def _require_package(name: str) -> str:
+    """The visualizer backend of a log; `ConfigError` if its package is not installed."""
+    kind, package = LOG_BACKENDS[name]
+    if find_spec(package) is None:
+        raise ConfigError(f"log={name} needs the package {package}: pip install {package}")
+    return kind
+
+
 def _log_backends(names: Iterable[str], cell: Cell) -> list[dict[str, Any]]:
     """MMEngine's visualizer backends; the local one always takes part.
 
@@ -256,9 +293,7 @@ def _log_backends(names: Iterable[str], cell: Cell) -> list[dict[str, Any]]:
     """
     backends: list[dict[str, Any]] = [{"type": "LocalVisBackend"}]
     for name in names:
-        kind, package = LOG_BACKENDS[name]
-        if find_spec(package) is None:
-            raise ConfigError(f"log={name} needs the package {package}: pip install {package}")
+        kind = _require_package(name)
         settings = {"init_kwargs": {"project": SCOPE, "name": str(cell)}} if name == "wandb" else {}
         backends.append({"type": kind, **settings})
     return backends

@@ -1,19 +1,26 @@
-"""A stored cell made ready to run again: its record says what, the user says where."""
+"""A stored cell made ready to run again: its record says what, the user and the work folder say where."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from fsar_bench.config.cell import Cell, Setup
-from fsar_bench.config.files import MethodConfig, input_digests, load
-from fsar_bench.config.overrides import parse_pairs
+from fsar_bench.config.cell import Cell, DatasetSource, Setup
+from fsar_bench.config.choice import DatasetChoice
+from fsar_bench.config.files import BackboneConfig, Config, MethodConfig, ProtocolConfig, load
+from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
+from fsar_bench.config.overrides import parse_pairs, several
 from fsar_bench.config.settings import RunOptions
+from fsar_bench.engine.places import Places, recall_places
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.io import file_digest
 from fsar_bench.results.record import Result
 
-PLACES = ("methods", "pretrained", "checkpoint")  # what a record does not tell: where files are on this machine
+CONFIGS: dict[str, tuple[str, type[Config]]] = {  # keys that name configs, which may import custom modules
+    "methods": ("methods", MethodConfig),
+    "backbone": ("backbones", BackboneConfig),
+    "protocol": ("protocols", ProtocolConfig),
+}
+PLACES = (*CONFIGS, "dataset", "train_on", "imports", "pretrained", "checkpoint")  # what a record does not tell
 
 
 def reopen(result: Result, pairs: list[str]) -> tuple[Cell, RunOptions]:
@@ -23,7 +30,8 @@ def reopen(result: Result, pairs: list[str]) -> tuple[Cell, RunOptions]:
 
     Args:
         result: of this fsar-bench, not a submitted one.
-        pairs: `methods=` (path of a custom method's config), `pretrained=`, `checkpoint=`, and run options.
+        pairs: the custom configs of the run (`methods=`, `backbone=`, `dataset=`, `train_on=`, `protocol=`, `imports=`),
+            `pretrained=`, `checkpoint=`, and run options.
 
     Raises:
         ConfigError: an unknown key, or a file that does not exist.
@@ -39,38 +47,72 @@ def reopen(result: Result, pairs: list[str]) -> tuple[Cell, RunOptions]:
         if key not in known:
             raise ConfigError(f"Unknown key {key!r}.{suggest(key, known)}")
     options = RunOptions.of({key: RunOptions.parse(key, text) for key, text in given.items() if key not in PLACES})
-    cell = result.cell.with_setup(_setup(result.cell, given))
+    cell = result.cell.with_setup(_setup(result.cell, given, recall_places(options.work_dir / result.cell.work_folder)))
     _check_inputs(cell)
     return cell, options
 
 
-def _setup(cell: Cell, given: dict[str, str]) -> Setup:
-    setup = Setup()
-    if cell.identity.custom_imports:
-        if "methods" not in given:
-            raise ResultError(f"{cell.name} is a custom method. Name its config with methods=./{cell.name}.py.")
-        file = load("methods", given["methods"])
-        if file.checked(MethodConfig).custom_imports != cell.identity.custom_imports:
-            raise ResultError(
-                f"{file.path} imports other modules than the method of this result did "
-                f"({', '.join(cell.identity.custom_imports)})."
-            )
-        setup = replace(setup, module_folder=str(file.path.parent))
-    if "pretrained" in given:
-        setup = replace(setup, pretrained=given["pretrained"])
-    if "checkpoint" in given:
-        path = Path(given["checkpoint"]).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
-        setup = replace(setup, checkpoint=path.resolve())
-    return setup
+def _setup(cell: Cell, given: dict[str, str], places: Places) -> Setup:
+    identity, modules = cell.identity, Modules()
+    for key, (kind, config) in CONFIGS.items():
+        if key in given:
+            file = load(kind, given[key])
+            modules += Modules.of(file, file.checked(config))
+    named = {key: DatasetChoice.load(given[key]) for key in ("dataset", "train_on") if key in given}
+    for dataset in named.values():
+        modules += dataset.modules
+    if "imports" in given:
+        modules = sum(map(Modules.named, several("imports", given["imports"])), modules)
+    _check_modules(cell, modules)
+    checkpoint = given.get("checkpoint", places.checkpoint)
+    return Setup(
+        module_folders=modules.folders,
+        dataset=_placed(identity.dataset, named.get("dataset"), places.annotation),
+        train_dataset=identity.train_dataset
+        and _placed(identity.train_dataset, named.get("train_on"), places.train_annotation),
+        pretrained=given.get("pretrained", places.pretrained),
+        checkpoint=_existing(checkpoint) if checkpoint else None,
+    )
+
+
+def _check_modules(cell: Cell, modules: Modules) -> None:
+    wanted = set(cell.identity.custom_imports)
+    if wanted - set(modules.names):
+        raise ResultError(
+            f"{cell.label.row} uses the custom modules {', '.join(sorted(wanted - set(modules.names)))}. Name the config that "
+            f"imports them, such as methods=./{cell.name}.py (or backbone=, dataset=, protocol=, imports=)."
+        )
+    if set(modules.names) - wanted:
+        raise ResultError(
+            f"The configs named here import other modules ({', '.join(modules.names)}) than the run of this result did "
+            f"({', '.join(sorted(wanted)) or 'none'})."
+        )
+
+
+def _placed(source: DatasetSource, named: DatasetChoice | None, remembered: str | None) -> DatasetSource:
+    """Where a dataset is listed on this machine."""
+    annotation = named.config.dataset.annotation if named else remembered
+    return source.model_copy(update={"annotation": annotation}) if annotation else source
+
+
+def _existing(checkpoint: str) -> Path:
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
+    return path.resolve()
 
 
 def _check_inputs(cell: Cell) -> None:
     """Every file that the cell depends on has the content that it had when the result was made."""
     identity, setup = cell.identity, cell.setup
     backbone = {**identity.backbone, "pretrained": setup.pretrained or identity.backbone.get("pretrained")}
-    current = input_digests(identity.dataset, backbone, list(identity.custom_imports), setup.module_folder)
+    current = {
+        **annotation_digests(cell.dataset),
+        **(annotation_digests(cell.train_dataset, "train ") if identity.train_dataset else {}),
+        **weight_digests(backbone),
+        **Modules(tuple(identity.custom_imports), setup.module_folders).digests(),
+        **installed_modules(identity.method["type"], identity.backbone["type"]),
+    }
     if setup.checkpoint:
         current["checkpoint"] = file_digest(setup.checkpoint)
     for name, sha in identity.inputs.items():
@@ -80,12 +122,13 @@ def _check_inputs(cell: Cell) -> None:
         problem = (
             "has another content than when the result was made" if name in current else "is not found on this machine"
         )
-        advice = f"Name it with {key}=." if key in PLACES else "Prepare the same dataset."
-        raise ResultError(f"The {name} of {cell.label.row} {problem}. {advice}")
+        raise ResultError(f"The {name} of {cell.label.row} {problem}. Name the right one with {key}=, or restore it.")
 
 
 def _key_of(name: str) -> str:
     """The key that names an input's place on this machine."""
     if name.startswith("module"):
         return "methods"
+    if name.startswith("train "):
+        return "train_on"
     return {"checkpoint": "checkpoint", "annotation": "dataset", "quarantine": "dataset"}.get(name, "pretrained")

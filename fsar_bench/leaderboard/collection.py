@@ -27,6 +27,8 @@ _RESULT_COLUMNS: dict[str, Callable[[Result], object]] = {
     "episodes": lambda result: result.protocol.episodes,
     "protocol": lambda result: result.cell.label.protocol,
     "backbone": lambda result: result.backbone_name,
+    "trained_on": lambda result: result.trained_on,
+    "checkpoint": lambda result: result.checkpoint,
     "seed": lambda result: result.protocol.seed,
     "training_seed": lambda result: result.cell.identity.training_seed if result.cell.identity.train else None,
     "control": lambda result: result.cell.label.control,

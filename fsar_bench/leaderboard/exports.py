@@ -72,6 +72,7 @@ def _cost_fields(entry: Entry) -> Record:
     return {
         "backbone": result.backbone_name,
         "pretraining": result.backbone.pretraining,
+        "trained_on": result.trained_on,
         "class_names": result.traits.uses_class_names,
         "transductive": result.traits.transductive,
         "trainable_parameters": result.parameters.trainable,
@@ -82,6 +83,7 @@ def _cost_fields(entry: Entry) -> Record:
         "memory_mb": row.memory_mb,
         "seeds": len(row.seeds),
         "coverage": result.data.coverage,
+        "checkpoints": [seed.result.checkpoint for seed in row.seeds if seed.result.checkpoint],
         "config_hashes": [seed.result.config_hash for seed in row.seeds],
     }
 
@@ -91,8 +93,9 @@ def _rounded(name: str, value: Any) -> Any:
 
 
 def csv(rows: list[Record]) -> str:
-    """Records as CSV; hashes of several seeds are joined by spaces."""
-    flat = [{**row, "config_hashes": " ".join(row["config_hashes"])} for row in rows]
+    """Records as CSV; checkpoints and hashes of several seeds are joined by spaces."""
+    joined = ("checkpoints", "config_hashes")
+    flat = [{**row, **{name: " ".join(row[name]) for name in joined}} for row in rows]
     return pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")
 
 

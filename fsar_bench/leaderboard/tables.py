@@ -14,7 +14,19 @@ from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published, Verdict, verdicts
 from fsar_bench.leaderboard.rows import differing
 
-TEXT_COLUMNS = ("method", "backbone", "pre-training", "names", "transd.", "dataset", "source", "published", "inside")
+TEXT_COLUMNS = (
+    "method",
+    "backbone",
+    "pre-training",
+    "trained on",
+    "checkpoint",
+    "names",
+    "transd.",
+    "dataset",
+    "source",
+    "published",
+    "inside",
+)
 BEGIN, END = "<!-- fsar-bench:begin (made from results/; edits inside are lost) -->", "<!-- fsar-bench:end -->"
 LEGEND = (
     "Accuracy: percent of queries. ± episodes: half-width of the 95 % interval over episodes of these clips, as papers print it. "
@@ -53,10 +65,12 @@ def frame(board: Board) -> pd.DataFrame:
     chance = dict.fromkeys(lines[0], "")
     chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
     table = pd.DataFrame([*lines, chance])
-    for column in ("pair %", "± seeds"):
-        if set(table[column]) <= {_UNKNOWN, ""}:
-            table = table.drop(columns=column)
-    return table
+    empty = [column for column in ("pair %", "± seeds") if set(table[column]) <= {_UNKNOWN, ""}]
+    if all(entry.result.trained_on in (None, entry.result.dataset) for entry in board.entries):
+        empty.append("trained on")
+    if not any("checkpoint" in entry.result.cell.identity.inputs for entry in board.entries):
+        empty.append("checkpoint")
+    return table.drop(columns=empty)
 
 
 def _line(entry: Entry) -> dict[str, str]:
@@ -73,6 +87,8 @@ def _line(entry: Entry) -> dict[str, str]:
         "pair %": as_text(row.pair_accuracy, 1),
         "backbone": result.backbone_name,
         "pre-training": result.backbone.pretraining,
+        "trained on": result.trained_on or _UNKNOWN,
+        "checkpoint": ", ".join(seed.result.checkpoint or _UNKNOWN for seed in row.seeds),
         "names": "yes" if result.traits.uses_class_names else "no",
         "transd.": "yes" if result.traits.transductive else "no",
         "trained M": f"{result.parameters.trainable / 1e6:.2f}",

@@ -153,6 +153,21 @@ class Result(Frozen):
         return self.cell.identity.dataset.name
 
     @property
+    def trained_on(self) -> str | None:
+        """Name of the dataset of the training and of val; None for a method that is not trained."""
+        identity = self.cell.identity
+        if identity.train is None:
+            return None
+        return (identity.train_dataset or identity.dataset).name
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The trained weights: the file that the cell names, or its training; None where nothing is trained."""
+        if "checkpoint" in self.cell.identity.inputs:
+            return self.cell.label.changed.get("checkpoint", self.cell.identity.inputs["checkpoint"][:8])
+        return f"training-{self.training_key[:8]}" if self.training_key else None
+
+    @property
     def backbone_name(self) -> str:
         """Name of the backbone's config."""
         return str(self.cell.identity.backbone["name"])

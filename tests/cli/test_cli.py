@@ -180,7 +180,7 @@ def test_variants_keep_the_contract(name, setting):
         (["run", "methods=ma_clip", "method.matcher=OTAM"], "method.matcher.smoothing"),
         (["run", "methods=ma_clip", "way=1"], "way=1 is too small"),
         (["run", "methods=ma_clip", "episodes=0"], "episodes=0 is too small"),
-        (["run", "methods=zero_shot", "matcher=OTAM"], "zero_shot has no matcher"),
+        (["run", "methods=zero_shot", "matcher=OTAM"], "none of these methods has a matcher (zero_shot)"),
         (["run", "methods=./nothing.py"], "nothing.py does not exist"),
         (["run", "methods="], "Which methods?"),
         (["run", "ma_clip"], "form key=value"),

@@ -113,11 +113,17 @@ def test_a_record_alone_runs_no_code(run_tiny, fsar, tmp_path):
     )
     (tmp_path / "custom.py").write_text('custom_imports = ["custom_code"]\nmethod = dict(type="Custom")\n')
     (stored,) = run_tiny(str(tmp_path / "custom.py"), episodes=30, controls=False)
-    assert "Name its config with methods=./custom.py" in fsar("explain", str(stored.folder))[2]
+    error = fsar("explain", str(stored.folder))[2]
+    assert (
+        "uses the custom modules custom_code. Name the config that imports them, such as methods=./custom.py" in error
+    )
     code, _, err = fsar("explain", str(stored.folder), f"methods={tmp_path / 'custom.py'}", "--query", "0")
     assert (code, err) == (0, "")
     (tmp_path / "other.py").write_text('custom_imports = ["os"]\nmethod = dict(type="Custom")\n')
-    assert "imports other modules" in fsar("explain", str(stored.folder), f"methods={tmp_path / 'other.py'}")[2]
+    assert (
+        "uses the custom modules custom_code"
+        in fsar("explain", str(stored.folder), f"methods={tmp_path / 'other.py'}")[2]
+    )
     (tmp_path / "custom_code.py").write_text("# changed\n" + (tmp_path / "custom_code.py").read_text())
     err = fsar("explain", str(stored.folder), f"methods={tmp_path / 'custom.py'}")[2]
     assert "module custom_code custom_code.py of custom has another content than when the result was made" in err

@@ -141,7 +141,7 @@ class Reader:
 )
 def test_hanging_and_crashing_readers_cost_one_clip(shipped, tmp_path, name, body, message):
     (tmp_path / f"{name}_module.py").write_text(HANGING.format(name=name, open=body))
-    plan = ReadPlan(name, 60, 60, 8, modules=(f"{name}_module",), folder=str(tmp_path))
+    plan = ReadPlan(name, 60, 60, 8, modules=(f"{name}_module",), folders=(str(tmp_path),))
     pool = DecodePool(plan, workers=1, seconds=2)
     try:
         with pytest.raises(DataError, match=message):
@@ -185,7 +185,7 @@ def test_workers_survive_an_interrupt_from_the_terminal(pool, shipped):
 
 def test_closed_pools_cancel_waiting_clips_and_take_no_more(shipped, tmp_path):
     (tmp_path / "waits_module.py").write_text(HANGING.format(name="waits", open="time.sleep(600)"))
-    plan = ReadPlan("waits", 60, 60, 8, modules=("waits_module",), folder=str(tmp_path))
+    plan = ReadPlan("waits", 60, 60, 8, modules=("waits_module",), folders=(str(tmp_path),))
     pool = DecodePool(plan, workers=1, seconds=600)
     first, second = pool.map([Request(shipped[0]), Request(shipped[1])])
     while not first.running():
@@ -221,8 +221,8 @@ from fsar_bench.data.decode import ReadPlan, Request
 from fsar_bench.data.frames import frame_source
 from fsar_bench.registry import import_components
 
-import_components(["stays_module"], {folder!r})
-plan = ReadPlan("stays", 60, 60, 8, modules=("stays_module",), folder={folder!r})
+import_components(["stays_module"], [{folder!r}])
+plan = ReadPlan("stays", 60, 60, 8, modules=("stays_module",), folders=({folder!r},))
 source = frame_source(plan, workers=2, seconds=600)
 clips = Dataset("synthact", "builtin:synthact").split("val").clips[:6]
 pending = source.prefetch([Request(clip) for clip in clips])

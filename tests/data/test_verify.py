@@ -172,7 +172,7 @@ class Reader(DecordReader):
 
 def test_a_hanging_clip_costs_its_time_out_and_is_named(tmp_path, custom, monkeypatch):
     (tmp_path / "hanging.py").write_text(HANGING)
-    monkeypatch.setattr(verifying, "ReadPlan", partial(ReadPlan, modules=("hanging",), folder=str(tmp_path)))
+    monkeypatch.setattr(verifying, "ReadPlan", partial(ReadPlan, modules=("hanging",), folders=(str(tmp_path),)))
     clips = [
         ListedClip("test", clip)
         for clip in Dataset("custom", "prepared:custom").split("test").clips

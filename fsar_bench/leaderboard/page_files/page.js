@@ -18,6 +18,8 @@ const COLUMNS = [
   ["paper %", (r) => (r.published ? r.published.accuracy : null), number(1), false, true],
   ["backbone", (r) => r.backbone, String, true],
   ["pre-training", (r) => r.pretraining, String, true],
+  ["trained on", (r) => r.trained_on, (value) => value ?? "–", true],
+  ["checkpoint", (r) => r.checkpoints.join(", ") || null, (value) => value ?? "–", true],
   ["class names", (r) => yesNo(r.class_names), String, true],
   ["transductive", (r) => yesNo(r.transductive), String, true],
   ["trained M", (r) => r.trainable_parameters, million],

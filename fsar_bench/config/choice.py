@@ -1,0 +1,340 @@
+"""One method on one dataset with one value for each key: what becomes a cell. Imports neither torch nor open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Setup
+from fsar_bench.config.fields import explain_fault
+from fsar_bench.config.files import (
+    BackboneConfig,
+    DatasetConfig,
+    File,
+    MethodConfig,
+    ProtocolConfig,
+    is_weights_path,
+    load,
+    protocol_of,
+)
+from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
+from fsar_bench.config.overrides import coerce, flatten, merge, override
+from fsar_bench.config.settings import Choices, Protocol, Train
+from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.io import file_digest
+
+QUICK_GELU = {"quick_gelu": True, "gelu": False}
+FREE = ("optimizer", "scheduler")  # parts of a training that take any argument of their class
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """A dataset's config, and the custom modules that it names.
+
+    Attributes:
+        config: its fields; the path of the annotation is absolute.
+        modules: custom modules.
+    """
+
+    config: DatasetConfig
+    modules: Modules
+
+    @classmethod
+    def load(cls, name: str) -> DatasetChoice:
+        """Read the config of a dataset by name or path.
+
+        Raises:
+            ConfigError: unknown name, or a field that is missing or of the wrong type.
+        """
+        file = load("datasets", name)
+        for key in ("dataset", "backbone"):
+            if key not in file.values:
+                raise ConfigError(f"The dataset config {file.path} lacks {key}=.")
+        config = file.checked(DatasetConfig)
+        if config.dataset.is_file:
+            source = config.dataset.model_copy(update={"annotation": file.next_to(config.dataset.annotation)})
+            config = config.model_copy(update={"dataset": source})
+        return cls(config, Modules.of(file, config))
+
+    def changes(self, method: str, part: str) -> dict[str, Any]:
+        """What the config changes of a method: part "method" or "train"."""
+        return self.config.methods.get(method, {}).get(part, {})
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method's config with its name."""
+
+    name: str
+    path: Path
+    config: MethodConfig
+    modules: Modules
+
+    @classmethod
+    def load(cls, name: str) -> MethodChoice:
+        """Read a method's config by name or path.
+
+        Raises:
+            ConfigError: unknown name, or a field that is missing, unknown or of the wrong type.
+        """
+        file = load("methods", name)
+        if "type" not in file.values.get("method", {}):
+            raise ConfigError(f"The config {file.path} lacks method=dict(type=...).")
+        config = file.checked(MethodConfig)
+        return cls(file.name, file.path, config, Modules.of(file, config))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the method is trained."""
+        return self.config.train is not None
+
+    def keys(self, dataset: DatasetChoice) -> list[str]:
+        """The `method.*` and `train.*` keys that the method has on a dataset."""
+        method = merge(self.config.method, dataset.changes(self.name, "method"), f"{dataset.config.title}: {self.name}")
+        keys = [f"method.{key}" for key in flatten({k: v for k, v in method.items() if k != "type"})]
+        return [*keys, *(f"train.{key}" for key in flatten(self.train_values(dataset)))] if self.is_trained else keys
+
+    def train_values(self, dataset: DatasetChoice) -> dict[str, Any]:
+        """The training's values before the user changes any: defaults, method, dataset, dataset and method."""
+        values = Train.defaults()
+        for extra, where in (
+            (self.config.train or {}, f"{self.path}: train"),
+            (dataset.config.train, "the dataset's config: train"),
+            (dataset.changes(self.name, "train"), f"the dataset's config for {self.name}.train"),
+        ):
+            values = merge(values, extra, where)
+        return values
+
+    def takes(self, key: str, dataset: DatasetChoice, matcher: str | None) -> bool:
+        """Whether a key that is for some methods applies to this one.
+
+        Args:
+            key: as it is typed, without the method's name.
+            dataset: that of the training.
+            matcher: the one that is chosen, if any; its arguments are known when it is built.
+        """
+        if key == "matcher":
+            return "matcher" in self.config.method
+        if key.startswith("method.matcher.") and matcher is not None:
+            return "matcher" in self.config.method
+        if key in ("checkpoint", "train_on"):
+            return self.is_trained
+        if key.startswith("train."):
+            field = key.split(".")[1]
+            return self.is_trained and (key in self.keys(dataset) or field in FREE or field in Train.model_fields)
+        return key in self.keys(dataset) if key.startswith("method.") else True
+
+
+@dataclass(frozen=True)
+class CellChoice:
+    """One method on one dataset with one value for each key.
+
+    Attributes:
+        method: the method.
+        dataset: that is tested.
+        trained_on: the dataset of the training, and of val.
+        chosen: values as they are typed, by key.
+        modules: custom modules that the user names.
+    """
+
+    method: MethodChoice
+    dataset: DatasetChoice
+    trained_on: DatasetChoice
+    chosen: Mapping[str, str]
+    modules: Modules = field(default_factory=Modules)
+
+    def cell(self, *, is_added: bool) -> Cell:
+        """The cell.
+
+        Raises:
+            ConfigError: a key that does not apply, or a value of the wrong type.
+        """
+        protocol_name, protocol = protocol_of(self.dataset.config, self.chosen)
+        weights = self._backbone_config(protocol)
+        pretrained = str(weights["pretrained"]) if is_weights_path(weights.get("pretrained")) else None
+        checkpoint = self._checkpoint()
+        modules = self._all_modules()
+        name, dataset, trained_on = self.method.name, self.dataset.config.dataset, self._other_training()
+        backbone = {**weights, "pretrained": Path(pretrained).name} if pretrained else weights
+        parts: dict[str, Any] = {
+            "engine": ENGINE,
+            "name": name,
+            "method": self._method(protocol),
+            "train": self._train(protocol),
+            "train_dataset": trained_on and trained_on.portable,
+            "custom_imports": list(modules.names),
+            "dataset": dataset.portable,
+            "backbone": {"name": self._backbone_file.name, **backbone},
+            "protocol": protocol,
+            "reader": self._reader,
+            "inputs": self._inputs(weights, modules, checkpoint),
+        }
+        setup = Setup(
+            module_folders=modules.folders,
+            dataset=dataset,
+            train_dataset=trained_on,
+            pretrained=pretrained,
+            checkpoint=checkpoint,
+            whole_clips_up_to=self.trained_on.config.whole_clips_up_to,
+            overlaps=self.trained_on.config.overlaps,
+            is_added=is_added,
+        )
+        try:
+            return Cell(identity=Identity(**parts), label=self._label(protocol_name)).with_setup(setup)
+        except ValidationError as error:
+            raise ConfigError(f"{name}: {explain_fault(error, '', ())}") from error
+
+    def _all_modules(self) -> Modules:
+        protocol = load("protocols", self.chosen.get("protocol", self.dataset.config.protocol))
+        return (
+            self.method.modules
+            + Modules.of(self._backbone_file, self._backbone_file.checked(BackboneConfig))
+            + self.dataset.modules
+            + (self.trained_on.modules if self.method.is_trained else Modules())
+            + Modules.of(protocol, protocol.checked(ProtocolConfig))
+            + self.modules
+        )
+
+    def _inputs(self, backbone: dict[str, Any], modules: Modules, checkpoint: Path | None) -> dict[str, str]:
+        trained_on = self._other_training()
+        return {
+            **annotation_digests(self.dataset.config.dataset),
+            **(annotation_digests(trained_on, "train ") if trained_on else {}),
+            **weight_digests(backbone),
+            **modules.digests(),
+            **installed_modules(self.method.config.method["type"], backbone["type"]),
+            **({"checkpoint": file_digest(checkpoint)} if checkpoint else {}),
+        }
+
+    def _other_training(self) -> DatasetSource | None:
+        """The dataset of the training where it is not the tested one."""
+        source = self.trained_on.config.dataset
+        return source if self.method.is_trained and source != self.dataset.config.dataset else None
+
+    @property
+    def _reader(self) -> str:
+        default = self.dataset.config.reader or Choices.model_fields["reader"].default
+        return str(self.chosen.get("reader", default))
+
+    def _label(self, protocol_name: str) -> Label:
+        config, name = self.method.config, self.method.name
+        dataset = self.dataset.config
+        return Label(
+            title=config.title or name,
+            named=self.chosen.get("title"),
+            paper=config.paper,
+            changed=self._changed(),
+            dataset=dataset.title or dataset.dataset.name,
+            synthetic=dataset.synthetic,
+            protocol=protocol_name,
+            control=name in dataset.controls,
+        )
+
+    def _changed(self) -> dict[str, str]:
+        """The settings that the user set of the method, its training and its weights."""
+        shown = {k: v for k, v in self.chosen.items() if k.startswith(("method.", "train.")) and k != "train.seed"}
+        if "matcher" in self.chosen:
+            shown["matcher"] = self.chosen["matcher"]
+        if "activation" in self.chosen and "quick_gelu" in self._backbone_file.values["backbone"]:
+            shown["activation"] = self.chosen["activation"]
+        if "pretrained" in self.chosen:
+            shown["pretrained"] = Path(self.chosen["pretrained"]).name
+        if (checkpoint := self._checkpoint()) is not None:  # another file of the same name is another row
+            shown["checkpoint"] = f"{checkpoint.name}@{file_digest(checkpoint)[:8]}"
+        if (trained_on := self._other_training()) is not None:
+            shown["train_on"] = trained_on.name
+        return shown
+
+    def _method(self, protocol: Protocol) -> dict[str, Any]:
+        name = self.method.name
+        changes = self.trained_on.changes(name, "method")
+        config = merge(self.method.config.method, changes, f"the dataset's config for {name}.method")
+        if "matcher" in self.chosen and config["matcher"]["type"] != self.chosen["matcher"]:
+            config["matcher"] = {"type": self.chosen["matcher"]}
+        root = {"method": config}
+        for key, text in self.chosen.items():
+            part, _, argument = key.rpartition(".")
+            if part == "method.matcher" and "matcher" in self.chosen:  # its arguments are known when it is built
+                config["matcher"][argument] = coerce(key, text, config["matcher"].get(argument))
+            elif key.startswith("method."):
+                override(root, key, text, name)
+        if "frames" in config:  # a method that is sized by T says so; T itself belongs to the protocol
+            config["frames"] = protocol.frames
+        return config
+
+    def _train(self, protocol: Protocol) -> Train | None:
+        if not self.method.is_trained:
+            return None
+        values = self.method.train_values(self.trained_on)
+        for key, text in self.chosen.items():
+            if not key.startswith("train."):
+                continue
+            field, _, argument = key.removeprefix("train.").partition(".")
+            if argument and field in FREE and isinstance(values[field], dict) and "." not in argument:
+                values[field][argument] = coerce(key, text, values[field].get(argument))
+            elif field in Train.model_fields and not argument and not isinstance(values[field], dict):
+                values[field] = Train.parse(field, text)
+            else:
+                override({"train": values}, key, text, self.method.name)
+        return Train.of(values).resolved(protocol)
+
+    @cached_property
+    def _backbone_file(self) -> File:
+        file = load("backbones", self.chosen.get("backbone", self.dataset.config.backbone))
+        if "backbone" not in file.values:
+            raise ConfigError(f"The backbone config {file.name} lacks backbone=dict(type=...).")
+        return file
+
+    def _backbone_config(self, protocol: Protocol) -> dict[str, Any]:
+        """Config of the backbone, with the weights and activation that were asked for; a path of weights is absolute."""
+        file = self._backbone_file
+        out = dict(file.checked(BackboneConfig).backbone)
+        if not isinstance(out.get("type"), str):
+            raise ConfigError(f"The backbone config {file.path} lacks backbone=dict(type=...).")
+        out["pretrained"] = _from_config(file, out["pretrained"]) if "pretrained" in out else None
+        typed = self.chosen.get("pretrained")
+        if typed is not None and typed != file.values["backbone"].get("pretrained"):
+            is_random = typed.lower() == "none"
+            out["pretrained"] = None if is_random else _absolute(typed)
+            out["pretraining"] = (
+                "none (random weights)" if is_random else Path(typed).name
+            )  # the config describes its own
+            if "quick_gelu" in out and not is_random:
+                out["quick_gelu"] = None  # other weights tell their activation themselves
+        if "activation" in self.chosen and "quick_gelu" in out:
+            out["quick_gelu"] = self._quick_gelu()
+        if "frames" in out:  # a video backbone is sized by T, as some methods are
+            out["frames"] = protocol.frames
+        return out
+
+    def _quick_gelu(self) -> bool:
+        activation = self.chosen["activation"]
+        if activation not in QUICK_GELU:
+            raise ConfigError(f"Unknown activation {activation!r}.{suggest(activation, QUICK_GELU)}")
+        return QUICK_GELU[activation]
+
+    def _checkpoint(self) -> Path | None:
+        if "checkpoint" not in self.chosen or not self.method.is_trained:
+            return None
+        path = Path(self.chosen["checkpoint"]).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
+        return path.resolve()
+
+
+def _from_config(file: File, pretrained: Any) -> Any:
+    """Weights that a config names; a path is relative to a custom config."""
+    is_path = isinstance(pretrained, str) and file.is_custom
+    if is_path and (is_weights_path(pretrained) or Path(file.next_to(pretrained)).is_dir()):
+        return file.next_to(pretrained)
+    return pretrained
+
+
+def _absolute(pretrained: str) -> str:
+    """A path of weights from the working folder; tags and hub ids stay."""
+    return str(Path(pretrained).expanduser().absolute()) if is_weights_path(pretrained) else pretrained

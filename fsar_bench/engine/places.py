@@ -1,0 +1,67 @@
+"""Where the files of a cell are on this machine: kept in its work folder, so that `explain` finds them again.
+
+Places are paths of data, never of code; what is found there must have the content that the cell's identity tells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.settings import Frozen
+from fsar_bench.io import to_json, write_atomically
+
+PLACES = "places.json"  # in a cell's work folder
+
+
+class Places(Frozen):
+    """Absolute paths; None where the cell names no such file.
+
+    Attributes:
+        annotation: of the tested dataset.
+        train_annotation: of the dataset of the training.
+        pretrained: file or folder of the weights.
+        checkpoint: evaluated instead of training.
+    """
+
+    annotation: str | None = None
+    train_annotation: str | None = None
+    pretrained: str | None = None
+    checkpoint: str | None = None
+
+    @classmethod
+    def of(cls, cell: Cell) -> Places:
+        """The places of a cell that was resolved on this machine."""
+        setup = cell.setup
+        annotations = [
+            str(Path(source.annotation).expanduser().absolute()) if source and source.is_file else None
+            for source in (setup.dataset, setup.train_dataset)
+        ]
+        pretrained = setup.pretrained and str(Path(setup.pretrained).expanduser().absolute())
+        return cls(
+            annotation=annotations[0],
+            train_annotation=annotations[1],
+            pretrained=pretrained,
+            checkpoint=str(setup.checkpoint) if setup.checkpoint else None,
+        )
+
+
+def remember_places(cell: Cell, folder: Path) -> None:
+    """Write the places of a cell to its work folder, if it names any files.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
+    places = Places.of(cell)
+    if places != Places():
+        write_atomically(folder / PLACES, to_json(places.model_dump()))
+
+
+def recall_places(folder: Path) -> Places:
+    """The places that were written to a work folder; none where the file is missing or damaged."""
+    try:
+        return Places.model_validate_json((folder / PLACES).read_bytes())
+    except (OSError, ValidationError):
+        return Places()

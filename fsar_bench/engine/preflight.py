@@ -1,0 +1,225 @@
+"""Preflight: what can be known to fail is one error before the first cell starts. Imports no torch here.
+
+Episodes are checked against the annotation. Everything that a config names (methods, matchers, backbones with their weights,
+readers, devices, optimisers, hooks) is built once, in a process of its own where cells run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing.connection import Connection
+
+from fsar_bench import errors, processes
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.settings import RunOptions
+from fsar_bench.data.dataset import open_dataset
+from fsar_bench.data.importing.audit import known_recordings
+from fsar_bench.errors import CellCrashedError, ConfigError, FsarBenchError, NotApplicableError, ProtocolError
+from fsar_bench.plan import EpisodePlan, check_plan
+from fsar_bench.progress.events import Event, Listener, silent
+from fsar_bench.results.store import RECORD
+
+STAGE = "checking"
+DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
+PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a cell.
+
+    Attributes:
+        cell: number of the cell.
+        kind: class of the error, by its name in `fsar_bench.errors`.
+        message: what is wrong, and what to do.
+    """
+
+    cell: int
+    kind: str
+    message: str
+
+
+def preflight(
+    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, components: bool = True
+) -> None:
+    """Check the cells that are not finished yet.
+
+    Args:
+        cells: what is to be run.
+        options: how to run it.
+        progress: is told how far the check is.
+        isolate: build components in a process of its own.
+        components: build what the configs name; otherwise only the episodes are checked, without torch.
+
+    Raises:
+        FsarBenchError: names each problem once, with the cells that have it; nothing was run.
+    """
+    unfinished = [cell for cell in cells if options.overwrite or not _is_finished(cell, options)]
+    problems = list(_episode_problems(unfinished))
+    if components and len(unfinished) > 1 and not problems:  # a single cell says the same just as early
+        check = _check_isolated if isolate else _check_here
+        problems = check(unfinished, options, progress)
+    if problems:
+        raise _error(unfinished, problems)
+
+
+def _is_finished(cell: Cell, options: RunOptions) -> bool:
+    return (options.out / "results" / cell.folder / RECORD).exists()
+
+
+def _error(cells: list[Cell], problems: list[Problem]) -> FsarBenchError:
+    """One error that says each problem once."""
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for problem in problems:
+        cell = str(cells[problem.cell]) if len(cells) > 1 else ""
+        names[problem.kind, problem.message].append(cell)
+    texts = [f"{message}{_of(which, len(cells))}" for (_, message), which in names.items()]
+    kind = getattr(errors, next(iter(names))[0]) if len(names) == 1 else ConfigError
+    if len(texts) == 1:
+        return kind(f"{texts[0]} Nothing was run.")
+    lines = [f"  {number}. {text}" for number, text in enumerate(texts, 1)]
+    return kind("\n".join([f"{len(texts)} problems; nothing was run:", *lines]))
+
+
+def _of(cells: list[str], all_cells: int) -> str:
+    """Which cells have a problem, in brackets; nothing where all have it."""
+    if len(cells) == all_cells:
+        return ""
+    more = f" and {len(cells) - 2} more" if len(cells) > 2 else ""
+    return f" ({'; '.join(cells[:2])}{more})"
+
+
+def _episode_problems(cells: list[Cell]) -> Iterator[Problem]:
+    """Datasets that cannot be opened, and episodes that they cannot give."""
+    for number, cell in enumerate(cells):
+        try:
+            _check_leaks(cell)
+            _check_episodes(cell)
+        except FsarBenchError as error:
+            yield Problem(number, type(error).__name__, str(error))
+
+
+def _check_leaks(cell: Cell) -> None:
+    """The tested clips are none that the method was trained or chosen on."""
+    identity, setup = cell.identity, cell.setup
+    if identity.train is None or setup.checkpoint:
+        return
+    if cell.protocol.split in ("train", "val"):
+        raise ConfigError(
+            f"The protocol tests on {cell.protocol.split!r}, which {cell.name} is trained or selected on."
+        )
+    shared = setup.overlaps.get(identity.dataset.name) if identity.train_dataset else None
+    if identity.train_dataset and shared:
+        raise ProtocolError(
+            f"The train split of {identity.train_dataset.name} holds {shared} val and test clips of {identity.dataset.name}: "
+            "what is trained there cannot be tested here. Choose another train_on=."
+        )
+
+
+def _check_episodes(cell: Cell) -> None:
+    """The splits have enough classes and clips."""
+    p, train = cell.protocol, cell.identity.train
+    wanted = [(cell.dataset, p.split, p.way, p.shot, p.query)]
+    if train is not None and not cell.setup.checkpoint:
+        way, shot = train.way or p.way, train.shot or p.shot
+        wanted += [
+            (cell.train_dataset, "train", way, shot, train.query_per_class),
+            (cell.train_dataset, "val", way, shot, 1),
+        ]
+    for source, name, way, shot, query in wanted:
+        dataset = open_dataset(**source.model_dump())
+        split = dataset.split(name)
+        check_plan(split.list, way=way, shot=shot, query=query, purpose=name, missing=split.missing)
+        if p.group_disjoint:
+            EpisodePlan.sample(
+                split.list,
+                way=way,
+                shot=shot,
+                query=query,
+                episodes=DRAWN,
+                seed=p.seed,
+                purpose=name,
+                missing=split.missing,
+                recording=known_recordings(dataset.name, split),
+            )
+
+
+def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) -> list[Problem]:
+    """Problems of components, found in processes of their own: one for each set of custom modules."""
+    problems: list[Problem] = []
+    by_modules = sorted(enumerate(cells), key=lambda item: _modules(item[1]))
+    for _, group in groupby(by_modules, key=lambda item: _modules(item[1])):
+        numbers, members = zip(*group, strict=True)
+        ours, theirs = processes.pipe(duplex=False)
+        process = processes.start(_body, (list(members), options, theirs), preload=PRELOAD)
+        theirs.close()
+        try:
+            found = _listen(ours, progress)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.join()
+            ours.close()
+        if found is None:
+            message = f"The check of methods and backbones ended early (exit code {process.exitcode}; out of memory?)."
+            found = [Problem(number, CellCrashedError.__name__, message) for number in range(len(members))]
+        problems += [Problem(numbers[problem.cell], problem.kind, problem.message) for problem in found]
+    return problems
+
+
+def _modules(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(cell.identity.custom_imports), cell.setup.module_folders
+
+
+def _listen(connection: Connection, progress: Listener) -> list[Problem] | None:
+    """Pass events on until the problems come; None if the process died before it named them."""
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return None
+        if not isinstance(message, Event):
+            problems: list[Problem] = message
+            return problems
+        progress(message)
+
+
+def _body(cells: list[Cell], options: RunOptions, connection: Connection) -> None:
+    """What the process of a check runs."""
+    from fsar_bench.io import silence_output
+
+    silence_output()
+    connection.send(_check_here(cells, options, connection.send))
+
+
+def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> list[Problem]:
+    """Problems of components, found in this process."""
+    from fsar_bench.engine.components import ComponentCheck
+
+    check = ComponentCheck(options)
+    problems = []
+    for number, cell in enumerate(cells):
+        progress(Event(STAGE, number, len(cells)))
+        try:
+            check(cell)
+        except NotApplicableError as error:
+            if not cell.setup.is_added:
+                problems.append(Problem(number, type(error).__name__, str(error)))
+        except FsarBenchError as error:
+            problems.append(Problem(number, type(error).__name__, str(error)))
+        except Exception as error:
+            problems.append(Problem(number, ConfigError.__name__, f"{cell.name} cannot be built: {_place(error)}"))
+    progress(Event(STAGE, len(cells), len(cells)))
+    return problems
+
+
+def _place(error: Exception) -> str:
+    """An error that is not ours, with the line that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+    return f"{reason} ({frame.filename}, line {frame.lineno})."

@@ -1,0 +1,121 @@
+"""Preflight: what can be known to fail is said once, before the first cell starts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers import annotation_rows, write_dataset
+
+from fsar_bench import errors
+from fsar_bench.config.resolve import resolve
+from fsar_bench.engine.preflight import preflight
+from fsar_bench.errors import ConfigError, FsarBenchError, NotApplicableError, ProtocolError, WeightsError
+
+
+@pytest.fixture
+def check(tiny, tmp_path):
+    """Resolve settings on the tiny dataset and check the cells in this process."""
+
+    def run(*pairs: str, isolate: bool = False, **options) -> None:
+        given = {pair.partition("=")[0] for pair in pairs}
+        defaults = {
+            "dataset": tiny, "backbone": "tiny_clip", "controls": "false", "out": tmp_path / "out", "work_dir": tmp_path / "work",
+        }  # fmt: skip
+        work = resolve([*pairs, *(f"{key}={value}" for key, value in defaults.items() if key not in given)])
+        preflight(work.cells, work.options, isolate=isolate, **options)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error", "message"),
+    [
+        (["way=7"], ProtocolError, "The test split has 6 classes, fewer than way=7: say way=6."),
+        (["shot=7"], ProtocolError, "has 7 clips, fewer than shot + query = 8. Lower shot= or query="),
+        (["query=7"], ProtocolError, "has 7 clips, fewer than shot + query = 8"),
+        (
+            ["train.way=7"], ProtocolError, "The train split has 6 classes, fewer than train.way=7: say train.way=6.",
+        ),
+        (["train.query_per_class=7"], ProtocolError, "Lower train.shot= or train.query_per_class="),
+        (["matcher=OTAMM"], ConfigError, "No matcher 'OTAMM' is registered. Did you mean 'OTAM'"),
+        (["reader=decrd"], ConfigError, "No reader 'decrd' is registered. Did you mean 'decord'"),
+        (["device=tpu"], ConfigError, "device='tpu' is unknown"),
+        (["device=cuda:9"], ConfigError, "device='cuda:9' does not exist"),
+        (["pretrained=/nowhere/w.pt"], WeightsError, "/nowhere/w.pt of tiny_clip does not exist"),
+        (["train.optimizer.type=Adamm"], ConfigError, "Did you mean 'Adam'"),
+        (["train.optimizer.momentun=1"], ConfigError, "The optimizer 'AdamW' cannot be built"),
+        (['train.hooks=[{"type": "EMAHok"}]'], ConfigError, "Did you mean 'EMAHook'"),
+        (['train.scheduler={"type": "ConstantLR", "factr": 1.0}'], ConfigError, "cannot be built"),
+        (["method.matcher.smoothin=1", "matcher=OTAM"], ConfigError, "smoothin"),
+    ],
+)  # fmt: skip
+def test_every_problem_is_said_before_anything_is_run(check, pairs, error, message):
+    with pytest.raises(error, match=re.escape(message)) as raised:
+        check("methods=otam,bi_mhm", *pairs)
+    assert str(raised.value).count(message) == 1  # once, although both cells have it
+    assert str(raised.value).endswith("Nothing was run.")
+
+
+def test_too_few_classes_of_val_are_said_with_what_to_do(check, tmp_path):
+    rows = annotation_rows()
+    val = [row["name"] for row in rows["classes"] if row["split"] == "val"][3:]
+    rows = {kind: [row for row in rows[kind] if row.get("class", row.get("name")) not in val] for kind in rows}
+    dataset = write_dataset(tmp_path / "few.py", rows)
+    message = "The val split, on which a training chooses its checkpoint, has 3 classes, fewer than train.way=5: say train.way=3"
+    with pytest.raises(ProtocolError, match=re.escape(message)):
+        check(f"dataset={dataset}", "methods=otam,otam_frozen")
+    check(f"dataset={dataset}", "methods=otam,otam_frozen", "train.way=3")
+    check(f"dataset={dataset}", "methods=otam_frozen,bi_mhm_frozen")  # nothing is trained or chosen
+
+
+def test_several_problems_are_one_error_with_the_cells_that_have_them(check, tmp_path):
+    (tmp_path / "broken_code.py").write_text(
+        "from fsar_bench.method import METHODS, FewShotMethod\n\n"
+        "@METHODS.register_module()\nclass Broken(FewShotMethod):\n    def __init__(self, backbone):\n        [][0]\n"
+    )
+    (tmp_path / "broken.py").write_text('custom_imports = ["broken_code"]\nmethod = dict(type="Broken")\n')
+    with pytest.raises(ConfigError) as raised:
+        check("methods=otam_frozen,zero_shot," + str(tmp_path / "broken.py"), "matcher=BiMH", "backbone=tiny_resnet")
+    text = str(raised.value)
+    assert text.startswith("3 problems; nothing was run:\n")
+    assert "No matcher 'BiMH' is registered. Did you mean 'BiMHM'" in text
+    assert "zero_shot uses class names, and the backbone tiny_resnet has no text encoder" in text
+    assert re.search(r"broken cannot be built: IndexError: list index out of range \(.*broken_code\.py, line 6\)", text)
+
+
+def test_what_the_user_did_not_name_is_left_out_where_it_does_not_apply(check):
+    check("methods=all", "backbone=tiny_resnet")
+    with pytest.raises(NotApplicableError):
+        check("methods=zero_shot,otam_frozen", "backbone=tiny_resnet")
+
+
+def test_datasets_that_are_not_prepared_are_named_once(check):
+    with pytest.raises(
+        errors.DataError, match=r"hmdb51 is not prepared on this machine .*data prepare hmdb51"
+    ) as raised:
+        check("dataset=hmdb51", "methods=otam_frozen,otam")
+    assert str(raised.value).count("not prepared") == 1
+
+
+def test_finished_cells_are_not_checked_again(check, tmp_path, tiny, monkeypatch):
+    (cell,) = resolve([f"dataset={tiny}", "backbone=tiny_clip", "methods=otam_frozen", "controls=false"]).cells
+    folder = tmp_path / "out" / "results" / cell.folder
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("")
+    check("methods=otam_frozen", "device=tpu")
+    with pytest.raises(ConfigError, match="tpu"):
+        check("methods=otam_frozen,bi_mhm_frozen,protonet", "device=tpu")
+
+
+def test_a_process_of_its_own_finds_the_same(check, tmp_path):
+    with pytest.raises(ConfigError, match="No matcher 'OTAMM' is registered"):
+        check("methods=otam_frozen,bi_mhm_frozen", "matcher=OTAMM", isolate=True)
+    (tmp_path / "dies.py").write_text("import os\nos._exit(3)\n")
+    with pytest.raises(errors.CellCrashedError, match=r"ended early \(exit code 3"):
+        check("methods=otam_frozen,bi_mhm_frozen", f"imports={tmp_path / 'dies.py'}", isolate=True)
+
+
+def test_a_training_is_not_tested_on_its_own_clips(check):
+    with pytest.raises(FsarBenchError, match=r"holds 768 val and test clips of ssv2_small"):
+        check("methods=otam", "train_on=ssv2_full", "dataset=ssv2_small", "backbone=tiny_clip")
