@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from fsar_bench.config.cell import Cell
 from fsar_bench.errors import ResultError
 from fsar_bench.io import to_json, write_atomically
 from fsar_bench.results.predictions import FILE as PREDICTIONS
@@ -66,6 +67,21 @@ def write(root: Path, result: Result, predictions: bytes, cost: Cost) -> Stored:
     write_atomically(folder / COST, to_json(cost.model_dump(mode="json", exclude_none=True)))
     write_atomically(folder / RECORD, to_json(result.model_dump(mode="json")))
     return Stored(result, cost, folder)
+
+
+def relabel(stored: Stored, cell: Cell) -> Stored:
+    """A finished result with what people now call it, such as another title; everything else stays.
+
+    Args:
+        stored: the result.
+        cell: the same cell, by its hash.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
+    result = stored.result.model_copy(update={"cell": cell})
+    write_atomically(stored.folder / RECORD, to_json(result.model_dump(mode="json")))
+    return Stored(result, stored.cost, stored.folder)
 
 
 def read(folder: Path, verified: set[str] | None = None) -> Stored:
