@@ -11,5 +11,11 @@ title = "ProtoNet"
 paper = "Snell et al., NeurIPS 2017"
 method = dict(type="MetricMethod", matcher=dict(type="EuclideanPrototype", scale=1.0), tune="visual", scale=1.0)
 train = dict(
-    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-5, weight_decay=1e-3), val_interval=1008
+    episodes=20_000,
+    query_per_class=5,
+    accumulate=16,
+    optimizer=dict(lr=1e-5, weight_decay=1e-3),
+    val_interval=1008,
+    crop="random",
+    flip="if_allowed",
 )
