@@ -14,8 +14,8 @@ train = dict(
     val_episodes=500,
     val_interval=40,
     optimizer=dict(lr=1e-4),
-    crop="center",  # events happen near the borders of small frames, and many classes have a direction
-    flip="off",
+    crop="center",  # frames are square: the crop is the whole frame
+    flip="off",  # classes have a direction: "Pushing something from left to right"
     jitter=0.0,  # colours tell classes of scenes
     grayscale=0.0,
 )
