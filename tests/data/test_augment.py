@@ -1,4 +1,4 @@
-"""Augmentation of training clips: boxes and flips are read back from painted frames, distributions compared with torchvision's."""
+"""Augmentation of training clips: boxes and flips are read back from painted frames, distributions are torchvision's."""
 
 from __future__ import annotations
 
@@ -235,9 +235,10 @@ def test_cached_frames_of_evaluation_and_of_augmented_training_are_kept_apart(fo
 def test_frames_smaller_than_the_crop_are_named(folder_clip, whole, monkeypatch, tmp_path):
     monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path))
     requests = [Request(folder_clip, (0, 1), Augmentation("random"))]
-    with source(whole, resize=45) as reading, pytest.raises(DataError, match="'painted'.*60 x 45 pixels are smaller"):
-        reading.read(requests)
-        reading.read(requests)
+    with source(whole, resize=45) as reading:
+        for _ in ("decoded", "from the cache"):
+            with pytest.raises(DataError, match=r"'painted'.*60 x 45 pixels are smaller"):
+                reading.read(requests)
 
 
 READER = """
@@ -268,6 +269,12 @@ def test_a_custom_reader_that_cannot_leave_the_crop_out_is_named(folder_clip, tm
 
     import_components([f"{name}_module"], str(tmp_path))
     with source(whole=False, **how) as reading:
-        assert reading.read([Request(folder_clip, (0, 1))]).shape == (1, 8, 60, 60, 3)  # without augmentation it is fine
+        assert reading.read([Request(folder_clip, (0, 1))]).shape == (
+            1,
+            8,
+            60,
+            60,
+            3,
+        )  # without augmentation it is fine
         with pytest.raises(DataError, match=f"'painted' cannot be decoded by the reader '{name}'.*{message}"):
             reading.read([Request(folder_clip, (0, 1), Augmentation("random"))])
