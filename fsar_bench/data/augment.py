@@ -23,7 +23,6 @@ QUARTERS = (  # places of a crop, in quarters of the free width and height: corn
     (0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3),
 )  # fmt: skip
 TRIES = 10  # of a random area and ratio, before the largest crop at the centre is taken
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R 601
 
 
 class Box(NamedTuple):
@@ -123,19 +122,25 @@ class Augmentation:
         order = draw.permutation(4)
         if not is_grey and not self.jitter:
             return frames
-        colours = frames.astype(np.float32) / 255
+        height, width = frames.shape[1:3]
+        colours = (
+            np.ascontiguousarray(frames).reshape(-1, width, 3).astype(np.float32)
+        )  # one picture: the frames in a column
+        colours *= np.float32(1 / 255)
         if is_grey:
-            colours = np.repeat(_grey(colours), 3, axis=-1)
+            colours = _grey(colours)
         if self.jitter:
             steps: list[Callable[[np.ndarray], np.ndarray]] = [
-                lambda x: _blend(x, np.zeros((), np.float32), factors[0]),
-                lambda x: _blend(x, _grey(x).mean((1, 2), keepdims=True), factors[1]),
-                lambda x: _blend(x, _grey(x), factors[2]),
+                lambda x: _bounded(x * np.float32(factors[0])),
+                lambda x: _contrasted(x, factors[1], height),
+                lambda x: _saturated(x, factors[2]),
                 lambda x: _turned(x, turn),
             ]
             for number in order:
                 colours = steps[number](colours)
-        return (colours * 255).round().astype(np.uint8)
+        colours *= np.float32(255)
+        recoloured: np.ndarray = np.rint(colours, out=colours).astype(np.uint8).reshape(frames.shape)
+        return recoloured
 
 
 def _centered(width: int, height: int, w: int, h: int) -> Box:
@@ -161,22 +166,37 @@ def _resized(frames: np.ndarray, side: int) -> np.ndarray:
     return np.stack(sized)
 
 
+def _bounded(colours: np.ndarray) -> np.ndarray:
+    return np.clip(colours, 0, 1, out=colours)
+
+
 def _grey(colours: np.ndarray) -> np.ndarray:
-    """Luma `[T, H, W, 1]` of colours in [0, 1] `[T, H, W, 3]`."""
-    return (colours @ GREY)[..., None]
+    """Luma of ITU-R 601 in all three channels; pictures here are float32 RGB `[H, W, 3]` in [0, 1]."""
+    import cv2
+
+    return cv2.cvtColor(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def _blend(colours: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    mixed: np.ndarray = np.clip(share * colours + (1 - share) * other, 0, 1).astype(np.float32)
-    return mixed
+def _contrasted(colours: np.ndarray, factor: float, height: int) -> np.ndarray:
+    """Differences from the mean luma of each frame times `factor`; frames have `height` rows of the picture."""
+    means = _grey(colours)[..., 0].reshape(-1, height * colours.shape[1]).mean(1, keepdims=True)
+    changed = (colours * np.float32(factor)).reshape(len(means), -1)
+    changed += np.float32(1 - factor) * means
+    return _bounded(changed).reshape(colours.shape)
+
+
+def _saturated(colours: np.ndarray, factor: float) -> np.ndarray:
+    import cv2
+
+    return _bounded(cv2.addWeighted(colours, factor, _grey(colours), 1 - factor, 0))
 
 
 def _turned(colours: np.ndarray, turn: float) -> np.ndarray:
     """Colours with their hue turned by a share of the whole circle."""
     import cv2
 
-    shape = colours.shape
-    hsv = cv2.cvtColor(colours.reshape(shape[0] * shape[1], shape[2], 3), cv2.COLOR_RGB2HSV)  # hue in degrees
-    hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
-    turned: np.ndarray = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).reshape(shape)
-    return turned
+    hsv: np.ndarray = cv2.cvtColor(colours, cv2.COLOR_RGB2HSV)
+    hue: np.ndarray = hsv[..., 0]  # in degrees
+    hue += np.float32(360 * (turn % 1))
+    hue[hue >= 360] -= 360
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
