@@ -34,8 +34,8 @@ def training_in_words(method: str, changes: dict[str, Any]) -> str:
     other: dict[str, list[str]] = {}
     for name, train in trains.items():
         unchanged = base.model_copy(update={"allows_flip": train.allows_flip})
-        usual = _words(unchanged.with_flip_decided(), [])
-        for part, text in _words(train.with_flip_decided(), []).items():
+        usual = _words(unchanged.with_effective_augmentation(), [])
+        for part, text in _words(train.with_effective_augmentation(), []).items():
             if text != usual[part]:
                 other.setdefault(text, []).append(name)
     line = ", ".join(words.values()) + "."

@@ -277,7 +277,7 @@ class CellChoice:
                 values[field] = Train.parse(field, text)
             else:
                 override({"train": values}, key, text, self.method.name)
-        return Train.of(values).resolved(protocol)
+        return Train.of(values).resolved(protocol, {key.removeprefix("train.") for key in typed})
 
     def _backbone(self) -> tuple[str, dict[str, Any]]:
         """Name and config of the backbone, with the weights and activation that were asked for."""

@@ -7,6 +7,7 @@ are made from them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -182,15 +183,6 @@ class Train(Settings):
     )
 
     @model_validator(mode="after")
-    def _resizes_what_it_crops(self) -> Self:
-        for name in ("crop_area", "crop_ratio"):
-            if self.crop != "resized" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"train.{name}={getattr(self, name):g} applies to train.crop=resized alone, not to train.crop={self.crop}."
-                )
-        return self
-
-    @model_validator(mode="after")
     def _validates_between_updates(self) -> Self:
         if self.val_interval % self.accumulate:
             raise ValueError(
@@ -218,19 +210,35 @@ class Train(Settings):
         """The defaults as a nested dictionary, for configs to change."""
         return {name: copy.deepcopy(field.get_default()) for name, field in cls.model_fields.items()}
 
-    def resolved(self, protocol: Protocol) -> Train:
-        """The same training with way and shot filled in, and whether it mirrors clips; without a seed that is the protocol's."""
+    def resolved(self, protocol: Protocol, typed: Iterable[str] = ()) -> Train:
+        """The same training with way and shot filled in, without what has no effect.
+
+        Args:
+            protocol: what way and shot follow; a seed that is the protocol's own is left out.
+            typed: fields that the user has set.
+
+        Raises:
+            ConfigError: one of them has no effect.
+        """
         seed = None if self.seed == protocol.seed else self.seed
         way, shot = self.way or protocol.way, self.shot or protocol.shot
-        return self.model_copy(update={"way": way, "shot": shot, "seed": seed}).with_flip_decided()
+        effective = self.with_effective_augmentation()
+        for name in ("crop_area", "crop_ratio"):
+            if name in typed and getattr(effective, name) != getattr(self, name):
+                raise ConfigError(
+                    f"train.{name}={getattr(self, name):g} has no effect with train.crop={self.crop}: say train.crop=resized, "
+                    "or leave it out."
+                )
+        return effective.model_copy(update={"way": way, "shot": shot, "seed": seed})
 
-    def with_flip_decided(self) -> Train:
-        """The same training with `flip` on or off; what applies to nothing holds its default, so that it changes no hash."""
-        is_allowed = self.flip == "on" or (self.flip == "if_allowed" and self.allows_flip)
-        changes: dict[str, Any] = {"flip": "on" if is_allowed else "off", "allows_flip": False}
-        if not is_allowed and not self.jitter and not self.grayscale:
-            changes["augmented"] = "all"
-        return self.model_copy(update=changes)
+    def with_effective_augmentation(self) -> Train:
+        """The same training with `flip` on or off; what has no effect holds its default, so that it changes no hash."""
+        is_mirrored = self.flip == "on" or (self.flip == "if_allowed" and self.allows_flip)
+        idle = {"allows_flip"}
+        idle |= set() if self.crop == "resized" else {"crop_area", "crop_ratio"}
+        idle |= set() if is_mirrored or self.jitter or self.grayscale else {"augmented"}
+        defaults = {name: type(self).model_fields[name].default for name in idle}
+        return self.model_copy(update={**defaults, "flip": "on" if is_mirrored else "off"})
 
     @property
     def is_augmented(self) -> bool:

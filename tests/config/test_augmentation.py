@@ -85,7 +85,7 @@ def test_the_identity_says_what_is_done():
         ("train.jitter=2", "train.jitter=2.0 is too large: at most 1.0 is allowed"),
         ("train.grayscale=-1", "train.grayscale=-1.0 is too small: at least 0.0 is needed"),
         ("train.crop_area=0", "train.crop_area=0.0 must be above 0.0"),
-        ("train.crop_area=0.5", "train.crop_area=0.5 applies to train.crop=resized alone, not to train.crop=center"),
+        ("train.crop_area=0.5", "train.crop_area=0.5 has no effect with train.crop=center: say train.crop=resized"),
         ("train.crop_scale=0.5", "no key 'train.crop_scale'. Did you mean 'train.crop_"),
         ("train.allows_flip=yes", "train.allows_flip='yes' must be true or false"),
     ],
@@ -94,6 +94,16 @@ def test_wrong_values_are_named(setting, message):
     with pytest.raises(ConfigError) as error:
         resolve(["methods=otam", "controls=false", setting])
     assert message in str(error.value)
+
+
+def test_a_dataset_that_crops_at_the_centre_does_so_whatever_the_method_asks_for(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        'method = dict(type="MetricMethod", matcher=dict(type="OTAM"))\ntrain = dict(crop="resized", crop_area=0.5)\n'
+    )
+    train = train_of(str(path), "synthact")
+    assert (train.crop, train.crop_area) == ("center", 0.08)
+    assert train_of(str(path), "hmdb51").crop_area == 0.5
 
 
 def test_cards_tell_how_a_method_is_trained():
