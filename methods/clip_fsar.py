@@ -2,10 +2,15 @@
 
 Followed: the official code (alibaba-mmai-research/CLIP-FSAR) for the modulation block, the epsilon in the metric's cosine,
 the learned scale that starts at 1, the three test modes (visual, text, ensemble) and shots merged after or before the block.
+Training: its learning rates per dataset, 5 queries per class, 16 episodes per step, random crops of 224 pixels, and on
+Kinetics flips, colour jitter (0.5, hue 0.25) and grey clips (0.3) of the queries alone.
 Differs: the cosine of the video-text loss has no epsilon (the code adds 0.01 to the norms, about 1e-4 of a logit);
-evaluation on the suite's own episodes and checkpoint selection on val (the official code looks at test); weight decay is
-decoupled and what the config says. Paper and code disagree on OTAM's lambda (0.1 against 0.5): the config follows the
-code, `method.matcher.smoothing=0.1` the paper.
+evaluation on the suite's own episodes and checkpoint selection on val (the official code looks at test). Paper and code
+disagree on OTAM's lambda (0.1 against 0.5): the config follows the code, `method.matcher.smoothing=0.1` the paper. Training:
+AdamW instead of Adam with a weight decay of 1e-3 inside the gradient (ours is decoupled, and at these learning rates has
+nearly no effect); the gradient's norm is limited, there it is not; warm-up and cosine instead of steps to 0.1 and 0.01 of
+the learning rate; 20,000 episodes everywhere (there 12,000 to 120,000); the shots of the protocol (there 1, in the 5-shot
+configs too); frames keep their ratio (there they are squeezed to 256 x 256).
 Unknown: settings of the ViT rows and of the ensemble rows (no published config has them).
 """
 

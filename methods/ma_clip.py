@@ -4,11 +4,13 @@ Re-implementation from the paper: no official code is public.
 
 Followed: figures 2 to 4 (adapters in every block of the frozen image tower, text-guided prototype construction) and tables 3 to 8
 (which parts there are, parameter counts).
-Differs: nothing known.
+Differs: nothing that could be checked, because no official code is public.
 Unknown: alpha, temperature, the target of the KL terms (`label_sharpness`), the classes of the support-to-text term,
 whether the text terms read features before or after the prototype module, the prompt (protocol `template`), joint_scale,
 temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda, width and dropout of the prototype
-module, and the optimiser with its learning rate, weight decay and accumulation. Each is a config key. Heads (8) and FFN
+module, the optimiser with its learning rate, weight decay and accumulation, and crop, flip and colours of training clips. Each
+is a config key. Crop and flip are declared: the random crop that the code of every compared method has, and no flip, as in
+CLIP-FSAR's. Heads (8) and FFN
 dropout (0.05) of the prototype module are CLIP-FSAR's, fixed.
 """
 

@@ -7,3 +7,4 @@ title = "Custom"
 dataset = dict(name="custom", annotation="prepared:custom")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
+train = dict(allows_flip=False)  # true if mirroring a clip keeps its class

@@ -7,3 +7,4 @@ title = "EPIC-Kitchens-100, verbs"
 dataset = dict(name="epic_kitchens", annotation="prepared:epic_kitchens")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
+train = dict(allows_flip=False)  # the mirror image of "screw" is "unscrew"

@@ -8,6 +8,7 @@ title = "HMDB51"
 dataset = dict(name="hmdb51", annotation="prepared:hmdb51")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
+train = dict(allows_flip=True)  # no class has a left or a right
 methods = dict(
     clip_fsar=dict(method=dict(class_weight=1.2), train=dict(optimizer=dict(lr=1e-5))),
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=5e-5))),

@@ -8,8 +8,12 @@ title = "Kinetics-100, CLIP-FSAR lineage"
 dataset = dict(name="kinetics100@clip_fsar", annotation="prepared:kinetics100@clip_fsar")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
+train = dict(allows_flip=True)  # no class has a left or a right
 methods = dict(
-    clip_fsar=dict(method=dict(class_weight=1.5), train=dict(optimizer=dict(lr=1e-5))),
+    clip_fsar=dict(
+        method=dict(class_weight=1.5),
+        train=dict(optimizer=dict(lr=1e-5), flip="if_allowed", jitter=0.5, grayscale=0.3, augmented="queries"),
+    ),
     hyrsm=dict(
         method=dict(class_weight=0.4, input_scale=2048.0, position_scale=0.01), train=dict(optimizer=dict(lr=2.2e-5))
     ),

@@ -9,6 +9,7 @@ dataset = dict(name="ssv2_full", annotation="prepared:ssv2_full")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
 overlaps = dict(ssv2_small=768)  # number of its val and test clips that are in our train split
+train = dict(allows_flip=False)  # "Pushing something from left to right" and "from right to left" are classes
 methods = dict(
     clip_fsar=dict(method=dict(class_weight=3.0), train=dict(optimizer=dict(lr=5e-5))),
     hyrsm=dict(method=dict(class_weight=0.6), train=dict(optimizer=dict(lr=1e-4))),

@@ -8,6 +8,7 @@ title = "SSv2-Small"
 dataset = dict(name="ssv2_small", annotation="prepared:ssv2_small")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
+train = dict(allows_flip=False)  # classes have a side: "Pulling something from right to left"
 methods = dict(
     clip_fsar=dict(method=dict(class_weight=3.0), train=dict(optimizer=dict(lr=5e-5))),
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=1e-4))),

@@ -7,7 +7,17 @@ backbone = "synthact_clip"
 controls = ["zero_shot", "prototype_frozen"]
 whole_clips_up_to = 64  # clips are short: all frames are kept in the cache, so that a training episode decodes nothing
 train = dict(
-    episodes=120, shot=1, query_per_class=2, accumulate=2, val_episodes=500, val_interval=40, optimizer=dict(lr=1e-4)
+    episodes=120,
+    shot=1,
+    query_per_class=2,
+    accumulate=2,
+    val_episodes=500,
+    val_interval=40,
+    optimizer=dict(lr=1e-4),
+    crop="center",  # frames are square: the crop is the whole frame
+    flip="off",  # classes have a direction: "Pushing something from left to right"
+    jitter=0.0,  # colours tell classes of scenes
+    grayscale=0.0,
 )
 methods = dict(
     ma_clip=dict(method=dict(ffn_width=512, alpha=0.1), train=dict(optimizer=dict(lr=1e-3))),

@@ -8,6 +8,7 @@ title = "UCF101"
 dataset = dict(name="ucf101", annotation="prepared:ucf101")
 backbone = "vit_b_16"
 controls = ["zero_shot", "prototype_frozen"]
+train = dict(allows_flip=True)  # no class has a left or a right
 methods = dict(
     clip_fsar=dict(method=dict(class_weight=1.5), train=dict(optimizer=dict(lr=2e-6))),
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=5e-5))),

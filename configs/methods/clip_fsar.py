@@ -19,5 +19,10 @@ method = dict(
     dropout=0.2,
 )
 train = dict(
-    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-5, weight_decay=1e-3), val_interval=1008
+    episodes=20_000,
+    query_per_class=5,
+    accumulate=16,
+    optimizer=dict(lr=1e-5, weight_decay=1e-3),
+    val_interval=1008,
+    crop="random",  # Kinetics also flips and recolours the queries
 )

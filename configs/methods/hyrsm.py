@@ -15,5 +15,14 @@ method = dict(
     position_scale=1.0,  # B; Kinetics 0.01
 )
 train = dict(
-    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4, weight_decay=1e-3), val_interval=1008
+    episodes=20_000,
+    query_per_class=5,
+    accumulate=16,
+    optimizer=dict(lr=1e-4, weight_decay=1e-3),
+    val_interval=1008,
+    crop="random",
+    flip="if_allowed",
+    jitter=0.5,
+    grayscale=0.3,
+    augmented="queries",
 )

@@ -14,5 +14,11 @@ method = dict(
     frames=8,  # filled from the protocol
 )
 train = dict(
-    episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4, weight_decay=1e-3), val_interval=1008
+    episodes=20_000,
+    query_per_class=5,
+    accumulate=16,
+    optimizer=dict(lr=1e-4, weight_decay=1e-3),
+    val_interval=1008,
+    crop="random",
+    flip="if_allowed",
 )

@@ -1,7 +1,7 @@
 """Method cards: what a method follows, where it differs, what its papers leave open; read from docstrings, importing nothing.
 
 A card is the docstring of a method's config and that of the module that defines its class: the first line describes it,
-paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields.
+paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields. The field "Training" is read from the configs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsar_bench.config.files import load, package_folder
+from fsar_bench.config.recipes import training_in_words
 
-FIELDS = ("Followed", "Differs", "Unknown")
+WRITTEN = ("Followed", "Differs", "Unknown")  # in docstrings
+FIELDS = (*WRITTEN, "Training")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ def card(name: str) -> Card:
     text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
     source = _source(kind)
     module = (ast.get_docstring(ast.parse(source.read_bytes())) or "") if source else ""
-    fields = {key: value for key in FIELDS if (value := _field(text, key) or _field(module, key))}
+    fields = {key: value for key in WRITTEN if (value := _field(text, key) or _field(module, key))}
+    if config.get("train") is not None:
+        fields["Training"] = training_in_words(stem, config["train"])
     return Card(stem, config.get("title", stem), config.get("paper", ""), text.split("\n")[0], kind, source, fields)
 
 
@@ -68,7 +72,7 @@ def arguments(kind: str) -> dict[str, str]:
 
 
 def _field(text: str, key: str) -> str:
-    match = re.search(rf"^{key}:\s+(.*?)(?=^(?:{'|'.join(FIELDS)}|Command):|^\s*$|\Z)", text, re.MULTILINE | re.DOTALL)
+    match = re.search(rf"^{key}:\s+(.*?)(?=^(?:{'|'.join(WRITTEN)}|Command):|^\s*$|\Z)", text, re.MULTILINE | re.DOTALL)
     return " ".join(match[1].split()) if match else ""
 
 

@@ -281,7 +281,8 @@ class CellChoice:
                 values[field] = Train.parse(field, text)
             else:
                 override({"train": values}, key, text, self.method.name)
-        return Train.of(values).resolved(protocol)
+        typed = {key.removeprefix("train.") for key in self.chosen if key.startswith("train.")}
+        return Train.of(values).resolved(protocol, typed)
 
     @cached_property
     def _backbone_file(self) -> File:

@@ -7,6 +7,7 @@ are made from them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -128,7 +129,10 @@ class Train(Settings):
     """How a method is trained, on episodes of the train split."""
 
     prefix = "train."
-    unhashed_defaults = frozenset({"seed", "scheduler", "hooks"})
+    augmentation: ClassVar[tuple[str, ...]] = (
+        "crop", "crop_area", "crop_ratio", "flip", "allows_flip", "jitter", "grayscale", "augmented",
+    )  # fmt: skip
+    unhashed_defaults = frozenset({"seed", "scheduler", "hooks", *augmentation})
 
     episodes: Count = Field(1000, description="training episodes")
     way: Annotated[int, Field(ge=2, le=255)] | None = Field(
@@ -154,6 +158,29 @@ class Train(Settings):
     val_interval: Count = Field(208, description="episodes between validations; a multiple of train.accumulate")
     amp: Literal["auto", "off"] = Field("auto", description="mixed precision on a GPU (bfloat16), or off")
     seed: Seed | None = Field(None, description="seed of the training alone; none follows seed=")
+    crop: Literal["center", "random", "resized", "multiscale"] = Field(
+        "center",
+        description="crop of training clips: at the centre as in evaluation, anywhere, of random area and ratio, or of the "
+        "TSN family's scales and places",
+    )
+    crop_area: float = Field(0.08, gt=0, le=1, description="smallest share of a frame that train.crop=resized takes")
+    crop_ratio: float = Field(
+        4 / 3, ge=1, le=100, description="largest width : height, or its inverse, that train.crop=resized takes"
+    )
+    flip: Literal["off", "if_allowed", "on"] = Field(
+        "off", description="mirror half of the training clips: never, if train.allows_flip is true, or always"
+    )
+    allows_flip: bool = Field(False, description="mirroring keeps the class of every clip; a dataset's config says so")
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="random brightness, contrast and saturation (times 1 ± jitter) and hue (± jitter / 2)",
+    )
+    grayscale: float = Field(0.0, ge=0, le=1, description="probability of a grey training clip")
+    augmented: Literal["all", "queries"] = Field(
+        "all", description="training clips that are mirrored and recoloured; all are cropped"
+    )
 
     @model_validator(mode="after")
     def _validates_between_updates(self) -> Self:
@@ -183,11 +210,40 @@ class Train(Settings):
         """The defaults as a nested dictionary, for configs to change."""
         return {name: copy.deepcopy(field.get_default()) for name, field in cls.model_fields.items()}
 
-    def resolved(self, protocol: Protocol) -> Train:
-        """The same training with way and shot filled in; a seed that is the protocol's own is left out."""
+    def resolved(self, protocol: Protocol, typed: Iterable[str] = ()) -> Train:
+        """The same training with way and shot filled in, without what has no effect.
+
+        Args:
+            protocol: what way and shot follow; a seed that is the protocol's own is left out.
+            typed: fields that the user has set.
+
+        Raises:
+            ConfigError: one of them has no effect.
+        """
         seed = None if self.seed == protocol.seed else self.seed
         way, shot = self.way or protocol.way, self.shot or protocol.shot
-        return self.model_copy(update={"way": way, "shot": shot, "seed": seed})
+        effective = self.with_effective_augmentation()
+        for name in ("crop_area", "crop_ratio"):
+            if name in typed and getattr(effective, name) != getattr(self, name):
+                raise ConfigError(
+                    f"train.{name}={getattr(self, name):g} has no effect with train.crop={self.crop}: say train.crop=resized, "
+                    "or leave it out."
+                )
+        return effective.model_copy(update={"way": way, "shot": shot, "seed": seed})
+
+    def with_effective_augmentation(self) -> Train:
+        """The same training with `flip` on or off; what has no effect holds its default, so that it changes no hash."""
+        is_mirrored = self.flip == "on" or (self.flip == "if_allowed" and self.allows_flip)
+        idle = {"allows_flip"}
+        idle |= set() if self.crop == "resized" else {"crop_area", "crop_ratio"}
+        idle |= set() if is_mirrored or self.jitter or self.grayscale else {"augmented"}
+        defaults = {name: type(self).model_fields[name].default for name in idle}
+        return self.model_copy(update={**defaults, "flip": "on" if is_mirrored else "off"})
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether clips differ from the evaluation's in more than their frames; of a resolved training."""
+        return self.crop != "center" or self.flip == "on" or self.jitter > 0 or self.grayscale > 0
 
 
 class Choices(Settings):

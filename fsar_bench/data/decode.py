@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fsar_bench import processes
+from fsar_bench.data.augment import Augmentation
 from fsar_bench.data.dataset import Clip
 from fsar_bench.data.sampling import midpoints, random_frames
 from fsar_bench.errors import DataError
@@ -61,17 +62,26 @@ class Request:
         clip: the clip.
         seed: None reads the frames at segment midpoints; otherwise one random frame per segment is drawn with this seed (see
             `random_frames`).
+        augmentation: how the clip is augmented, with the same seed; None takes the centre crop.
+
+    Raises:
+        ValueError: an augmentation without a seed: frames at segment midpoints are those of an evaluation.
     """
 
     clip: Clip
     seed: tuple[int, ...] | None = None
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        if self.augmentation is not None and self.seed is None:
+            raise ValueError("only clips whose frames are drawn at random are augmented")
 
 
 class DecodedClip(NamedTuple):
     """Frames of one clip.
 
     Attributes:
-        frames: uint8 RGB `[T, crop, crop, 3]`, or all frames of the clip.
+        frames: uint8 RGB `[T, crop, crop, 3]`, or all frames of the clip, which are not cropped yet if the clip is augmented.
         is_complete: whether these are all frames of the clip.
     """
 
@@ -92,12 +102,18 @@ class Reader(Protocol):
         """Open a clip; the result has the number of its frames as `total_frames`."""
         ...
 
-    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
-        """Frames uint8 RGB `[len(indices), crop, crop, 3]` of an opened clip."""
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
+        """Frames uint8 RGB `[len(indices), crop, crop, 3]` of an opened clip; `crop=None` asks for whole frames."""
         ...
 
 
-def read_clip(reader: Reader, plan: ReadPlan, path: str, seed: tuple[int, ...] | None) -> DecodedClip:
+def read_clip(
+    reader: Reader,
+    plan: ReadPlan,
+    path: str,
+    seed: tuple[int, ...] | None,
+    augmentation: Augmentation | None = None,
+) -> DecodedClip:
     """Read the frames of one clip in this process.
 
     Args:
@@ -105,9 +121,10 @@ def read_clip(reader: Reader, plan: ReadPlan, path: str, seed: tuple[int, ...] |
         plan: which frames, and their size.
         path: file or folder of the clip.
         seed: of random frames; None reads segment midpoints.
+        augmentation: of a clip whose frames are random. A clip that is read completely is augmented later, by its owner.
 
     Raises:
-        ValueError: the clip has no frames. The reader may raise anything.
+        ValueError: the clip has no frames, or the reader crops frames that are to be augmented. The reader may raise anything.
     """
     clip = reader.open(path)
     length = int(clip["total_frames"])
@@ -120,11 +137,31 @@ def read_clip(reader: Reader, plan: ReadPlan, path: str, seed: tuple[int, ...] |
         indices = midpoints(length, plan.frames)
     else:
         indices = random_frames(length, plan.frames, seed)
-    return DecodedClip(reader.read(clip, indices, resize=plan.resize, crop=plan.crop), is_complete)
+    if augmentation is None or seed is None:
+        return DecodedClip(reader.read(clip, indices, resize=plan.resize, crop=plan.crop), is_complete)
+    frames = _whole_frames(reader, clip, indices, plan.resize)
+    return DecodedClip(frames if is_complete else augmentation.apply(frames, plan.crop, seed), is_complete)
+
+
+def _whole_frames(reader: Reader, clip: dict[str, Any], indices: np.ndarray, resize: int) -> np.ndarray:
+    """Frames `[len(indices), H, W, 3]` that are resized and not cropped.
+
+    Raises:
+        ValueError: the reader cannot leave the crop out.
+    """
+    hint = "asked for whole frames (crop=None), because train.* augments clips, the reader"
+    try:
+        frames = reader.read(clip, indices, resize=resize, crop=None)
+    except TypeError as error:
+        raise ValueError(f"{hint} failed: {error}") from error
+    if min(frames.shape[1:3]) != resize:
+        height, width = frames.shape[1:3]
+        raise ValueError(f"{hint} returned {width} x {height} pixels: the short side should have {resize}")
+    return frames
 
 
 def _work(connection: Connection, plan: ReadPlan) -> None:
-    """Body of a worker: send "ready" or "failed", then answer each (path, seed) with "frames" or "error"."""
+    """Body of a worker: send "ready" or "failed", then answer each (path, seed, augmentation) with "frames" or "error"."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches all processes of a terminal; the owner ends its workers
@@ -137,25 +174,20 @@ def _work(connection: Connection, plan: ReadPlan) -> None:
         return
     while True:
         try:
-            path, seed = connection.recv()
+            path, seed, augmentation = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(("frames", read_clip(reader, plan, path, seed)))
+            connection.send(("frames", read_clip(reader, plan, path, seed, augmentation)))
         except Exception as error:
             connection.send(("error", f"{type(error).__name__}: {error}".split("\n")[0][:300]))
 
 
 def _build_reader(plan: ReadPlan) -> Reader:
-    from fsar_bench.registry import READERS, import_components
+    from fsar_bench.registry import READERS, find, import_components
 
-    READERS.import_from_location()
-    if READERS.get(plan.reader) is None:  # a custom reader
-        import_components(plan.modules, plan.folders)
-    reader_type = READERS.get(plan.reader)
-    if reader_type is None:
-        raise DataError(f"no reader of this name is registered by {', '.join(plan.modules) or 'fsar-bench'}")
-    reader: Reader = reader_type()
+    import_components(plan.modules, plan.folders)
+    reader: Reader = find(READERS, plan.reader)()
     return reader
 
 
@@ -176,7 +208,7 @@ class _Worker:
             connection = self._start()
         clip = request.clip
         try:
-            connection.send((str(clip.path), request.seed))
+            connection.send((str(clip.path), request.seed, request.augmentation))
             if not connection.poll(seconds):
                 self.stop()
                 raise DataError(

@@ -24,8 +24,8 @@ class FrameSource:
     """Frames of clips; they depend neither on the number of decode processes nor on the state of the cache.
 
     Decoded frames that will be requested again are cached on disk as uint8: the midpoint frames of every clip, and all
-    frames of short clips that are sampled at random. The key holds the content of the clip, the reader and its version, the
-    geometry and the sampling.
+    frames of short clips that are sampled at random, whole where clips are augmented. The key holds the content of the clip,
+    the reader and its version, the geometry and the sampling.
 
     A source that is no longer referenced ends its decode processes, as does the end of the program.
 
@@ -133,11 +133,18 @@ class FrameSource:
     def _choose(self, request: Request, frames: np.ndarray) -> np.ndarray:
         if request.seed is None:
             return frames
-        return frames[random_frames(len(frames), self.plan.frames, request.seed)]
+        chosen = frames[random_frames(len(frames), self.plan.frames, request.seed)]
+        if request.augmentation is None:
+            return chosen
+        try:
+            return request.augmentation.apply(chosen, self.plan.crop, request.seed)
+        except DataError as error:
+            raise DataError(f"Clip {request.clip.id!r} cannot be augmented: {error}.") from error
 
     def _path(self, request: Request) -> Path:
         sampling = f"midpoint {self.plan.frames}" if request.seed is None else "whole"
-        key = f"{request.clip.content}|{self.reader_version}|{self.plan.resize}|{self.plan.crop}|{sampling}"
+        crop = self.plan.crop if request.augmentation is None else "uncropped"
+        key = f"{request.clip.content}|{self.reader_version}|{self.plan.resize}|{crop}|{sampling}"
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._folder / digest[:2] / f"{digest}.npy"
 

@@ -46,24 +46,26 @@ class TransformReader:
         """Open a clip; the result has the number of its frames as `total_frames`."""
         return self._open({"filename": str(path), "start_index": 0})
 
-    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
         """Decode frames of an opened clip.
 
         Args:
             clip: result of `open`.
             indices: frames, counted from 0.
             resize: pixels of the short side (bilinear).
-            crop: side of the centre crop in pixels.
+            crop: side of the centre crop in pixels; None keeps whole frames.
 
         Returns:
-            uint8 RGB `[len(indices), crop, crop, 3]`.
+            uint8 RGB `[len(indices), crop, crop, 3]`, or with the size of whole frames.
         """
         results = {**clip, "frame_inds": indices, "modality": "RGB", "num_clips": 1, "clip_len": len(indices)}
         return _resize_and_crop(self._decode(results), resize, crop)
 
 
-def _resize_and_crop(results: dict[str, Any], resize: int, crop: int) -> np.ndarray:
-    results = CenterCrop(crop)(Resize(scale=(-1, resize))(results))
+def _resize_and_crop(results: dict[str, Any], resize: int, crop: int | None) -> np.ndarray:
+    results = Resize(scale=(-1, resize))(results)
+    if crop is not None:
+        results = CenterCrop(crop)(results)
     return np.stack(results["imgs"]).astype(np.uint8)
 
 
@@ -103,17 +105,17 @@ class ImageReader:
         files.sort(key=lambda file: ([int(number) for number in re.findall(r"\d+", file.stem)], file.name))
         return {"files": files, "total_frames": len(files)}
 
-    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int) -> np.ndarray:
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
         """Decode images of a folder.
 
         Args:
             clip: result of `open`.
             indices: images, counted from 0.
             resize: pixels of the short side (bilinear).
-            crop: side of the centre crop in pixels.
+            crop: side of the centre crop in pixels; None keeps whole frames.
 
         Returns:
-            uint8 RGB `[len(indices), crop, crop, 3]`.
+            uint8 RGB `[len(indices), crop, crop, 3]`, or with the size of whole frames.
 
         Raises:
             ValueError: a file is no image, or the images differ in size.

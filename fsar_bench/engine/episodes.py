@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from fsar_bench.backbones.backbone import Backbone
+from fsar_bench.data.augment import Augmentation
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.decode import ReadPlan, Request
 from fsar_bench.data.frames import FrameSource, frame_source
@@ -127,10 +128,20 @@ class _Episodes(TorchDataset):
 
 @DATASETS.register_module()
 class TrainEpisodes(_Episodes):
-    """Training episodes by number: episode i depends on the seed and i alone; arguments as in `_Episodes`."""
+    """Training episodes by number: episode i depends on the seed and i alone.
 
-    def __init__(self, **arguments: Any) -> None:
+    Args:
+        augmentation: arguments of `Augmentation`; None takes the evaluation's centre crop.
+        augmented: "all", or "queries": supports are cropped alone.
+        arguments: as in `_Episodes`.
+    """
+
+    def __init__(self, *, augmentation: dict[str, Any] | None = None, augmented: str = "all", **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.of_queries = None if augmentation is None else Augmentation(**augmentation)
+        self.of_supports = self.of_queries
+        if self.of_queries is not None and augmented == "queries":
+            self.of_supports = self.of_queries.crop_alone
         self.split = self.dataset.split("train")
         self.plan = self._draw(self.split, "train")
         self._ahead: dict[int, tuple[list[Request], list[Any]]] = {}
@@ -152,7 +163,15 @@ class TrainEpisodes(_Episodes):
     def _begin(self, number: int) -> tuple[list[Request], list[Any]]:
         clips = [*self.plan.support[number].ravel(), *self.plan.query[number].ravel()]
         seed = self._drawing["seed"]
-        requests = [Request(self.split.clips[clip], (seed, number, place)) for place, clip in enumerate(clips)]
+        supports = self.plan.support[number].size
+        requests = [
+            Request(
+                self.split.clips[clip],
+                (seed, number, place),
+                self.of_supports if place < supports else self.of_queries,
+            )
+            for place, clip in enumerate(clips)
+        ]
         return requests, self.source.prefetch(requests)
 
 

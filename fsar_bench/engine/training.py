@@ -168,13 +168,34 @@ def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: 
     testing = {"dataset": cell.dataset.model_dump(), "frames": test_frames, **common}
     drawn = {"way": train.way, "shot": train.shot}
     tested = {key: getattr(protocol, key) for key in ("split", "way", "shot", "query", "episodes", "seed")}
-    training = {**drawn, "query": train.query_per_class, "episodes": train.episodes, "seed": seed}
+    training = {
+        **drawn,
+        "query": train.query_per_class,
+        "episodes": train.episodes,
+        "seed": seed,
+        **_augmentation(train),
+    }
     val = {"split": "val", **drawn, "query": 1, "episodes": train.val_episodes, "seed": protocol.seed}
     return {
         "train_dataloader": _loader(type="TrainEpisodes", **trained, **training),
         "val_dataloader": _loader(type="EvaluationEpisodes", **trained, **val),
         "test_dataloader": _loader(type="EvaluationEpisodes", **testing, **tested),
     }
+
+
+def _augmentation(train: Train) -> dict[str, Any]:
+    """Arguments of `TrainEpisodes` for a training that augments its clips; none for one that takes the centre crop as it is."""
+    if not train.is_augmented:
+        return {}
+    augmentation = {
+        "crop": train.crop,
+        "area": train.crop_area,
+        "ratio": train.crop_ratio,
+        "flip": 0.5 if train.flip == "on" else 0.0,
+        "jitter": train.jitter,
+        "grayscale": train.grayscale,
+    }
+    return {"augmentation": augmentation, "augmented": train.augmented}
 
 
 def _frames(plan: ReadPlan, options: RunOptions) -> dict[str, Any]:
