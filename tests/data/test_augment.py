@@ -267,7 +267,7 @@ def test_a_custom_reader_that_cannot_leave_the_crop_out_is_named(folder_clip, tm
     how = {"reader": name, "modules": (f"{name}_module",), "folder": str(tmp_path)}
     from fsar_bench.registry import import_components
 
-    import_components([f"{name}_module"], str(tmp_path))
+    import_components([f"{name}_module"], [str(tmp_path)])
     with source(whole=False, **how) as reading:
         assert reading.read([Request(folder_clip, (0, 1))]).shape == (
             1,
