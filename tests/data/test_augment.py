@@ -264,7 +264,7 @@ class Reader:
 )
 def test_a_custom_reader_that_cannot_leave_the_crop_out_is_named(folder_clip, tmp_path, name, side, message):
     (tmp_path / f"{name}_module.py").write_text(READER.format(name=name, side=side))
-    how = {"reader": name, "modules": (f"{name}_module",), "folder": str(tmp_path)}
+    how = {"reader": name, "modules": (f"{name}_module",), "folders": (str(tmp_path),)}
     from fsar_bench.registry import import_components
 
     import_components([f"{name}_module"], [str(tmp_path)])
