@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from fsar_bench.errors import ResultError
+from fsar_bench.errors import ConfigError, ResultError
+from fsar_bench.progress.events import warn
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path that a user wrote, with "~" and "~name" expanded: not every shell, and no config, does so.
+
+    Raises:
+        ConfigError: there is no such user, or this user has no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The path {os.fspath(text)!r} names no home folder of this machine. Write it in full."
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """A text file: UTF-8 whatever the locale, with or without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
+def read_json(path: Path) -> bytes:
+    """Bytes of a JSON file as parsers take them: without the byte order mark that some editors write.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 
 def is_weight_file(pretrained: str) -> bool:
@@ -32,7 +67,7 @@ def weight_files(model: str, tag: str) -> list[Path]:
 def data_folder() -> Path:
     """Folder of prepared datasets: $FSAR_BENCH_DATA, or datasets/ in the cache folder."""
     if folder := os.environ.get("FSAR_BENCH_DATA"):
-        return Path(folder).expanduser()
+        return user_path(folder)
     return cache_folder() / "datasets"
 
 
@@ -43,15 +78,14 @@ def annotation_file(annotation: str) -> Path:
         return Path(__file__).with_name("data") / "builtin" / name / "annotation.json"
     if colon and kind == "prepared":
         return data_folder() / name / "annotation.json"
-    return Path(annotation).expanduser()
+    return user_path(annotation)
 
 
 def cache_folder() -> Path:
     """Folder of frames, features and weights: $FSAR_BENCH_CACHE, or fsar_bench in the user's cache folder."""
     if folder := os.environ.get("FSAR_BENCH_CACHE"):
-        return Path(folder).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fsar_bench"
+        return user_path(folder)
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fsar_bench"
 
 
 _swept: set[Path] = set()  # folders in which this process has looked for files of dead processes
@@ -85,7 +119,7 @@ def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=")
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise ResultError(f"Cannot write {path} ({error.strerror}). Choose another folder with {hint}.") from error
+        raise ResultError(f"Cannot write {path} ({reason_of(error)}). Choose another folder with {hint}.") from error
 
 
 def _sweep(folder: Path) -> None:
@@ -109,10 +143,40 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, hint: str = "out= or work_dir=") -> None:
     """Write bytes with `replacing`."""
-    with replacing(path) as file:
+    with replacing(path, hint=hint) as file:
         file.write(data)
+
+
+def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that only saves time; where it cannot be written, warn once and go on without it.
+
+    Args:
+        path: the file, below the cache folder or a work folder.
+        write: writes its content.
+    """
+    try:
+        with replacing(path, sync=False) as file:
+            write(file)
+    except ResultError as error:
+        in_cache = path.is_relative_to(cache_folder())
+        folder, setting = (cache_folder(), "$FSAR_BENCH_CACHE") if in_cache else (path.parent, "work_dir=")
+        warn(
+            f"Cannot write to {folder} ({reason_of(error.__cause__)}): what would be kept there is computed again each time. "
+            f"{setting} names another folder."
+        )
+
+
+def discard(path: Path) -> None:
+    """Delete a damaged file of a cache; one that cannot be deleted stays, and is passed over again."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def reason_of(error: object) -> str:
+    """Why a file could not be read or written, in words."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def to_json(record: dict | list) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -299,8 +301,29 @@ def _top(
         raise typer.Exit
 
 
+def _start_again_in_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode where the locale names files in another encoding.
+
+    Annotations, lists and configs are UTF-8 everywhere, so the files that they name are too, as are those that libraries read
+    for us. Python chooses the encoding of file names when it starts.
+    """
+    is_program_read_from_stdin = sys.orig_argv[1:2] in ([], ["-"])
+    if sys.getfilesystemencoding() != "utf-8" and not is_program_read_from_stdin:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _print_any_text() -> None:
+    """Let a terminal that cannot show "±" or a name show something else, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
+    _start_again_in_utf8()
+    _print_any_text()
     try:
         app()
     except FsarBenchError as error:

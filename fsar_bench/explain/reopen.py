@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from fsar_bench.config.cell import Cell, Setup
 from fsar_bench.config.files import MethodConfig, input_digests, load
 from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError, ResultError, suggest
-from fsar_bench.io import file_digest
+from fsar_bench.io import file_digest, user_path
 from fsar_bench.results.record import Result
 
 PLACES = ("methods", "pretrained", "checkpoint")  # what a record does not tell: where files are on this machine
@@ -59,7 +58,7 @@ def _setup(cell: Cell, given: dict[str, str]) -> Setup:
     if "pretrained" in given:
         setup = replace(setup, pretrained=given["pretrained"])
     if "checkpoint" in given:
-        path = Path(given["checkpoint"]).expanduser()
+        path = user_path(given["checkpoint"])
         if not path.is_file():
             raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
         setup = replace(setup, checkpoint=path.resolve())
