@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.progress.events import warn
@@ -160,12 +160,57 @@ def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with replacing(path, sync=False) as file:
             write(file)
     except ResultError as error:
-        in_cache = path.is_relative_to(cache_folder())
-        folder, setting = (cache_folder(), "$FSAR_BENCH_CACHE") if in_cache else (path.parent, "work_dir=")
-        warn(
-            f"Cannot write to {folder} ({reason_of(error.__cause__)}): what would be kept there is computed again each time. "
-            f"{setting} names another folder."
-        )
+        _warn_of_unwritten(path, error.__cause__)
+
+
+class CachedLines:
+    """A text file of which each line only saves time; where one cannot be written, warn once and go on without the file.
+
+    Args:
+        path: the file, below the cache folder or the folder of prepared datasets; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+        with self._or_warn():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+
+    def append(self, line: str) -> None:
+        """Write a line, at once."""
+        if self._file is not None:
+            with self._or_warn():
+                self._file.write(f"{line}\n")
+                self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # of what could not be written before
+                file.close()
+
+    @contextlib.contextmanager
+    def _or_warn(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            _warn_of_unwritten(self.path, error)
+
+
+def _warn_of_unwritten(path: Path, error: object) -> None:
+    """Warn that a file which saves time cannot be written: of the folder, once for all files below it."""
+    folder, setting = path.parent, "work_dir="
+    for place, variable in ((cache_folder(), "$FSAR_BENCH_CACHE"), (data_folder(), "$FSAR_BENCH_DATA")):
+        if path.is_relative_to(place):
+            folder, setting = place, variable
+            break
+    warn(
+        f"Cannot write to {folder} ({reason_of(error)}): what would be kept there is computed again each time. "
+        f"{setting} names another folder."
+    )
 
 
 def discard(path: Path) -> None:
