@@ -132,7 +132,7 @@ def _became(storage: Storage) -> str:
         "new": "new",
         "unchanged": "unchanged",
         "updated": "updated: other clips of its list are on this disk than before",
-        "replaced": "replaced, and its quarantine dropped: run fsar-bench data verify again",
+        "replaced": "replaced: what was verified before no longer counts",
     }
     return texts[storage.state]
 

@@ -35,7 +35,8 @@ class Task:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._is_live:
+            self._bar.stop()
 
     def __call__(self, done: int, total: int | None = None) -> None:
         """Show that `done` units are done, of `total` if that is known."""

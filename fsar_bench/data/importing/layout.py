@@ -102,7 +102,11 @@ def wrong_layout(root: Path, places: list[tuple[str, ...]]) -> DataError:
     needed = f"{root} needs folders train, val and test, with a folder for each class, with its clips"
     if not folders:
         return DataError(
-            f"{needed}; its {len(places)} clips are in no folder. Sort them into such folders, or {table}."
+            f"{needed}; its clips ({len(places)}) are in no folder. Sort them into such folders, or {table}."
+        )
+    if root.resolve().name in SPLITS:
+        return DataError(
+            f"{needed}; it seems to be such a folder itself. Say --root {root.resolve().parent}, or {table}."
         )
     renamed = {name: _OTHER_NAMES.get(name.lower(), name.lower()) for name in folders}
     splits = {name: split for name, split in renamed.items() if split in SPLITS}

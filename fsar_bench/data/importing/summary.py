@@ -54,8 +54,9 @@ class SplitSize:
             )
         fewest = f"{self.scarcest!r} has the fewest, " if self.smallest < self.largest or self.missing else ""
         present = f"{self.available} on this disk" if self.missing else str(self.available)
+        clips = str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
         return (
-            f"{self.split}: {self.classes} classes, {self.smallest} to {self.largest} clips each"
+            f"{self.split}: {self.classes} classes, {clips} clips each"
             + (f" ({fewest}{present})" if fewest else "")
             + f": up to {self.classes}-way, {self.available - 1}-shot with 1 query"
         )
