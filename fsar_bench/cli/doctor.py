@@ -151,4 +151,5 @@ def _dataset(annotation: Path) -> str:
     text = f"{name}: {present} of {len(clips)} clips on this disk"
     if present == len(listed):
         return f"{GOOD} {text}"
-    return f"{BAD} {text}, {len(listed) - present} gone since it was prepared: run fsar-bench data prepare again, with --replace if the clips moved"
+    advice = "run fsar-bench data prepare again, with --replace if the clips moved"
+    return f"{BAD} {text}, {len(listed) - present} gone since it was prepared: {advice}"

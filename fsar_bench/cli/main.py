@@ -314,10 +314,11 @@ def _start_again_in_utf8() -> None:
     """Start this command again in Python's UTF-8 mode where the locale names files in another encoding.
 
     Annotations, lists and configs are UTF-8 everywhere, so the files that they name are too, as are those that libraries read
-    for us. Python chooses the encoding of file names when it starts.
+    for us. Python chooses the encoding of file names when it starts. A program that calls `main` is left as it is.
     """
-    is_program_read_from_stdin = sys.orig_argv[1:2] in ([], ["-"])
-    if sys.getfilesystemencoding() != "utf-8" and not is_program_read_from_stdin:
+    program = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
+    is_command = __name__ == "__main__" or program == "fsar-bench"
+    if sys.getfilesystemencoding() != "utf-8" and is_command and os.environ.get("PYTHONUTF8") != "1":  # once
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from fsar_bench.data.dataset import BUILTIN
+from fsar_bench.leaderboard import published
+from fsar_bench.leaderboard.collection import load_results
 
 ASCII = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 RUN = ("run", "methods=prototype_frozen", "backbone=tiny_clip", "controls=false", "episodes=50", "way=2", "workers=1")
@@ -43,6 +47,36 @@ def test_nothing_depends_on_the_locale(command, clips, tmp_path):
     first = command.outputs()
     assert command(*RUN, "dataset=custom", "overwrite=true", **where).returncode == 0
     assert command.outputs() == first
+
+
+def test_a_command_that_cannot_start_again_in_utf_8_goes_on():
+    code = "import runpy, sys; sys.argv = ['fsar-bench', 'list']; runpy.run_module('fsar_bench.cli.main', run_name='__main__')"
+    options = ["-X", "utf8=0", "-c", code]  # -X wins over the variable
+    environment = {**os.environ, **ASCII}
+    done = subprocess.run([sys.executable, *options], capture_output=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert b"methods" in done.stdout
+
+
+def test_byte_order_marks_are_read(fsar, clips, tmp_path, monkeypatch):
+    """Some editors write them into every file that they save."""
+    monkeypatch.setenv("FSAR_BENCH_DATA", str(tmp_path / "data"))
+    assert fsar("data", "prepare", "custom", "--root", str(clips)).returncode == 0
+    folder = tmp_path / "data" / "custom"
+    (folder / "quarantine.json").write_text('{"accepted": true, "clips": [{"class": "café", "id": "café/é0"}]}')
+    (tmp_path / "leaderboards").mkdir()
+    shutil.copy(published.shipped(), tmp_path / "leaderboards" / "published.csv")
+    marked = [folder / "annotation.json", folder / "quarantine.json", tmp_path / "leaderboards" / "published.csv"]
+    for path in marked:
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    ran = fsar(*RUN, "dataset=custom")
+    assert ran.returncode == 0, ran.stderr
+    (record,) = (tmp_path / "leaderboards").rglob("result.json")
+    assert json.loads(record.read_text())["data"]["coverage"] == pytest.approx(5 / 6)
+    for path in (record, record.with_name("cost.json"), tmp_path / "leaderboards" / "custom-2way_1shot.md"):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert fsar("leaderboard").returncode == 0
+    assert len(load_results(tmp_path / "leaderboards")) == 1
 
 
 def test_a_terminal_that_cannot_show_a_sign_shows_another(command):
