@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
+from fsar_bench.io import user_path
 from fsar_bench.leaderboard.collection import Results
 from fsar_bench.leaderboard.files import read_boards, write_tables
 from fsar_bench.progress.events import Listener
@@ -169,6 +170,7 @@ def score_predictions(
     """
     from fsar_bench.engine.submission import submit
 
-    stored = submit(plan, predictions, name=name, out=Path(out), **about)
-    write_tables(Path(out), read_boards(Path(out)))
+    folder = user_path(out)
+    stored = submit(plan, predictions, name=name, out=folder, **about)
+    write_tables(folder, read_boards(folder))
     return stored

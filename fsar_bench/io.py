@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -9,16 +10,51 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
-from fsar_bench.errors import ResultError
+from fsar_bench.errors import ConfigError, ResultError
+from fsar_bench.progress.events import warn
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+DATASET_FILE = "dataset.py"  # config of a dataset of the user's name, in its folder below `data_folder`
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path that a user wrote, with "~" and "~name" expanded: not every shell, and no config, does so.
+
+    Raises:
+        ConfigError: there is no such user, or this user has no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The path {os.fspath(text)!r} names no home folder of this machine. Write it in full."
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """A text file: UTF-8 whatever the locale, with or without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
+def read_json(path: Path) -> bytes:
+    """Bytes of a JSON file as parsers take them: without the byte order mark that some editors write.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 
 def is_weight_file(pretrained: str) -> bool:
@@ -34,7 +70,7 @@ def weight_files(model: str, tag: str) -> list[Path]:
 def data_folder() -> Path:
     """Folder of prepared datasets: $FSAR_BENCH_DATA, or datasets/ in the cache folder."""
     if folder := os.environ.get("FSAR_BENCH_DATA"):
-        return Path(folder).expanduser()
+        return user_path(folder)
     return cache_folder() / "datasets"
 
 
@@ -45,22 +81,14 @@ def annotation_file(annotation: str) -> Path:
         return Path(__file__).with_name("data") / "builtin" / name / "annotation.json"
     if colon and kind == "prepared":
         return data_folder() / name / "annotation.json"
-    return Path(annotation).expanduser()
+    return user_path(annotation)
 
 
 def cache_folder() -> Path:
     """Folder of frames, features and weights: $FSAR_BENCH_CACHE, or fsar_bench in the user's cache folder."""
     if folder := os.environ.get("FSAR_BENCH_CACHE"):
-        return Path(folder).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fsar_bench"
-
-
-def silence_output() -> None:
-    """Send standard output and error of this process to nowhere, those of C libraries too."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+        return user_path(folder)
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fsar_bench"
 
 
 def module_files(module: str, folders: Iterable[str]) -> list[Path]:
@@ -108,7 +136,7 @@ def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=")
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise ResultError(f"Cannot write {path} ({error.strerror}). Choose another folder with {hint}.") from error
+        raise ResultError(f"Cannot write {path} ({reason_of(error)}). Choose another folder with {hint}.") from error
 
 
 def _sweep(folder: Path) -> None:
@@ -132,10 +160,85 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, hint: str = "out= or work_dir=") -> None:
     """Write bytes with `replacing`."""
-    with replacing(path) as file:
+    with replacing(path, hint=hint) as file:
         file.write(data)
+
+
+def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that only saves time; where it cannot be written, warn once and go on without it.
+
+    Args:
+        path: the file, below the cache folder or a work folder.
+        write: writes its content.
+    """
+    try:
+        with replacing(path, sync=False) as file:
+            write(file)
+    except ResultError as error:
+        _warn_of_unwritten(path, error.__cause__)
+
+
+class CachedLines:
+    """A text file of which each line only saves time; where one cannot be written, warn once and go on without the file.
+
+    Args:
+        path: the file, below the cache folder or the folder of prepared datasets; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+        with self._or_warn():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+
+    def append(self, line: str) -> None:
+        """Write a line, at once."""
+        if self._file is not None:
+            with self._or_warn():
+                self._file.write(f"{line}\n")
+                self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # of what could not be written before
+                file.close()
+
+    @contextlib.contextmanager
+    def _or_warn(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            _warn_of_unwritten(self.path, error)
+
+
+def _warn_of_unwritten(path: Path, error: object) -> None:
+    """Warn that a file which saves time cannot be written: of the folder, once for all files below it."""
+    folder, setting = path.parent, "work_dir="
+    for place, variable in ((cache_folder(), "$FSAR_BENCH_CACHE"), (data_folder(), "$FSAR_BENCH_DATA")):
+        if path.is_relative_to(place):
+            folder, setting = place, variable
+            break
+    warn(
+        f"Cannot write to {folder} ({reason_of(error)}): what would be kept there is computed again each time. "
+        f"{setting} names another folder."
+    )
+
+
+def discard(path: Path) -> None:
+    """Delete a damaged file of a cache; one that cannot be deleted stays, and is passed over again."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def reason_of(error: object) -> str:
+    """Why a file could not be read or written, in words."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def to_json(record: dict | list) -> bytes:

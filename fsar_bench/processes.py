@@ -14,6 +14,7 @@ server, each child is a fresh interpreter (`spawn`).
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -162,6 +163,9 @@ def _set_environment(variables: dict[str, str]) -> None:
 def _enter(_environment: None, target: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Body of every child."""
     _end_with_owner()
+    for stream in (sys.stdout, sys.stderr):  # what a child prints goes to logs, which are UTF-8 whatever the locale
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     target(*args)
 
 
@@ -186,6 +190,18 @@ def _end_with_owner() -> None:
             fcntl.fcntl(owner.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
     if not owner.is_alive():  # it ended before the kernel was asked to watch it
         os._exit(1)
+
+
+def is_child() -> bool:
+    """Whether this process is a child."""
+    return multiprocessing.parent_process() is not None
+
+
+def silence() -> None:
+    """Send what this process prints from now on to nowhere, what C libraries print too."""
+    with open(os.devnull, "wb") as nowhere:
+        for descriptor in (1, 2):
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 def _exit_after(owner: BaseProcess) -> None:

@@ -20,7 +20,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "errors": set(),
     "randomness": set(),
     "processes": {"errors"},
-    "io": {"errors"},
+    "io": {"errors", "progress"},
     "registry": {"errors", "io", "randomness"},
     "progress": set(),
     "config": GROUND,
@@ -176,6 +176,35 @@ def test_all_files_are_written_through_io():
             assert "os.replace(" not in text, path.name
             assert ".write_bytes(" not in text or path.name == "sweep.py", path.name  # the probe of a folder
             assert ".write_text(" not in text, path.name
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Whether a call opens a file as text: `open(path)`, `path.open()`, `path.open("a")` and the like."""
+    is_function = isinstance(call.func, ast.Name) and call.func.id == "open"
+    if not is_function and not (isinstance(call.func, ast.Attribute) and call.func.attr == "open"):
+        return False
+    modes = [*call.args[1 if is_function else 0 :][:1], *(k.value for k in call.keywords if k.arg == "mode")]
+    if not modes:
+        return True
+    mode = modes[0].value if isinstance(modes[0], ast.Constant) else ""  # `reader.open(path)` opens no text
+    return isinstance(mode, str) and 0 < len(mode) <= 3 and set(mode) <= set("rwxat+")
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    """`io.read_text` reads what users wrote; whatever else opens text names the encoding."""
+    texts = ("open(p)", "p.open()", "p.open('a')", "open(p, mode='w')")
+    assert all(opens_text(ast.parse(call).body[0].value) for call in texts)
+    assert not any(opens_text(ast.parse(call).body[0].value) for call in ("open(p, 'rb')", "r.open(p)", "p.open('wb')"))
+    wrong = []
+    for path in [*sources(), *METHODS.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            names_encoding = "encoding" in {keyword.arg for keyword in node.keywords}
+            if (opens_text(node) or name in ("read_text", "write_text")) and not names_encoding:
+                wrong.append(f"{path.name}:{node.lineno}")
+    assert not wrong
 
 
 @pytest.mark.parametrize("room", LIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
@@ -11,7 +12,8 @@ import threading
 import pytest
 
 from fsar_bench import io
-from fsar_bench.errors import ResultError
+from fsar_bench.errors import ConfigError, ResultError
+from fsar_bench.progress import events
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -81,3 +83,81 @@ def test_an_unchanged_file_is_digested_once_and_a_changed_one_again(tmp_path, mo
     monkeypatch.undo()
     path.write_bytes(b"other")
     assert io.file_digest(path) != first
+
+
+@pytest.fixture
+def warnings(monkeypatch, capsys):
+    """What `warn` prints where nobody listens, line by line."""
+    monkeypatch.setattr(events, "_warned", set())
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_text_is_utf_8_with_or_without_a_byte_order_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "x").write_text('"café ±"\n', encoding=encoding)
+        assert io.read_text(tmp_path / "x") == '"café ±"\n'
+        assert io.read_json(tmp_path / "x") == '"café ±"\n'.encode()
+
+
+def test_every_path_of_a_user_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FSAR_BENCH_CACHE", "~/cache")
+    monkeypatch.setenv("FSAR_BENCH_DATA", "~/data")
+    assert io.user_path("~/x") == tmp_path / "x"
+    assert io.cache_folder() == tmp_path / "cache"
+    assert io.data_folder() == tmp_path / "data"
+    assert io.annotation_file("~/mine.json") == tmp_path / "mine.json"
+    monkeypatch.setenv("FSAR_BENCH_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")
+    assert io.cache_folder() == tmp_path / "xdg" / "fsar_bench"
+    with pytest.raises(ConfigError, match="'~nobody-of-this-name/x' names no home folder"):
+        io.user_path("~nobody-of-this-name/x")
+
+
+def test_a_cache_that_cannot_be_written_is_told_once_and_changes_nothing_else(tmp_path, monkeypatch, warnings):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "file" / "cache"))
+    for name in ("frames/a.npy", "features/b"):
+        io.write_cached(io.cache_folder() / name, lambda file: file.write(b"x"))
+    lines = io.CachedLines(io.cache_folder() / "verify" / "log")
+    lines.append("one")
+    lines.close()
+    (warning,) = warnings()
+    assert f"Cannot write to {tmp_path}/file/cache (Not a directory)" in warning
+    assert "$FSAR_BENCH_CACHE names another folder" in warning
+
+
+def test_a_full_disk_is_like_any_folder_that_cannot_be_written(tmp_path, monkeypatch, warnings):
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
+
+    def fill(file) -> None:
+        file.write(b"the first part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    io.write_cached(tmp_path / "cache" / "x", fill)
+    assert "No space left on device" in warnings()[0]
+    assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_lines_stop_at_a_full_disk(tmp_path, warnings):
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    lines = io.CachedLines(path)
+    lines.append("one")
+    lines.append("two")
+    lines.close()
+    (warning,) = warnings()
+    assert f"Cannot write to {tmp_path} (No space left on device)" in warning
+
+
+def test_a_warning_is_told_once_by_whichever_process_it_comes_from(monkeypatch):
+    monkeypatch.setattr(events, "_warned", set())
+    heard: list[events.Event] = []
+    events.relay(events.Event(events.WARNING, 0, 0, "the same"), heard.append)  # of a child
+    events.relay(events.Event("scoring", 1, 2), heard.append)
+    events.relay(events.Event("scoring", 1, 2), heard.append)
+    with events.listening(heard.append):
+        events.warn("the same")
+        events.warn("another")
+    assert [event.note or event.stage for event in heard] == ["the same", "scoring", "scoring", "another"]

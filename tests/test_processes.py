@@ -32,6 +32,12 @@ def hang(pid_file):
     os.replace(pid_file + ".part", pid_file)
     ctypes.PyDLL(None).sleep(600)
 
+def shout():
+    print("± 1", flush=True)
+    processes.silence()
+    print("± 2", flush=True)
+    os.system("echo 3; echo 4 >&2")
+
 def cell(pid_file, method):
     """Start a child that hangs, then hang as well."""
     processes.start(hang, (pid_file + ".worker",), preload=(), daemon=True, method=method)
@@ -184,6 +190,19 @@ print("exit code", process.exitcode)
 """
     out, _ = owner_script(tmp_path, targets, body).communicate(timeout=120)
     assert out.splitlines() == ["the script runs", "the child has None", "exit code 0"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_prints_any_text_in_any_locale_until_it_is_silenced(targets, tmp_path, monkeypatch, method):
+    """What it prints goes to logs, which are UTF-8; what C libraries print is silenced too."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    body = f"""
+process = processes.start(targets.shout, (), preload=(), method={method!r})
+process.join()
+print("exit code", process.exitcode)
+"""
+    out, _ = owner_script(tmp_path, targets, body).communicate(timeout=120)
+    assert out.splitlines() == ["± 1", "exit code 0"]
 
 
 def test_other_uses_of_multiprocessing_are_untouched(targets):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.io import is_weight_file, weight_files
+from fsar_bench.io import is_weight_file, user_path, weight_files
 
 BUILTIN = Path(__file__).with_name("builtin")
 OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # next to the weights in OpenAI's archives
@@ -34,10 +34,10 @@ def resolve(model: str, pretrained: str) -> str:
     """
     if pretrained == "builtin":
         return str(_existing(BUILTIN / f"{model}.safetensors", model))
-    if Path(pretrained).expanduser().is_dir():
-        return str(Path(pretrained).expanduser())
+    if user_path(pretrained).is_dir():
+        return str(user_path(pretrained))
     if is_weight_file(pretrained):
-        return str(_existing(Path(pretrained).expanduser(), model))
+        return str(_existing(user_path(pretrained), model))
     for path in weight_files(model, pretrained):
         if path.is_file():
             return str(path)

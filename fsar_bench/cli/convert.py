@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ConfigError
+from fsar_bench.io import user_path
 
 
 def convert_command(method: str, checkpoint: str, pairs: list[str]) -> int:
     """Convert, and print the command that evaluates the result; returns the exit code."""
     outs = [pair.removeprefix("out=") for pair in pairs if pair.startswith("out=")]
-    source = Path(checkpoint).expanduser()
-    out = Path(outs[0] if outs else source.with_suffix(".safetensors").name)
+    source = user_path(checkpoint)
+    out = user_path(outs[0] if outs else source.with_suffix(".safetensors").name)
     others = [pair for pair in pairs if not pair.startswith("out=")]
     cells = resolve([f"methods={method}", "controls=false", *others]).cells
     if len(cells) != 1:

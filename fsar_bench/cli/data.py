@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fsar_bench.data.dataset import SPLITS, Dataset
 from fsar_bench.data.importing import prepare as preparing
-from fsar_bench.data.importing.lists import PublishedList, read_lists, recognise, store_recognised
+from fsar_bench.data.importing.layout import Division
+from fsar_bench.data.importing.lists import CUSTOM, PublishedList, read_lists, recognise, store_recognised
+from fsar_bench.data.importing.storing import Storage, check_own_name, store, write_config
 from fsar_bench.errors import ConfigError
+from fsar_bench.progress.task import Task
+
+if TYPE_CHECKING:
+    from fsar_bench.config.files import DatasetConfig
+    from fsar_bench.data.importing.audit import Leak
 
 SHOWN = 10  # rows of one kind that are printed
 
@@ -37,7 +44,8 @@ def import_command(dataset: str, lists: Path, *, accept: bool) -> int:
         The exit code.
     """
     console = _console()
-    published = read_lists(dataset, lists)
+    with Task(console, "reading lists", "files") as task:
+        published = read_lists(dataset, lists, progress=task)
     for split in SPLITS:
         rows = published.rows.get(split)
         if rows:
@@ -58,34 +66,116 @@ def _print_faults(console: Console, published: PublishedList) -> None:
             console.print(f"[yellow]{kind}[/]: {len(faults) - SHOWN} more")
 
 
-def prepare_command(dataset: str, root: Path) -> int:
+def prepare_command(
+    dataset: str | None, root: Path, *, name: str | None = None, classes: str | None = None, replace: bool = False
+) -> int:
     """Find the clips of a dataset, report what is missing, and write its annotation.
 
     Args:
-        dataset: name of the dataset, or "custom".
-        root: folder of the clips; for custom clips it may be a CSV.
+        dataset: name of a published dataset, or "custom"; None where `name` names the user's clips.
+        root: folder of the clips; for the user's clips it may be a CSV.
+        name: what the user's clips are called.
+        classes: how many classes train, val and test get at random, such as "64/12/24".
+        replace: replace other clips that are stored under this name.
 
     Returns:
         The exit code.
     """
-    preparing.check_name(dataset)
+    called = _called(dataset, name)
     console = _console()
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as bar:
-        task = bar.add_task("looking for clips")
-
-        def progress(count: int) -> None:
-            bar.update(task, description=f"looking for clips: {count}")
-
-        prepared = preparing.prepare_any(dataset, root, progress)
-    path = preparing.store(prepared)
+    with Task(console, "looking for clips", "found") as task:
+        prepared = _prepared(called, root, classes, task)
+    storage = store(prepared, replace=replace)
     _print_coverage(console, prepared)
+    _print_division(console, prepared)
     if prepared.missing:
-        console.print(f"{len(prepared.missing)} clips are missing; their ids: {path.with_name('missing.txt')}")
+        console.print(f"{len(prepared.missing)} clips are missing; their ids: {storage.path.with_name('missing.txt')}")
         console.print(
             "The episodes stay those of the full list: a missing clip is replaced within its episode, and the row says so."
         )
-    console.print(f"annotation: {path}\nNext: fsar-bench run methods=all dataset={dataset}")
+    console.print(f"annotation: {storage.path} ({_became(storage)})", markup=False)
+    _print_first_run(console, called, _config(called, console))
     return 0
+
+
+def _called(dataset: str | None, name: str | None) -> str:
+    """The name under which a dataset is stored."""
+    if dataset is None and name is None:
+        raise ConfigError("Which dataset? Name a published one, or say --name NAME for your own clips.")
+    if name is None:
+        preparing.check_name(str(dataset))
+        return str(dataset)
+    if dataset not in (None, CUSTOM):
+        raise ConfigError(f"{dataset} keeps its name: leave --name={name} out, or {dataset} if the clips are your own.")
+    from fsar_bench.config.files import names
+
+    check_own_name(name, names("datasets"))
+    return name
+
+
+def _is_own(called: str) -> bool:
+    """Whether a name stands for the user's own clips."""
+    return called == CUSTOM or called not in preparing.known_names()
+
+
+def _prepared(called: str, root: Path, classes: str | None, progress: Task) -> preparing.Prepared:
+    if _is_own(called):
+        division = Division.parse(classes) if classes else None
+        return preparing.prepare_custom(called, root, progress, division)
+    if classes:
+        raise ConfigError(f"{called} has splits of its own: leave --classes={classes} out.")
+    return preparing.prepare(called, root, progress)
+
+
+def _became(storage: Storage) -> str:
+    texts = {
+        "new": "new",
+        "unchanged": "unchanged",
+        "updated": "updated: other clips of its list are on this disk than before",
+        "replaced": "replaced: what was verified before no longer counts",
+    }
+    return texts[storage.state]
+
+
+def _config(called: str, console: Console) -> DatasetConfig:
+    """The config of a prepared dataset; that of the user's own is written first, unless there is one."""
+    from fsar_bench.config.resolve import dataset_config
+
+    if called == CUSTOM or not _is_own(called):
+        return dataset_config(called)
+    default = dataset_config(CUSTOM)
+    path = write_config(called, {"backbone": default.backbone, "controls": default.controls})
+    console.print(f"config: {path} (its title, backbone and controls may be edited)", markup=False)
+    return dataset_config(str(path))
+
+
+def _print_first_run(console: Console, called: str, config: DatasetConfig) -> None:
+    """For which ways and shots a dataset suffices, and commands that run on it here."""
+    from fsar_bench.cli.first_run import first_run
+    from fsar_bench.data.importing.summary import split_sizes
+
+    advice = first_run(called, config, split_sizes(Dataset(**config.dataset.model_dump())))
+    for note in advice.notes:
+        console.print(note, markup=False)
+    if advice.command:
+        console.print(f"Next: {advice.command}", markup=False)
+    if advice.training:
+        console.print(f"With training: {advice.training}", markup=False)
+    if advice.weights:
+        console.print(advice.weights, markup=False)
+
+
+def _print_division(console: Console, prepared: preparing.Prepared) -> None:
+    """Which classes were put into which split at random, and which clips are in none."""
+    if prepared.division:
+        console.print(f"classes divided at random ({prepared.division['classes']}, seed {prepared.division['seed']}):")
+        for split in SPLITS:
+            names = [row.name for row in prepared.classes if row.split == split]
+            if names:
+                console.print(f"  {split}: {', '.join(names)}", markup=False)
+    if prepared.passed_over:
+        count, example = len(prepared.passed_over), prepared.passed_over[0]
+        console.print(f"[yellow]passed over[/]: {count} clips in no folder of a class, such as {escape(str(example))}")
 
 
 def _print_coverage(console: Console, prepared: preparing.Prepared) -> None:
@@ -132,16 +222,14 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
 
     dataset = _dataset(name)
     console = _console()
-    columns = (TextColumn("decoding"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("")
+    with Task(console, "decoding", "clips") as task:
         verification = verify_dataset(
             dataset,
             reader=reader,
             workers=workers,
             seconds=seconds,
             accept=accept,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=task,
         )
     count = len(verification.verdicts)
     for verdict in verification.bad:
@@ -157,7 +245,8 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
         if verification.can_be_left_out
         else "restore the files"
     )
-    console.print(f"Listed in {verification.quarantine}. Runs stop at these clips: {advice}.")
+    listed = f"Listed in {verification.quarantine}. " if verification.quarantine else ""
+    console.print(f"{listed}Runs stop at these clips: {advice}.")
     return 1
 
 
@@ -180,11 +269,14 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
     if len(names) != 2:
         raise ConfigError(f"--readers={readers} must name two readers, such as decord,pyav.")
     first, second = names
-    differences = compare_readers(_dataset(name), (first, second), count=count, workers=workers, seconds=seconds)
+    console = _console()
+    with Task(console, "decoding", "clips") as task:
+        differences = compare_readers(
+            _dataset(name), (first, second), count=count, workers=workers, seconds=seconds, progress=task
+        )
     report = _table("clip", "mean difference", "largest")
     for row in sorted(differences, key=lambda row: -row.mean)[:SHOWN]:
         report.add_row(escape(f"{row.clip.class_name}/{row.clip.id}"), f"{row.mean:.3f}", f"{row.largest:.0f}")
-    console = _console()
     console.print(report)
     mean = sum(row.mean for row in differences) / len(differences)
     console.print(
@@ -202,26 +294,34 @@ def stats_command(name: str) -> int:
     Returns:
         The exit code.
     """
+    from fsar_bench.config.resolve import dataset_config
     from fsar_bench.data.importing.audit import leak_audit
     from fsar_bench.data.importing.summary import durations, split_sizes
 
-    dataset = _dataset(name)
+    config = dataset_config(name)
+    dataset = Dataset(**config.dataset.model_dump())
     console = _console()
     report = _table("split", "classes", "clips", "missing", "clips per class")
     for size in split_sizes(dataset):
         per_class = f"{size.smallest} to {size.largest}"
         report.add_row(size.split, str(size.classes), str(size.clips), str(size.missing), per_class)
     console.print(report)
-    seconds = durations(dataset)
+    with Task(console, "reading durations", "clips") as task:
+        seconds = durations(dataset, progress=task)
     if seconds:
         console.print(
             f"seconds of {seconds.count} clips, spread over all: {seconds.shortest:.1f} to {seconds.longest:.1f}, "
             f"median {seconds.median:.1f}"
         )
-    leaks = leak_audit(dataset)
+    _print_leaks(console, leak_audit(dataset))
+    _print_first_run(console, name, config)
+    return 0
+
+
+def _print_leaks(console: Console, leaks: list[Leak] | None) -> None:
     if leaks is None:
         console.print("leak audit: the names of these clips do not tell their source recording")
-        return 0
+        return
     for leak in leaks:
         protocol = f"{leak.split}, {leak.way}-way {leak.shot}-shot"
         if leak.percent is None:
@@ -231,4 +331,3 @@ def stats_command(name: str) -> int:
                 f"leak, {protocol}: {leak.percent:.1f} % of queries share their source recording with a support clip of their "
                 "class"
             )
-    return 0

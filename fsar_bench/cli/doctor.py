@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from fsar_bench import __version__
 from fsar_bench.data.dataset import Annotation
-from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder
+from fsar_bench.errors import ResultError
+from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder, read_json, reason_of, write_atomically
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
 GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
@@ -26,13 +27,29 @@ def doctor_command() -> int:
     checks = [_packages(console), _devices(console), _readers(console)]
     _weights(console)
     _datasets(console)
-    free = shutil.disk_usage(_existing(cache_folder())).free / 1e9
+    _disk(console)
+    return 0 if all(checks) else 1
+
+
+def _disk(console: Console) -> None:
+    """Whether the cache has space and can be written: what it lacks costs time, not the run."""
+    folder = cache_folder()
+    console.print("\n[bold]Disk[/]")
+    try:
+        write_atomically(folder / ".probe", b"")
+        (folder / ".probe").unlink()
+    except (ResultError, OSError) as error:
+        reason = reason_of(error.__cause__ or error)
+        console.print(
+            f"{NOTE} the cache {escape(str(folder))} cannot be written ({escape(reason)}): every run decodes and encodes again; "
+            "move it with $FSAR_BENCH_CACHE"
+        )
+        return
+    free = shutil.disk_usage(folder).free / 1e9
     sign, advice = (
         (GOOD, "") if free > 5 else (NOTE, ": frames and features need space; move them with $FSAR_BENCH_CACHE")
     )
-    console.print("\n[bold]Disk[/]")
-    console.print(f"{sign} {free:.1f} GB free below {cache_folder()}{advice}")
-    return 0 if all(checks) else 1
+    console.print(f"{sign} {free:.1f} GB free below {escape(str(folder))}{advice}")
 
 
 def _packages(console: Console) -> bool:
@@ -117,14 +134,16 @@ def _datasets(console: Console) -> None:
     for path in annotations:
         console.print(_dataset(path))
     if not annotations:
-        console.print(f"{NOTE} none prepared: fsar-bench data prepare NAME --root DIR")
+        console.print(
+            f"{NOTE} none prepared: fsar-bench data prepare NAME --root DIR, or --name NAME for your own clips"
+        )
 
 
 def _dataset(annotation: Path) -> str:
     """One line on a prepared dataset: how many of its clips are on this disk."""
     name = annotation.parent.name
     try:
-        clips = Annotation.model_validate_json(annotation.read_bytes()).clips
+        clips = Annotation.model_validate_json(read_json(annotation)).clips
     except (OSError, ValidationError):
         return f"{BAD} {name}: its annotation is damaged; run fsar-bench data prepare again"
     listed = [Path(clip.path) for clip in clips if clip.path is not None]
@@ -132,8 +151,5 @@ def _dataset(annotation: Path) -> str:
     text = f"{name}: {present} of {len(clips)} clips on this disk"
     if present == len(listed):
         return f"{GOOD} {text}"
-    return f"{BAD} {text}, {len(listed) - present} gone since it was prepared: run fsar-bench data prepare again"
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)
+    advice = "run fsar-bench data prepare again, with --replace if the clips moved"
+    return f"{BAD} {text}, {len(listed) - present} gone since it was prepared: {advice}"

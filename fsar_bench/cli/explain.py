@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.results.store import Stored, read
 
@@ -17,7 +18,7 @@ def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | 
     stored = read(path.parent if path.name == "result.json" else path)
     checked_plan(stored)
     outs = [pair.removeprefix("out=") for pair in pairs if pair.startswith("out=")]
-    out = Path(outs[0] if outs else "explained").expanduser()
+    out = user_path(outs[0] if outs else "explained")
     _check_numbers(stored, episode, query)
 
     from fsar_bench.explain.drawing import write_pictures

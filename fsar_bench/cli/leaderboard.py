@@ -13,6 +13,7 @@ from rich.table import Table
 from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.io import user_path
 from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.files import HTML, read_boards, stale_files, write_tables
@@ -58,7 +59,7 @@ def results_folder(pairs: list[str]) -> Path:
     for key in settings:
         if key != "out":
             raise ConfigError(f"Unknown key {key!r}.{suggest(key, ['out'])}")
-    out = Path(settings["out"]).expanduser() if "out" in settings else RunOptions.of({}).out
+    out = user_path(settings["out"]) if "out" in settings else RunOptions.of({}).out
     if not (out / "results").is_dir():
         raise ConfigError(
             f"{out} has no results/ folder. Name the folder of your results with out=, or run methods first."

@@ -13,6 +13,7 @@ from fsar_bench.config.files import names, package_folder
 from fsar_bench.config.keys import keys, method_keys
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.io import read_text
 
 KINDS = ("methods", "ablations", "datasets", "backbones", "matchers", "protocols")
 
@@ -25,7 +26,7 @@ def _matchers() -> dict[str, str]:
     """Classes registered as matchers, by the decorator that registers them."""
     out = {}
     for path in sorted(package_folder("fsar_bench.matching").glob("*.py")):
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.parse(read_text(path)).body:
             if isinstance(node, ast.ClassDef) and any("MATCHERS" in ast.unparse(d) for d in node.decorator_list):
                 out[node.name] = _first_line(node)
     return out
@@ -41,7 +42,7 @@ def entries(kind: str) -> dict[str, str]:
         raise ConfigError(f"Cannot list {kind!r}.{suggest(kind, [*KINDS, 'keys'])}")
     if kind == "matchers":
         return _matchers()
-    return {name: _first_line(ast.parse(path.read_text())) for name, path in names(kind).items()}
+    return {name: _first_line(ast.parse(read_text(path))) for name, path in names(kind).items()}
 
 
 def list_command(kind: str | None, name: str | None, *, verbose: bool = False) -> None:
@@ -87,7 +88,7 @@ def _print_keys(console: Console, method: str | None) -> None:
 
 
 def _docstring(kind: str, name: str) -> str:
-    return "" if kind == "matchers" else ast.get_docstring(ast.parse(names(kind)[name].read_text())) or ""
+    return "" if kind == "matchers" else ast.get_docstring(ast.parse(read_text(names(kind)[name]))) or ""
 
 
 def _card(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +13,7 @@ from typer.core import TyperCommand
 
 from fsar_bench import __version__
 from fsar_bench.errors import FsarBenchError
+from fsar_bench.io import user_path
 
 app = typer.Typer(
     name="fsar-bench",
@@ -111,7 +114,7 @@ def explain(
     """
     from fsar_bench.cli.explain import explain_command
 
-    raise typer.Exit(explain_command(result.expanduser(), pairs or [], episode=episode, query=query))
+    raise typer.Exit(explain_command(user_path(result), pairs or [], episode=episode, query=query))
 
 
 results = typer.Typer(no_args_is_help=True, help="Result files: merge those of other machines.")
@@ -130,7 +133,7 @@ def merge(
     """
     from fsar_bench.cli.results import merge_command
 
-    raise typer.Exit(merge_command([folder.expanduser() for folder in folders], out.expanduser()))
+    raise typer.Exit(merge_command([user_path(folder) for folder in folders], user_path(out)))
 
 
 @app.command(name="list")
@@ -195,27 +198,35 @@ def import_(
     """
     from fsar_bench.cli.data import import_command
 
-    raise typer.Exit(import_command(dataset, lists.expanduser(), accept=accept))
+    raise typer.Exit(import_command(dataset, user_path(lists), accept=accept))
 
 
 @data.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="Name of the dataset, or custom.")],
-    root: Annotated[Path, typer.Option("--root", help="Folder of the clips (custom: or a CSV).")],
+    root: Annotated[Path, typer.Option("--root", help="Folder of the clips (your own: or a CSV).")],
+    dataset: Annotated[
+        str | None, typer.Argument(help="Name of a published dataset; none, or custom, for your own clips.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of your own clips, for dataset=NAME.")] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Divide your classes at random: numbers TRAIN/VAL/TEST.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace other clips stored under this name.")] = False,
 ) -> None:
     """Find the clips of a dataset on this disk, in any layout, and write its annotation.
 
     \b
     fsar-bench data prepare hmdb51 --root /data/hmdb51
-    fsar-bench data prepare custom --root /data/mine        (train/CLASS/CLIP, val/…, test/…)
-    fsar-bench data prepare custom --root /data/mine.csv    (columns path, class, split, text)
+    fsar-bench data prepare --name gestures --root /data/mine       (train/CLASS/CLIP, val/…, test/…)
+    fsar-bench data prepare --name gestures --root /data/mine.csv   (columns path, class, split, text)
+    fsar-bench data prepare --name gestures --root /data/mine --classes 6/3/3     (CLASS/CLIP)
     """
     from fsar_bench.cli.data import prepare_command
 
-    raise typer.Exit(prepare_command(dataset, root.expanduser()))
+    raise typer.Exit(prepare_command(dataset, user_path(root), name=name, classes=classes, replace=replace))
 
 
-DatasetName = Annotated[str, typer.Argument(help="Name of the dataset, or path of its config.")]
+DatasetName = Annotated[str, typer.Argument(help="Name of a dataset, your own too, or path of its config.")]
 
 
 @data.command()
@@ -299,8 +310,30 @@ def _top(
         raise typer.Exit
 
 
+def _start_again_in_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode where the locale names files in another encoding.
+
+    Annotations, lists and configs are UTF-8 everywhere, so the files that they name are too, as are those that libraries read
+    for us. Python chooses the encoding of file names when it starts. A program that calls `main` is left as it is.
+    """
+    program = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
+    is_command = __name__ == "__main__" or program == "fsar-bench"
+    if sys.getfilesystemencoding() != "utf-8" and is_command and os.environ.get("PYTHONUTF8") != "1":  # once
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _print_any_text() -> None:
+    """Let a terminal that cannot show "±" or a name show something else, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
+    _start_again_in_utf8()
+    _print_any_text()
     try:
         app()
     except FsarBenchError as error:

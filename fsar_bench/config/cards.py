@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fsar_bench.config.files import load, package_folder
 from fsar_bench.config.recipes import training_in_words
+from fsar_bench.io import read_text
 
 WRITTEN = ("Followed", "Differs", "Unknown")  # in docstrings
 FIELDS = (*WRITTEN, "Training")
@@ -50,9 +51,9 @@ def card(name: str) -> Card:
     file = load("methods", name)
     config, stem, path = file.values, file.name, file.path
     kind = config.get("method", {}).get("type", "")
-    text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    text = ast.get_docstring(ast.parse(read_text(path))) or ""
     source = _source(kind)
-    module = (ast.get_docstring(ast.parse(source.read_bytes())) or "") if source else ""
+    module = (ast.get_docstring(ast.parse(read_text(source))) or "") if source else ""
     fields = {key: value for key in WRITTEN if (value := _field(text, key) or _field(module, key))}
     if config.get("train") is not None:
         fields["Training"] = training_in_words(stem, config["train"])
@@ -64,7 +65,7 @@ def arguments(kind: str) -> dict[str, str]:
     source = _source(kind)
     if source is None:
         return {}
-    nodes = ast.parse(source.read_bytes()).body
+    nodes = ast.parse(read_text(source)).body
     text = next(ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.ClassDef) and node.name == kind)
     block = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
     entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", block[1] if block else "", re.MULTILINE | re.DOTALL)
@@ -80,6 +81,6 @@ def _source(kind: str) -> Path | None:
     """File in `methods/` that defines a class."""
     folder = package_folder("fsar_bench.methods")
     for path in sorted(folder.glob("*.py")):
-        if any(isinstance(node, ast.ClassDef) and node.name == kind for node in ast.parse(path.read_bytes()).body):
+        if any(isinstance(node, ast.ClassDef) and node.name == kind for node in ast.parse(read_text(path)).body):
             return path
     return None

@@ -26,7 +26,7 @@ from fsar_bench.config.inputs import Modules, annotation_digests, installed_modu
 from fsar_bench.config.overrides import coerce, flatten, merge, override
 from fsar_bench.config.settings import Choices, Protocol, Train
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.io import file_digest
+from fsar_bench.io import file_digest, user_path
 
 QUICK_GELU = {"quick_gelu": True, "gelu": False}
 FREE = ("optimizer", "scheduler")  # parts of a training that take any argument of their class
@@ -322,7 +322,7 @@ class CellChoice:
     def _checkpoint(self) -> Path | None:
         if "checkpoint" not in self.chosen or not self.method.is_trained:
             return None
-        path = Path(self.chosen["checkpoint"]).expanduser()
+        path = user_path(self.chosen["checkpoint"])
         if not path.is_file():
             raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
         return path.resolve()
@@ -338,4 +338,4 @@ def _from_config(file: File, pretrained: Any) -> Any:
 
 def _absolute(pretrained: str) -> str:
     """A path of weights from the working folder; tags and hub ids stay."""
-    return str(Path(pretrained).expanduser().absolute()) if is_weights_path(pretrained) else pretrained
+    return str(user_path(pretrained).absolute()) if is_weights_path(pretrained) else pretrained

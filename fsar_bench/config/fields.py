@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.io import user_path
 
 
 def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
@@ -40,7 +41,7 @@ def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
             return json.loads(text)
         except ValueError as error:
             raise ConfigError(f"{key}={text!r} must be JSON ({error}).") from None
-    return Path(text).expanduser() if Path in kinds else text
+    return user_path(text) if Path in kinds else text
 
 
 def _number(key: str, text: str, kind: type, default: Any) -> int | float:

@@ -16,9 +16,7 @@ from pydantic import Field, field_validator
 from fsar_bench.config.cell import TIMM, DatasetSource
 from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol, Settings, Text
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.io import data_folder, is_weight_file
-
-DATASET_FILE = "dataset.py"  # config of a custom dataset, in its folder below `data_folder`
+from fsar_bench.io import DATASET_FILE, data_folder, is_weight_file, user_path
 
 
 class Config(Settings):
@@ -146,7 +144,7 @@ class File:
 
     def next_to(self, path: str) -> str:
         """A path in the config, which is relative to the config."""
-        return str(self.path.parent / Path(path).expanduser()) if self.is_custom else path
+        return str(self.path.parent / user_path(path)) if self.is_custom else path
 
 
 def package_folder(package: str) -> Path:
@@ -178,7 +176,7 @@ def load(kind: str, name: str) -> File:
         ConfigError: unknown name (close ones are listed), missing file, or a file that is not a config.
     """
     if name.endswith(".py"):
-        path = Path(name).expanduser().resolve()
+        path = user_path(name).resolve()
         if not path.is_file():
             raise ConfigError(f"The config {name} does not exist (looked for {path}).")
         return File(path.stem, path, _read(path), is_custom=True)
@@ -214,7 +212,7 @@ def _timm(name: str) -> dict[str, Any]:
 def _unknown(kind: str, name: str, known: list[str]) -> ConfigError:
     """The error for a name that no config has, with what the user may have meant."""
     what = f"Unknown {kind.rstrip('s')} {name!r}."
-    path = Path(name).expanduser()
+    path = user_path(name)
     if kind == "datasets" and (path.is_dir() or path.suffix in (".csv", ".json")):
         if path.suffix == ".json":
             return ConfigError(f"{what} A dataset is a config (.py) that names its annotation: {_EXAMPLE}")
@@ -280,5 +278,5 @@ def is_weights_path(pretrained: object) -> bool:
     return (
         isinstance(pretrained, str)
         and bool(pretrained)
-        and (is_weight_file(pretrained) or Path(pretrained).expanduser().is_dir())
+        and (is_weight_file(pretrained) or user_path(pretrained).is_dir())
     )

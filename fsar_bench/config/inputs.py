@@ -14,7 +14,7 @@ from typing import Any
 from fsar_bench.config.cell import DatasetSource
 from fsar_bench.config.files import Config, File, is_weights_path, package_folder
 from fsar_bench.errors import ConfigError
-from fsar_bench.io import annotation_file, file_digest, module_files, weight_files
+from fsar_bench.io import annotation_file, file_digest, module_files, user_path, weight_files
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Modules:
         """
         if not text.endswith(".py") and os.sep not in text:
             return cls((text,))
-        path = Path(text).expanduser().resolve()
+        path = user_path(text).resolve()
         if not path.exists():
             raise ConfigError(f"The module imports={text} does not exist (looked for {path}).")
         return cls((path.stem,), (str(path.parent),))
@@ -121,7 +121,7 @@ def weight_digests(backbone: dict[str, Any]) -> dict[str, str]:
     if pretrained == "builtin":
         folder = Path(__file__).parents[1] / "backbones" / "builtin"
         return _existing({"weights": folder / f"{backbone['model']}.safetensors"})
-    path = Path(pretrained).expanduser()
+    path = user_path(pretrained)
     if path.is_dir():
         return _existing({f"weights {file.name}": file for file in sorted(path.iterdir())})
     if is_weights_path(pretrained):

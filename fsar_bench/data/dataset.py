@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fsar_bench.errors import ConfigError, DataError, ProtocolError
-from fsar_bench.io import annotation_file
+from fsar_bench.io import annotation_file, read_json, user_path
 from fsar_bench.plan import ClipList
 
 BUILTIN = Path(__file__).with_name("builtin")
@@ -339,7 +339,10 @@ class Dataset:
 
     def _clip(self, row: AnnotatedClip) -> Clip:
         is_missing = row.path is None or (row.class_name, row.id) in self._quarantined
-        path = MISSING if row.path is None or is_missing else self.annotation.parent / row.path
+        if row.path is None or is_missing:
+            path = MISSING
+        else:
+            path = user_path(row.path) if row.path.startswith("~/") else self.annotation.parent / row.path
         return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared)
 
 
@@ -382,7 +385,7 @@ def _quarantine_file(annotation: Path) -> Path:
 
 def _read_annotation(name: str, path: Path) -> Annotation:
     try:
-        return Annotation.model_validate_json(path.read_bytes())
+        return Annotation.model_validate_json(read_json(path))
     except OSError as error:
         raise DataError(f"The annotation {path} of dataset {name!r} cannot be read ({error.strerror}).") from error
     except ValidationError as error:
@@ -395,7 +398,7 @@ def _read_annotation(name: str, path: Path) -> Annotation:
 def _read_quarantine(path: Path) -> frozenset[tuple[str, str]]:
     """(class, id) of bad clips that the user accepted to leave out (`fsar-bench data verify --accept`)."""
     try:
-        quarantine = _Quarantine.model_validate_json(path.read_bytes())
+        quarantine = _Quarantine.model_validate_json(read_json(path))
     except FileNotFoundError:
         return frozenset()
     except OSError as error:

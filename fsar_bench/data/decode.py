@@ -160,8 +160,13 @@ def _whole_frames(reader: Reader, clip: dict[str, Any], indices: np.ndarray, res
     return frames
 
 
-def _work(connection: Connection, plan: ReadPlan) -> None:
-    """Body of a worker: send "ready" or "failed", then answer each (path, seed, augmentation) with "frames" or "error"."""
+def _work(connection: Connection, plan: ReadPlan, is_logged: bool) -> None:
+    """Body of a worker: send "ready" or "failed", then answer each (path, seed, augmentation) with "frames" or "error".
+
+    What decoders print of a clip goes to the log of a cell; where there is none, it would end up between our own lines.
+    """
+    if not is_logged:
+        processes.silence()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches all processes of a terminal; the owner ends its workers
@@ -233,7 +238,7 @@ class _Worker:
         """Start the process and wait until its reader is ready."""
         self._check_not_ended()
         connection, child_end = processes.pipe()
-        process = processes.start(_work, (child_end, self.plan), preload=PRELOAD, daemon=True)
+        process = processes.start(_work, (child_end, self.plan, processes.is_child()), preload=PRELOAD, daemon=True)
         child_end.close()
         with self._lock:
             self.process, self.connection = process, connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
 from fsar_bench.data.sampling import random_frames
 from fsar_bench.errors import DataError
-from fsar_bench.io import cache_folder, replacing
+from fsar_bench.io import cache_folder, discard, write_cached
 from fsar_bench.registry import READERS, find
 
 PendingFrames = np.ndarray | Future[DecodedClip]  # frames from the cache, or a clip that is being decoded
@@ -126,8 +127,9 @@ class FrameSource:
         """Wait for a clip, cache what will be requested again, and pick the frames of the request."""
         frames, is_complete = pending.result()
         if is_complete or request.seed is None:
-            with replacing(self._path(request), sync=False, hint="FSAR_BENCH_CACHE=") as file:
-                np.save(file, frames)
+            array = io.BytesIO()  # numpy would not say why it cannot write to a file
+            np.save(array, frames)
+            write_cached(self._path(request), lambda file: file.write(array.getbuffer()))
         return self._choose(request, frames) if is_complete else frames
 
     def _choose(self, request: Request, frames: np.ndarray) -> np.ndarray:
@@ -154,7 +156,7 @@ class FrameSource:
         except FileNotFoundError:
             return None
         except (ValueError, OSError, EOFError):
-            path.unlink(missing_ok=True)  # damaged: decode again
+            discard(path)  # damaged, or it cannot be read: decode again
             return None
         return frames
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.io import replacing
+from fsar_bench.io import discard, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
 
@@ -224,14 +224,16 @@ def _chunks(
 
 
 def _load(path: Path | None, device: torch.device) -> _Timed | None:
-    if path is None or not path.exists():
+    if path is None:
         return None
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
             return _Timed(VideoFeatures(**tensors), float(file.metadata()["seconds"]))
+    except FileNotFoundError:
+        return None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        path.unlink(missing_ok=True)  # damaged: encode again
+        discard(path)  # damaged, or it cannot be read: encode again
         return None
 
 
@@ -240,5 +242,4 @@ def _save(path: Path | None, part: _Timed) -> None:
         return
     tensors = {name: tensor.contiguous() for name, tensor in part.features.items()}
     data = save(tensors, metadata={"seconds": repr(part.seconds)})
-    with replacing(path, sync=False, hint="work_dir= or $FSAR_BENCH_CACHE") as file:
-        file.write(data)
+    write_cached(path, lambda file: file.write(data))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import Frozen
-from fsar_bench.io import to_json, write_atomically
+from fsar_bench.io import to_json, user_path, write_atomically
 
 PLACES = "places.json"  # in a cell's work folder
 
@@ -36,10 +36,10 @@ class Places(Frozen):
         """The places of a cell that was resolved on this machine."""
         setup = cell.setup
         annotations = [
-            str(Path(source.annotation).expanduser().absolute()) if source and source.is_file else None
+            str(user_path(source.annotation).absolute()) if source and source.is_file else None
             for source in (setup.dataset, setup.train_dataset)
         ]
-        pretrained = setup.pretrained and str(Path(setup.pretrained).expanduser().absolute())
+        pretrained = setup.pretrained and str(user_path(setup.pretrained).absolute())
         return cls(
             annotation=annotations[0],
             train_annotation=annotations[1],

@@ -191,9 +191,7 @@ def _listen(connection: Connection, progress: Listener) -> list[Problem] | None:
 
 def _body(cells: list[Cell], options: RunOptions, connection: Connection) -> None:
     """What the process of a check runs."""
-    from fsar_bench.io import silence_output
-
-    silence_output()
+    processes.silence()
     connection.send(_check_here(cells, options, connection.send))
 
 

@@ -278,7 +278,7 @@ def _working(folder: Path, progress: Listener) -> Iterator[Path]:
     """Hold the lock of a work folder; what libraries print goes to its log, and progress to the listener."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        log = (folder / LOG).open("a", buffering=1)
+        log = (folder / LOG).open("a", buffering=1, encoding="utf-8")
     except OSError as error:
         raise ResultError(f"Cannot write {folder} ({error.strerror}). Choose another folder with work_dir=.") from error
     with log:

@@ -21,7 +21,7 @@ from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, Setting
 from fsar_bench.data.dataset import Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.errors import ConfigError, ResultError, suggest
-from fsar_bench.io import to_json, write_atomically
+from fsar_bench.io import to_json, user_path, write_atomically
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results.predictions import measure, pack_predictions
 from fsar_bench.results.record import (
@@ -175,8 +175,9 @@ class Episodes:
             "support": self.support.tolist(),
             "query": self.query.tolist(),
         }
-        write_atomically(Path(path), to_json(data))
-        return Path(path)
+        file = user_path(path)
+        write_atomically(file, to_json(data))
+        return file
 
 
 class About(Settings):

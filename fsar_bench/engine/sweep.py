@@ -22,7 +22,7 @@ from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import CellCrashedError, FsarBenchError, NotApplicableError, ResultError
-from fsar_bench.progress.events import Event, Listener, silent
+from fsar_bench.progress.events import Event, Listener, relay, silent
 from fsar_bench.results.store import RECORD, Stored, read
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
@@ -171,7 +171,7 @@ def _listen(connection: Connection, progress: Listener) -> Finished | Failed | N
         except EOFError:
             return answer
         if isinstance(message, Event):
-            progress(message)
+            relay(message, progress)
         else:
             answer = message
 
@@ -212,7 +212,7 @@ def _print_to(log: Path) -> None:
     """Send standard output and error to a file, those of C libraries too."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("a", buffering=1)
+        stream = log.open("a", buffering=1, encoding="utf-8")
     except OSError as error:
         raise ResultError(
             f"Cannot write {log.parent} ({error.strerror}). Choose another folder with work_dir=."

@@ -91,7 +91,7 @@ def train_or_reuse(
             config = training_config(cell, options, plans, folder, store, device)
             seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
             write_atomically(finished, to_json({"train": seconds_taken}))
-        seconds = json.loads(finished.read_text())["train"]
+        seconds = json.loads(finished.read_bytes())["train"]
     return Trained(best, file_digest(best), seconds)
 
 

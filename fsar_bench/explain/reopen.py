@@ -12,7 +12,7 @@ from fsar_bench.config.overrides import parse_pairs, several
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine.places import Places, recall_places
 from fsar_bench.errors import ConfigError, ResultError, suggest
-from fsar_bench.io import file_digest
+from fsar_bench.io import file_digest, user_path
 from fsar_bench.results.record import Result
 
 CONFIGS: dict[str, tuple[str, type[Config]]] = {  # keys that name configs, which may import custom modules
@@ -96,7 +96,7 @@ def _placed(source: DatasetSource, named: DatasetChoice | None, remembered: str 
 
 
 def _existing(checkpoint: str) -> Path:
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint)
     if not path.is_file():
         raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
     return path.resolve()

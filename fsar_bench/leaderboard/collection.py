@@ -10,6 +10,7 @@ from typing import Any, overload
 import pandas as pd
 
 from fsar_bench.errors import ConfigError, ResultError, suggest
+from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import Board, build_boards
 from fsar_bench.leaderboard.compare import Comparison, compare_by_name
 from fsar_bench.leaderboard.files import statistics_cache
@@ -210,7 +211,7 @@ def load_results(folder: str | Path) -> Results:
     Raises:
         ResultError: it has no results, or one of them is damaged.
     """
-    out = Path(folder).expanduser()
+    out = user_path(folder)
     if not (out / "results").is_dir():
         raise ResultError(f"{out} has no results/ folder. Name the folder of your results, or run methods first.")
     return Results(read_all(out / "results", statistics_cache()), out)

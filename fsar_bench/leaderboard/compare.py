@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
 from fsar_bench.errors import ConfigError, ResultError, suggest
+from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.intervals import LEVEL
 from fsar_bench.leaderboard.jackknife import FEW_EPISODES, jackknife_over_clips
@@ -204,7 +204,7 @@ def find_rows(board: Board, name: str) -> list[Row]:
 
 
 def _is_called(row: Row, name: str) -> bool:
-    folder = Path(name).expanduser().resolve()
+    folder = user_path(name).resolve()
     for seed in row.seeds:
         result = seed.result
         names = (result.name, result.cell.label.row, row.title, seed.folder.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsar_bench.errors import ResultError
-from fsar_bench.io import cache_folder, write_atomically
+from fsar_bench.io import cache_folder, read_text, write_atomically
 from fsar_bench.leaderboard import exports, tables
 from fsar_bench.leaderboard.boards import Board, build_boards
 from fsar_bench.leaderboard.published import read_published
@@ -50,7 +50,7 @@ def _text(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{path} cannot be read ({error}). Fix or delete it.") from error
 

@@ -100,7 +100,7 @@ def read_published(out: Path) -> list[Published]:
     path = out / "published.csv"
     path = path if path.is_file() else shipped()
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultError(f"{path} cannot be read ({error}).") from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 VALIDATED = "validated"  # the stage whose events say how good a validation was
+WARNING = "warning"  # the stage of events whose note is a warning
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,32 @@ _listener: ContextVar[Listener] = ContextVar("listener", default=silent)
 def report(stage: str, done: int, total: int, note: str = "") -> None:
     """Tell the current listener how far a stage is."""
     _listener.get()(Event(stage, done, total, note))
+
+
+_warned: set[str] = set()  # warnings of this process, and of the children that it listens to
+
+
+def warn(text: str) -> None:
+    """Warn the user, once per process and text: tell the current listener, or print where nobody listens."""
+    if not _is_new(text):
+        return
+    listener = _listener.get()
+    if listener is silent:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+    else:
+        listener(Event(WARNING, 0, 0, text))
+
+
+def relay(event: Event, listener: Listener) -> None:
+    """Pass on an event of a child process, except for a warning that was given before: each child warns for itself."""
+    if event.stage != WARNING or _is_new(event.note):
+        listener(event)
+
+
+def _is_new(warning: str) -> bool:
+    is_new = warning not in _warned
+    _warned.add(warning)
+    return is_new
 
 
 def counter(stage: str) -> Callable[[int, int], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fsar_bench.progress.events import VALIDATED, Event
+from fsar_bench.progress.events import VALIDATED, WARNING, Event
 
 
 class Screen:
@@ -51,6 +51,9 @@ class Screen:
 
     def show(self, event: Event) -> None:
         """Show an event of the current cell."""
+        if event.stage == WARNING:
+            self._keep(f"warning: {event.note}")
+            return
         if event.stage == VALIDATED:
             self._keep(f"{self._name}: after {event.done} of {event.total} training episodes, {event.note}")
             return

@@ -7,7 +7,6 @@ inputs), `predictions.npz` (the prediction of every query) and `cost.json` (time
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.errors import ResultError
-from fsar_bench.io import to_json, write_atomically
+from fsar_bench.io import read_json, to_json, write_atomically, write_cached
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.predictions import measure, packed_predictions, unpack_predictions
 from fsar_bench.results.record import SCHEMA, Cost, Result, plan_name
@@ -145,7 +144,7 @@ def _json(path: Path) -> tuple[bytes, Any]:
             raise ValueError("it is no file")
         if path.stat().st_size > _LARGEST_RECORD:
             raise ValueError(f"it has {path.stat().st_size} bytes")
-        data = path.read_bytes()
+        data = read_json(path)
         return data, json.loads(data, parse_constant=_no_constant)
     except OSError as error:
         raise ResultError(f"{path} cannot be read ({error.strerror}). Run the cell again.") from error
@@ -173,13 +172,12 @@ def read_all(root: Path, cache: Path | None = None) -> list[Stored]:
 
 
 def remember(path: Path, data: dict[str, Any] | list[Any]) -> None:
-    """Write a file of a cache; on failure, the value is computed again next time."""
-    with contextlib.suppress(ResultError):
-        write_atomically(path, to_json(data))
+    """Write a file of a cache; on failure, which is told once, the value is computed again next time."""
+    write_cached(path, lambda file: file.write(to_json(data)))
 
 
 def _remembered(path: Path | None) -> set[str]:
-    if path is None or not path.is_file():
+    if path is None:
         return set()
     try:
         return set(json.loads(path.read_bytes()))

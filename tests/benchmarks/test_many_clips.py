@@ -10,6 +10,7 @@ import pytest
 
 from fsar_bench.data.dataset import Dataset
 from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing import storing
 from fsar_bench.data.importing.classes import table
 from fsar_bench.data.importing.lists import read_lists, recognise, store_list
 from fsar_bench.plan import EpisodePlan
@@ -47,7 +48,7 @@ def test_many_clips(benchmark, disk, step, monkeypatch):
 
     def prepare() -> int:
         found = preparing.prepare("ssv2_full", disk / "clips")
-        preparing.store(found)
+        storing.store(found)
         return len(found.clips) - len(found.missing)
 
     def episodes() -> int:

@@ -14,6 +14,7 @@ from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import BUILTIN, Dataset
 from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing import storing
 from fsar_bench.data.importing.classes import table
 from fsar_bench.engine.run import run_cell
 from fsar_bench.errors import DataError
@@ -241,7 +242,7 @@ def test_content_changes_with_the_clip(tmp_path, videos):
     folder = tmp_path / "mine" / "test" / "jump"
     folder.mkdir(parents=True)
     shutil.copy(videos[0], folder / "a.mp4")
-    preparing.store(preparing.prepare_custom("custom", tmp_path / "mine"))
+    storing.store(preparing.prepare_custom("custom", tmp_path / "mine"))
     before = Dataset("custom", "prepared:custom").split("test").fingerprint
     shutil.copy(videos[1], folder / "a.mp4")
     assert Dataset("custom", "prepared:custom").split("test").fingerprint != before

@@ -19,6 +19,7 @@ from fsar_bench.cli.data import parity_command, stats_command, verify_command
 from fsar_bench.data.dataset import BUILTIN, Clip, Dataset
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.data.importing import prepare as preparing
+from fsar_bench.data.importing import storing
 from fsar_bench.data.importing import verify as verifying
 from fsar_bench.data.importing.audit import leak, leak_audit, recordings
 from fsar_bench.data.importing.summary import durations, seconds_of, split_sizes
@@ -40,7 +41,7 @@ def custom(tmp_path, monkeypatch) -> Path:
         path = tmp_path / "mine" / "test" / CLASSES[number % 5] / f"{number // 5}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / row["path"], path)
-    preparing.store(preparing.prepare_custom("custom", tmp_path / "mine"))
+    storing.store(preparing.prepare_custom("custom", tmp_path / "mine"))
     return tmp_path / "mine" / "test"
 
 

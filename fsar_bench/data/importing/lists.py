@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -31,7 +31,7 @@ import numpy as np
 from fsar_bench.data.dataset import SPLITS
 from fsar_bench.data.importing.classes import KNOWN, ClassName, ClassTable, known_datasets, table
 from fsar_bench.errors import ConfigError, DataError
-from fsar_bench.io import data_folder, to_json, write_atomically
+from fsar_bench.io import data_folder, read_text, to_json, write_atomically
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 SUFFIXES = (".txt", ".list", ".csv")
@@ -116,12 +116,13 @@ def video_id(dataset: str, path: str) -> str:
     return _TIMES.sub("", stem) if dataset.startswith("kinetics") else stem
 
 
-def read_lists(dataset: str, folder: Path) -> PublishedList:
+def read_lists(dataset: str, folder: Path, progress: Callable[[int, int], None] | None = None) -> PublishedList:
     """Read all list files below a folder, or one file.
 
     Args:
         dataset: name of the dataset; a lineage after "@" is ignored.
         folder: the folder or file.
+        progress: called with (files read, files in all).
 
     Raises:
         ConfigError: the classes of this dataset are not known.
@@ -134,7 +135,11 @@ def read_lists(dataset: str, folder: Path) -> PublishedList:
         raise DataError(
             f"{folder} holds no list files: names with train, val or test that end in {', '.join(SUFFIXES)} are looked for."
         )
-    lines = [line for path, split in split_of_file.items() for line in _parse(path, split, known)]
+    lines: list[_Line] = []
+    for number, (path, split) in enumerate(split_of_file.items(), 1):
+        lines += _parse(path, split, known)
+        if progress:
+            progress(number, len(split_of_file))
     published = _collect(lines, known)
     for path, split in split_of_file.items():
         published.files.setdefault(split, []).append(path)
@@ -191,9 +196,9 @@ def _parse(path: Path, split: str, known: ClassTable) -> Iterator[_Line]:
         known: classes of the dataset.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The list {path} cannot be read ({error}).") from error
+        raise DataError(f"The list {path} cannot be read ({error}). It must be UTF-8 text.") from error
     if lines and "youtube_id" in lines[0].split(","):
         for number, row in enumerate(csv.DictReader(lines), 2):
             label = row.get("label") or ""
@@ -409,7 +414,7 @@ def store_list(name: str, published: PublishedList, lineage: str) -> Path:
     """
     path = data_folder() / name / "list.json"
     rows = {split: sorted(map(list, of_split)) for split, of_split in published.rows.items()}
-    write_atomically(path, to_json({"lineage": lineage, "rows": rows}))
+    write_atomically(path, to_json({"lineage": lineage, "rows": rows}), hint="$FSAR_BENCH_DATA")
     return path
 
 
@@ -423,7 +428,7 @@ def stored_list(name: str) -> dict[str, set[ListedVideo]] | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
         return {split: {ListedVideo(name, video) for name, video in rows} for split, rows in data["rows"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The stored list {path} is damaged ({error!r}). Run fsar-bench data import again.") from error

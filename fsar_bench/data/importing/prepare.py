@@ -8,17 +8,19 @@ class's name is taken.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsar_bench.data.dataset import SPLITS, AnnotatedClass, AnnotatedClip
 from fsar_bench.data.importing.classes import ClassTable, key, table
-from fsar_bench.data.importing.lists import CUSTOM, VIDEO_SUFFIXES, ListedVideo, known_names, stored_list, video_id
+from fsar_bench.data.importing.layout import SEED, Division, wrong_layout
+from fsar_bench.data.importing.lists import VIDEO_SUFFIXES, ListedVideo, known_names, stored_list, video_id
 from fsar_bench.errors import ConfigError, DataError, suggest
-from fsar_bench.io import IMAGE_SUFFIXES, data_folder, to_json, write_atomically
+from fsar_bench.io import IMAGE_SUFFIXES, user_path
 
 BY_CLASS = ("hmdb51", "ucf101")  # every clip of a class belongs to it: no list is needed
 
@@ -118,6 +120,9 @@ class Prepared:
         clips: of the annotation; `path` is None for a missing clip.
         ambiguous: path that was taken for each clip of which there are several files.
         frames: whether the clips are folders of images.
+        is_published: whether its list is that of a published dataset.
+        division: how its classes were divided into splits at random; empty where they were not.
+        passed_over: clips that are in no folder of a class of a split.
     """
 
     name: str
@@ -126,6 +131,9 @@ class Prepared:
     clips: list[AnnotatedClip] = field(default_factory=list)
     ambiguous: dict[str, str] = field(default_factory=dict)
     frames: bool = False
+    is_published: bool = False
+    division: dict[str, str | int] = field(default_factory=dict)
+    passed_over: list[Path] = field(default_factory=list)
 
     def coverage(self) -> list[ClassCoverage]:
         """Available and listed clips of each class, in the order train, val, test."""
@@ -189,7 +197,7 @@ def _match(
     shared_ids = _ids_of_several_classes(rows)
     listed = {row.class_name for of_split in rows.values() for row in of_split}
     classes = [AnnotatedClass(name=c.name, text=c.text, split=c.split) for c in known.classes if c.name in listed]
-    prepared = Prepared(name, known.title, classes)
+    prepared = Prepared(name, known.title, classes, is_published=True)
     for split in SPLITS:
         for class_name, video in sorted(rows.get(split, ())):
             clip_id = f"{class_name}/{video}" if video in shared_ids else video
@@ -206,6 +214,10 @@ def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None) -> Annota
     if clip is None:
         return AnnotatedClip(id=clip_id, class_name=class_name, path=None)
     path = str(clip.path.resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"The file name {path!a} is not UTF-8, so no list can hold it. Rename the file.") from None
     if not clip.images:
         return AnnotatedClip(id=clip_id, class_name=class_name, path=path)
     return AnnotatedClip(id=clip_id, class_name=class_name, path=path, frames=clip.images)
@@ -256,18 +268,34 @@ class _CustomClip:
     text: str = ""
 
 
-def prepare_custom(name: str, root: Path, progress: Progress | None = None) -> Prepared:
+@dataclass(frozen=True)
+class _Found:
+    """Clips of a custom dataset, and those that are in no folder of a class of a split."""
+
+    clips: list[_CustomClip]
+    passed_over: list[Path] = field(default_factory=list)
+
+
+def prepare_custom(
+    name: str, root: Path, progress: Progress | None = None, division: Division | None = None
+) -> Prepared:
     """Find the clips of a custom dataset.
 
     Args:
         name: of the dataset.
-        root: a folder with `split/class/clip`, or a CSV with the columns path, class, split and optionally text.
+        root: a folder with `split/class/clip`, or a CSV with the columns path, class, split and optionally text; where the
+            classes are to be divided, a folder with `class/clip`, or a CSV without split.
         progress: called with the number of clips found so far.
+        division: how many classes each split gets, at random.
 
     Raises:
+        ConfigError: the classes are divided already, or the division is of another number of classes.
         DataError: the folder has none of the splits, a class is in two splits, or the CSV lacks a column.
     """
-    clips = _from_csv(root) if root.is_file() else _from_folders(root, progress)
+    found = _from_csv(root, division) if root.is_file() else _from_folders(root, division, progress)
+    if division:
+        found = _divided(found, division)
+    clips = found.clips
     splits: dict[str, str] = {}
     texts: dict[str, str] = {}
     for clip in clips:
@@ -277,7 +305,9 @@ def prepare_custom(name: str, root: Path, progress: Progress | None = None) -> P
             )
         texts.setdefault(clip.class_name, clip.text or clip.class_name.replace("_", " "))
     classes = [AnnotatedClass(name=name, text=texts[name], split=splits[name]) for name in sorted(splits)]
-    prepared = Prepared(name, name, classes)
+    prepared = Prepared(name, name, classes, passed_over=found.passed_over)
+    if division:
+        prepared.division = {"classes": str(division), "seed": SEED}
     for clip in sorted(clips, key=lambda clip: (clip.split, clip.class_name, str(clip.clip.path))):
         path = clip.clip.path
         stem = path.name if clip.clip.images else path.stem
@@ -288,93 +318,64 @@ def prepare_custom(name: str, root: Path, progress: Progress | None = None) -> P
     return prepared
 
 
-def _from_folders(root: Path, progress: Progress | None) -> list[_CustomClip]:
-    clips = []
-    for same_stem in index(root, progress).values():
-        for clip in same_stem:
-            parts = clip.path.relative_to(root).parts
-            if len(parts) >= 3 and parts[0] in SPLITS:
-                clips.append(_CustomClip(parts[0], parts[1], clip))
-    if not clips:
-        raise DataError(f"{root} needs folders train, val and test, with a folder for each class, with its clips.")
-    return clips
+def _from_folders(root: Path, division: Division | None, progress: Progress | None) -> _Found:
+    """Clips in `split/class/clip`, or in `class/clip` where the classes are to be divided."""
+    clips = [clip for same_stem in index(root, progress).values() for clip in same_stem]
+    places = [(clip, clip.path.relative_to(root).parts) for clip in clips]
+    if division:
+        if splits := sorted({parts[0] for _, parts in places} & set(SPLITS)):
+            raise ConfigError(f"{root} has folders {', '.join(splits)}: its classes are divided. Leave --classes out.")
+        sorted_in = [_CustomClip("", parts[0], clip) for clip, parts in places if len(parts) >= 2]
+    else:
+        sorted_in = [
+            _CustomClip(parts[0], parts[1], clip) for clip, parts in places if len(parts) >= 3 and parts[0] in SPLITS
+        ]
+    if not sorted_in:
+        raise wrong_layout(root, [parts for _, parts in places])
+    used = {clip.clip.path for clip in sorted_in}
+    return _Found(sorted_in, [clip.path for clip in clips if clip.path not in used])
 
 
-def _from_csv(path: Path) -> list[_CustomClip]:
+def _from_csv(path: Path, division: Division | None) -> _Found:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"The CSV {path} cannot be read ({error}).") from error
-    lacking = {"path", "class", "split"} - set(rows[0] if rows else ())
-    if lacking:
-        raise DataError(f"The CSV {path} lacks the column {sorted(lacking)[0]!r} (or has no rows).")
-    return [_from_row(path, number, row) for number, row in enumerate(rows, 2)]
+        raise DataError(f"The CSV {path} cannot be read ({error}). It must be UTF-8 text.") from error
+    columns = set(rows[0] if rows else ())
+    if division and "split" in columns:
+        raise ConfigError(f"The CSV {path} has the column split: its classes are divided. Leave --classes out.")
+    lacking = {"path", "class"} | (set() if division else {"split"})
+    if lacking := lacking - columns:
+        advice = " Or let the classes be divided with --classes TRAIN/VAL/TEST." if lacking == {"split"} else ""
+        raise DataError(f"The CSV {path} lacks the column {sorted(lacking)[0]!r} (or has no rows).{advice}")
+    return _Found([_from_row(path, number, row, is_divided=not division) for number, row in enumerate(rows, 2)])
 
 
-def _from_row(path: Path, number: int, row: dict[str, str | None]) -> _CustomClip:
+def _from_row(path: Path, number: int, row: dict[str, str | None], *, is_divided: bool) -> _CustomClip:
     """The clip of one row of a CSV, whose paths are relative to the CSV."""
-    split = row["split"] or ""
-    if split not in SPLITS:
+    split = row.get("split") or ""
+    if is_divided and split not in SPLITS:
         raise DataError(f"{path}, line {number}: unknown split {split!r}.{suggest(split, SPLITS)}")
-    place = path.parent / (row["path"] or "")
+    place = path.parent / user_path(row["path"] or "")
     if not place.exists():
         raise DataError(f"{path}, line {number}: {place} does not exist.")
     images = sum(entry.suffix.lower() in IMAGE_SUFFIXES for entry in place.iterdir()) if place.is_dir() else 0
     return _CustomClip(split, row["class"] or "", ClipOnDisk(place, images), row.get("text") or "")
 
 
-def prepare_any(name: str, root: Path, progress: Progress | None = None) -> Prepared:
-    """Find the clips of a known dataset, or of a custom one if the name is "custom".
-
-    Args:
-        name: one of `known_names`.
-        root: folder of the clips; for custom clips it may be a CSV.
-        progress: called with the number of clips found so far.
-
-    Raises:
-        ConfigError: unknown dataset.
-        DataError: see `prepare` and `prepare_custom`.
-    """
-    check_name(name)
-    return prepare_custom(name, root, progress) if name == CUSTOM else prepare(name, root, progress)
-
-
-def store(prepared: Prepared) -> Path:
-    """Write the annotation, the ids of missing clips, and lists in mmaction2's format.
-
-    Returns:
-        Path of the annotation.
-
-    Raises:
-        ResultError: the folder cannot be written.
-    """
-    folder = data_folder() / prepared.name
-    missing = "".join(f"{clip.class_name}\t{clip.id}\n" for clip in prepared.missing)
-    write_atomically(folder / "missing.txt", missing.encode())
-    for split in SPLITS:
-        lines = "".join(_mmaction2_lines(prepared, split))
-        write_atomically(folder / f"mmaction2_{split}.txt", lines.encode())
-    data = {
-        "kind": "frames" if prepared.frames else "videos",
-        "classes": [row.model_dump(exclude_unset=True) for row in prepared.classes],
-        "clips": [clip.model_dump(by_alias=True, exclude_unset=True) for clip in prepared.clips],
-    }
-    write_atomically(folder / "annotation.json", to_json(data))
-    return folder / "annotation.json"
-
-
-def _mmaction2_lines(prepared: Prepared, split: str) -> Iterable[str]:
-    """One line per clip on this disk: path, number of frames for folders of images, split-local class number."""
-    names = sorted(row.name for row in prepared.classes if row.split == split)
-    number = {name: i for i, name in enumerate(names)}
-    for clip in prepared.clips:
-        if clip.path and clip.class_name in number:
-            frames = f"{clip.frames} " if prepared.frames else ""
-            yield f"{clip.path} {frames}{number[clip.class_name]}\n"
+def _divided(found: _Found, division: Division) -> _Found:
+    """The same clips, each class in the split that the division gives it."""
+    splits = division.divide({clip.class_name for clip in found.clips})
+    return dataclasses.replace(
+        found, clips=[dataclasses.replace(clip, split=splits[clip.class_name]) for clip in found.clips]
+    )
 
 
 def check_name(name: str) -> None:
     """Raise `ConfigError` unless the name is one of `known_names`."""
     if name not in known_names():
-        raise ConfigError(f"Unknown dataset {name!r}.{suggest(name, known_names())}")
+        raise ConfigError(
+            f"Unknown dataset {name!r}.{suggest(name, known_names())} For your own clips, say fsar-bench data prepare --name "
+            f"{name} --root DIR."
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
-from fsar_bench.data.importing.verify import all_clips, sample
+from fsar_bench.data.importing.verify import Progress, all_clips, sample
 
 DURATION_SAMPLE = 200
 
@@ -23,6 +23,8 @@ class SplitSize:
         missing: number of them that are not on this disk.
         smallest: listed clips of the smallest class.
         largest: listed clips of the largest class.
+        scarcest: the class with the fewest clips on this disk.
+        available: clips of that class on this disk.
     """
 
     split: str
@@ -31,6 +33,33 @@ class SplitSize:
     missing: int
     smallest: int
     largest: int
+    scarcest: str
+    available: int
+
+    @property
+    def has_episodes(self) -> bool:
+        """Whether any episode can be drawn: two classes, and two clips of every class."""
+        return self.classes >= 2 and self.available >= 2
+
+    def __str__(self) -> str:
+        """For which ways and shots the split suffices."""
+        if self.classes < 2:
+            return f"{self.split}: one class: no episode can be drawn, which takes two classes"
+        if self.available < 2:
+            missing = " on this disk" if self.missing else ""
+            clips = "1 clip" if self.available else "no clip"
+            return (
+                f"{self.split}: no episode can be drawn: the class {self.scarcest!r} has {clips}{missing}, and each needs two, "
+                "one to learn from and one to classify"
+            )
+        fewest = f"{self.scarcest!r} has the fewest, " if self.smallest < self.largest or self.missing else ""
+        present = f"{self.available} on this disk" if self.missing else str(self.available)
+        clips = str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
+        return (
+            f"{self.split}: {self.classes} classes, {clips} clips each"
+            + (f" ({fewest}{present})" if fewest else "")
+            + f": up to {self.classes}-way, {self.available - 1}-shot with 1 query"
+        )
 
 
 def split_sizes(dataset: Dataset) -> list[SplitSize]:
@@ -38,8 +67,19 @@ def split_sizes(dataset: Dataset) -> list[SplitSize]:
     sizes = []
     for split in map(dataset.split, dataset.names):
         per_class = [len(clips) for clips in split.list.clips]
+        available = [sum(clip not in split.missing for clip in clips) for clips in split.list.clips]
+        fewest = min(available)
         sizes.append(
-            SplitSize(split.name, len(per_class), sum(per_class), len(split.missing), min(per_class), max(per_class))
+            SplitSize(
+                split.name,
+                len(per_class),
+                sum(per_class),
+                len(split.missing),
+                min(per_class),
+                max(per_class),
+                split.list.classes[available.index(fewest)],
+                fewest,
+            )
         )
     return sizes
 
@@ -61,10 +101,15 @@ class Durations:
     longest: float
 
 
-def durations(dataset: Dataset, *, count: int = DURATION_SAMPLE) -> Durations | None:
+def durations(dataset: Dataset, *, count: int = DURATION_SAMPLE, progress: Progress | None = None) -> Durations | None:
     """Durations of up to `count` clips, spread evenly over all; None if no container tells its duration."""
-    looked_up = (seconds_of(clip) for clip in sample(all_clips(dataset), count))
-    seconds = [duration for duration in looked_up if duration is not None]
+    seconds, clips = [], sample(all_clips(dataset), count)
+    for number, clip in enumerate(clips, 1):
+        duration = seconds_of(clip)
+        if duration is not None:
+            seconds.append(duration)
+        if progress:
+            progress(number, len(clips))
     if not seconds:
         return None
     shortest, median, longest = (float(value) for value in np.quantile(seconds, (0.0, 0.5, 1.0)))

@@ -12,8 +12,8 @@ import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
-from fsar_bench.errors import ConfigError, DataError
-from fsar_bench.io import cache_folder, to_json, write_atomically
+from fsar_bench.errors import ConfigError, DataError, ResultError
+from fsar_bench.io import CachedLines, cache_folder, read_text, to_json, write_atomically
 
 FRAMES = 16  # at segment midpoints: from the first to almost the last
 SIDE = 32  # pixels of the decoded frames; their content does not matter here
@@ -63,7 +63,7 @@ class Verification:
 
     Attributes:
         verdicts: of all clips on this disk.
-        quarantine: file that lists the bad clips; None if there are none.
+        quarantine: file that lists the bad clips; None if there are none, or if it cannot be written.
         is_left_out: whether runs leave the bad clips out as missing.
         can_be_left_out: whether runs could do so: only for prepared datasets.
     """
@@ -101,7 +101,7 @@ def verify_dataset(
         progress: called with (clips done, clips in all).
 
     Raises:
-        ResultError: the quarantine cannot be written.
+        ResultError: bad clips are to be left out, but the quarantine cannot be written.
     """
     folder = dataset.annotation.parent if dataset.is_prepared else cache_folder() / "verify" / dataset.name
     verdicts = verify(
@@ -116,7 +116,12 @@ def verify_dataset(
     is_left_out = bool(bad) and accept and dataset.is_prepared
     quarantine = folder / "quarantine.json" if bad else None
     if quarantine:
-        write_quarantine(quarantine, bad, accept=is_left_out)
+        try:
+            write_quarantine(quarantine, bad, accept=is_left_out)
+        except ResultError:
+            if is_left_out:
+                raise
+            quarantine = None  # the verdicts are worth more than a list of them
     return Verification(verdicts, quarantine, is_left_out, can_be_left_out=dataset.is_prepared)
 
 
@@ -144,22 +149,20 @@ def verify(
     """
     good = _read_good(log, reader)
     verdicts: list[Verdict] = []
-    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = CachedLines(log)
+    lines.append("")  # ends an incomplete line of a run that was killed
     pool = DecodePool(ReadPlan(reader, SIDE, SIDE, FRAMES), workers=workers, seconds=seconds)
     try:
-        with log.open("a", encoding="utf-8") as file:
-            file.write("\n")  # ends an incomplete line of a run that was killed
-            for item in _submit(clips, good, pool):
-                reason = "" if item.future is None else _reason(item.future)
-                if item.future is not None:
-                    line = [reader, *item.identity, reason]
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-                verdicts.append(Verdict(item.split, item.clip, reason))
-                if progress:
-                    progress(len(verdicts), len(clips))
+        for item in _submit(clips, good, pool):
+            reason = "" if item.future is None else _reason(item.future)
+            if item.future is not None:
+                lines.append(json.dumps([reader, *item.identity, reason], ensure_ascii=False))
+            verdicts.append(Verdict(item.split, item.clip, reason))
+            if progress:
+                progress(len(verdicts), len(clips))
     finally:
         pool.close()
+        lines.close()
     return verdicts
 
 
@@ -215,9 +218,11 @@ def _reason(future: Future[DecodedClip]) -> str:
 def _read_good(log: Path, reader: str) -> set[Identity]:
     """Clips that this reader decoded before."""
     good: set[Identity] = set()
-    if not log.is_file():
-        return good
-    for line in log.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = read_text(log).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return good  # there is none, or it is damaged: decode again
+    for line in lines:
         try:
             line_reader, split, class_name, clip_id, content, reason = json.loads(line)
         except ValueError:
@@ -239,7 +244,7 @@ def write_quarantine(path: Path, bad: list[Verdict], *, accept: bool) -> None:
         ResultError: the folder cannot be written.
     """
     clips = [{"split": v.split, "class": v.clip.class_name, "id": v.clip.id, "reason": v.reason} for v in bad]
-    write_atomically(path, to_json({"accepted": accept, "clips": clips}))
+    write_atomically(path, to_json({"accepted": accept, "clips": clips}), hint="$FSAR_BENCH_DATA or $FSAR_BENCH_CACHE")
 
 
 def sample(clips: list[ListedClip], count: int) -> list[Clip]:
@@ -264,7 +269,13 @@ class Difference:
 
 
 def compare_readers(
-    dataset: Dataset, readers: tuple[str, str], *, count: int, workers: int, seconds: float
+    dataset: Dataset,
+    readers: tuple[str, str],
+    *,
+    count: int,
+    workers: int,
+    seconds: float,
+    progress: Progress | None = None,
 ) -> list[Difference]:
     """Compare two readers on a sample of a dataset's videos.
 
@@ -274,6 +285,7 @@ def compare_readers(
         count: number of clips, spread evenly over all.
         workers: number of decode processes.
         seconds: time limit per clip.
+        progress: called with (clips decoded, clips to decode), by both readers.
 
     Raises:
         ConfigError: the clips are folders of images.
@@ -281,10 +293,17 @@ def compare_readers(
     """
     if dataset.frames:
         raise ConfigError(f"The clips of {dataset.name} are folders of images: there is one reader for them.")
-    return parity(sample(all_clips(dataset), count), readers, workers=workers, seconds=seconds)
+    return parity(sample(all_clips(dataset), count), readers, workers=workers, seconds=seconds, progress=progress)
 
 
-def parity(clips: list[Clip], readers: tuple[str, str], *, workers: int, seconds: float) -> list[Difference]:
+def parity(
+    clips: list[Clip],
+    readers: tuple[str, str],
+    *,
+    workers: int,
+    seconds: float,
+    progress: Progress | None = None,
+) -> list[Difference]:
     """Differences between two readers at `FRAMES` segment midpoints of each clip.
 
     Args:
@@ -292,17 +311,22 @@ def parity(clips: list[Clip], readers: tuple[str, str], *, workers: int, seconds
         readers: registered names of the readers.
         workers: number of decode processes.
         seconds: time limit per clip.
+        progress: called with (clips decoded, clips to decode), by both readers.
 
     Raises:
         DataError: a clip that one of the readers cannot decode.
     """
-    frames = []
+    frames: list[list[np.ndarray]] = []
     for reader in readers:
         plan = ReadPlan(reader, PARITY_SIDE, PARITY_SIDE, FRAMES)
         pool = DecodePool(plan, workers=workers, seconds=seconds)
         try:
             futures = pool.map(Request(clip) for clip in clips)
-            frames.append([future.result().frames.astype(np.int16) for future in futures])
+            frames.append([])
+            for future in futures:
+                frames[-1].append(future.result().frames.astype(np.int16))
+                if progress:
+                    progress(sum(map(len, frames)), len(clips) * len(readers))
         finally:
             pool.close()
     differences = [np.abs(a - b) for a, b in zip(*frames, strict=True)]
