@@ -29,7 +29,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "layers": GROUND,
     "backbones": GROUND,
     "method": GROUND | {"config", "backbones", "layers"},
-    "testing": GROUND | {"method"},
+    "testing": GROUND | {"method", "backbones", "matching"},
     "data": GROUND | {"plan"},
     "results": GROUND | {"config", "plan"},
     "engine": GROUND

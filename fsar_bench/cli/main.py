@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from fsar_bench import __version__
-from fsar_bench.errors import FsarBenchError
+from fsar_bench.errors import ConfigError, FsarBenchError
 
 app = typer.Typer(
     name="fsar-bench",
@@ -158,22 +158,32 @@ def list_(
 
 @app.command()
 def check(
-    methods: Annotated[
+    names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="METHOD… [KEY=VALUE…]", help="Names or paths; all for the built-in ones."),
+        typer.Argument(metavar="NAME… [KEY=VALUE…]", help="Names or paths; all for the built-in ones."),
     ] = None,
+    backbone: Annotated[bool, typer.Option("--backbone", help="The names are backbones, or paths of configs.")] = False,
+    matcher: Annotated[
+        bool, typer.Option("--matcher", help="The names are matchers, or paths of modules that register them.")
+    ] = False,
 ) -> None:
-    """Test the contract of methods on tiny random input, in seconds.
+    """Test the contract of methods, backbones or matchers on tiny random input, in seconds.
 
     \b
     fsar-bench check ./my_method.py
     fsar-bench check ma_clip method.alpha=0.3 matcher=TRX
     fsar-bench check all
+    fsar-bench check --backbone ./my_backbone.py
+    fsar-bench check --backbone vit_b_16 pretrained=none      (random weights)
+    fsar-bench check --matcher ./my_matcher_code.py
     """
-    from fsar_bench.cli.check import check_command
+    from fsar_bench.cli.check import Kind, check_command
 
-    given = methods or []
-    raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g]))
+    if backbone and matcher:
+        raise ConfigError("--backbone and --matcher exclude each other: check one kind at a time.")
+    given = names or []
+    kind: Kind = "backbone" if backbone else "matcher" if matcher else "method"
+    raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g], kind))
 
 
 data = typer.Typer(no_args_is_help=True, help="Real datasets: import published lists, find clips on a disk.")
