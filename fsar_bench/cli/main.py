@@ -96,7 +96,7 @@ def compare(one: Row, two: Row, pairs: Pairs = None) -> None:
 
 @app.command()
 def explain(
-    result: Annotated[Path, typer.Argument(help="Folder of a result, or its result.json.")],
+    result: Row,
     pairs: Pairs = None,
     episode: Annotated[int, typer.Option("--episode", "-e", help="Number of the episode, from 0.")] = 0,
     query: Annotated[int | None, typer.Option("--query", "-q", help="Number of the query; default: all.")] = None,
@@ -105,13 +105,30 @@ def explain(
 
     \b
     fsar-bench explain leaderboards/results/synthact/5way_1shot/otam_frozen-…  --episode 12
+    fsar-bench explain d03e8cab --query 2      (names and hashes are looked up in ./leaderboards)
     Settings: out (./explained), work_dir (./work_dirs, where trained weights are), run options such as device, and
     the places of files that the result does not tell: pretrained, checkpoint, and the config of a custom method as
     methods.
     """
     from fsar_bench.cli.explain import explain_command
 
-    raise typer.Exit(explain_command(result.expanduser(), pairs or [], episode=episode, query=query))
+    raise typer.Exit(explain_command(result, pairs or [], episode=episode, query=query))
+
+
+@app.command()
+def show(result: Row, pairs: Pairs = None) -> None:
+    """Show one result: the command that repeats it, accuracy, settings, data, where its training is stored, cost.
+
+    \b
+    fsar-bench show leaderboards/results/synthact/5way_1shot/otam-…
+    fsar-bench show otam dataset=synthact way=5 shot=1
+    fsar-bench show 6f8e5154 out=./my_results
+    Settings: out (./leaderboards), work_dir (./work_dirs), dataset, way and shot to choose, and the places of files that
+    the result does not tell: methods, dataset, train_on, backbone, pretrained and checkpoint.
+    """
+    from fsar_bench.cli.show import show_command
+
+    raise typer.Exit(show_command(result, pairs or []))
 
 
 results = typer.Typer(no_args_is_help=True, help="Result files: merge those of other machines.")
