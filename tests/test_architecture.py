@@ -21,6 +21,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "randomness": set(),
     "processes": {"errors"},
     "io": {"errors"},
+    "cache": {"errors", "io"},
     "registry": {"errors", "randomness"},
     "progress": set(),
     "config": GROUND,
@@ -37,10 +38,11 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "leaderboard": GROUND | {"config", "plan", "results"},
     "explain": GROUND | {"config", "plan", "matching", "method", "data", "results", "engine"},
     "api": GROUND | {"progress", "config", "results", "engine", "leaderboard", "method"},
-    "cli": GROUND | {"progress", "config", "plan", "data", "results", "engine", "leaderboard", "explain"},
+    "cli": GROUND | {"cache", "progress", "config", "plan", "data", "results", "engine", "leaderboard", "explain"},
 }
 OF_METHODS = GROUND | {"backbones", "layers", "matching", "method"}
 LIGHT = (
+    "cache",
     "cli",
     "config",
     "io",

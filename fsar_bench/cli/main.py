@@ -203,6 +203,52 @@ def check(
     raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g], kind))
 
 
+cache = typer.Typer()
+app.add_typer(cache, name="cache")
+Days = Annotated[int, typer.Option("--days", min=0, help="Days without use after which a file is stale.")]
+
+
+@cache.callback(invoke_without_command=True)
+def cache_(context: typer.Context, days: Days = 30) -> None:
+    """Show the cache of this machine by kind: files, size, and what is stale; clear it.
+
+    \b
+    fsar-bench cache
+    fsar-bench cache --days 90
+    fsar-bench cache clear --stale
+    fsar-bench cache clear features
+    """
+    if context.invoked_subcommand is None:
+        from fsar_bench.cli.cache import cache_command
+
+        raise typer.Exit(cache_command(days))
+
+
+@cache.command()
+def clear(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND…",
+            help="frames, features, statistics, verify, weights or datasets; default: all but weights and datasets.",
+        ),
+    ] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Delete what is stale alone.")] = False,
+    days: Days = 30,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete files of the cache; what is deleted is computed again when it is needed.
+
+    \b
+    fsar-bench cache clear --stale
+    fsar-bench cache clear features --yes
+    fsar-bench cache clear weights      (only where they are named: they cannot be computed)
+    """
+    from fsar_bench.cli.cache import clear_command
+
+    raise typer.Exit(clear_command(kinds or [], stale_only=stale, days=days, yes=yes))
+
+
 data = typer.Typer(no_args_is_help=True, help="Real datasets: import published lists, find clips on a disk.")
 app.add_typer(data, name="data")
 
