@@ -15,14 +15,46 @@ from fsar_bench.errors import ConfigError, FsarBenchError
 app = typer.Typer(
     name="fsar-bench",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Few-shot action recognition: train and evaluate methods on the very same episodes, and make leaderboards.",
 )
 
+
+def _complete_pairs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from fsar_bench.cli.completion import pairs
+
+    return pairs(ctx.params.get("pairs") or [], incomplete)
+
+
+def _complete(kind: str, *others: str) -> Any:
+    """Completion by the names of a kind, and other words."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        from fsar_bench.cli.completion import named
+
+        return named(kind, incomplete, *others)
+
+    return complete
+
+
+def _complete_checked(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    kind = "backbones" if ctx.params.get("backbone") else "matchers" if ctx.params.get("matcher") else "methods"
+    return _complete(kind, "all")(incomplete)  # type: ignore[no-any-return]
+
+
+def _complete_words(*words: str) -> Any:
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="Settings; commas make several cells.")]
+
+
+RunPairs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE…", help="Settings; commas make several cells.", autocompletion=_complete_pairs),
+]
 
 
 class _WithKeys(TyperCommand):
@@ -41,7 +73,7 @@ class _WithKeys(TyperCommand):
 
 
 @app.command(cls=_WithKeys)
-def run(pairs: Pairs = None) -> None:
+def run(pairs: RunPairs = None) -> None:
     """Train and evaluate methods; ends in a table.
 
     \b
@@ -78,7 +110,13 @@ def leaderboard(
     raise typer.Exit(leaderboard_command(pairs or [], check=check, html=html))
 
 
-Row = Annotated[str, typer.Argument(help="A method, a title, the beginning of a config hash, or a result's folder.")]
+Row = Annotated[
+    str,
+    typer.Argument(
+        help="A method, a title, the beginning of a config hash, or a result's folder.",
+        autocompletion=_complete("methods"),
+    ),
+]
 
 
 @app.command()
@@ -155,10 +193,16 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="methods, ablations, datasets, backbones, matchers, protocols or keys; default: all but keys."
+            help="methods, ablations, datasets, backbones, matchers, protocols or keys; default: all but keys.",
+            autocompletion=_complete_words(
+                "methods", "ablations", "datasets", "backbones", "matchers", "protocols", "keys"
+            ),
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="With keys: a method, for its own keys too.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="With keys: a method, for its own keys too.", autocompletion=_complete("methods")),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole card of each.")] = False,
 ) -> None:
     """List what a run can name: methods, datasets and so on, and its keys.
@@ -177,7 +221,11 @@ def list_(
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME… [KEY=VALUE…]", help="Names or paths; all for the built-in ones."),
+        typer.Argument(
+            metavar="NAME… [KEY=VALUE…]",
+            help="Names or paths; all for the built-in ones.",
+            autocompletion=_complete_checked,
+        ),
     ] = None,
     backbone: Annotated[bool, typer.Option("--backbone", help="The names are backbones, or paths of configs.")] = False,
     matcher: Annotated[
@@ -231,6 +279,7 @@ def clear(
         typer.Argument(
             metavar="KIND…",
             help="frames, features, statistics, verify, weights or datasets; default: all but weights and datasets.",
+            autocompletion=_complete_words("frames", "features", "statistics", "verify", "weights", "datasets"),
         ),
     ] = None,
     stale: Annotated[bool, typer.Option("--stale", help="Delete what is stale alone.")] = False,
@@ -288,7 +337,10 @@ def prepare(
     raise typer.Exit(prepare_command(dataset, root.expanduser()))
 
 
-DatasetName = Annotated[str, typer.Argument(help="Name of the dataset, or path of its config.")]
+DatasetName = Annotated[
+    str,
+    typer.Argument(help="Name of the dataset, or path of its config.", autocompletion=_complete("datasets")),
+]
 
 
 @data.command()
@@ -375,7 +427,7 @@ def _top(
 def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
     try:
-        app()
+        app(prog_name="fsar-bench")
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -50,8 +50,9 @@ class BackboneTester(Tester[Backbone]):
         return backbone
 
     def videos(self, backbone: Backbone) -> Tensor:
-        """Return random videos uint8 `[V, T, 3, crop, crop]`."""
-        return smooth_videos(V, self.frames, backbone.crop, torch.Generator().manual_seed(1))
+        """Return random videos uint8 `[V, T, 3, crop, crop]`, of the T that the backbone takes if it takes one alone."""
+        frames = getattr(backbone, "frames", None) or self.frames
+        return smooth_videos(V, frames, backbone.crop, torch.Generator().manual_seed(1))
 
     @staticmethod
     @torch.no_grad()
@@ -89,10 +90,12 @@ class BackboneTester(Tester[Backbone]):
         """Attributes say the geometry, features are finite `[V, T', C]`, and videos differ."""
         backbone = self.backbone()
         self._expect_attributes(backbone)
-        value: object = self.encode(backbone, self.videos(backbone))
-        features = expect_tensor(
-            value, "what encode_frames returned", "[V, T', C]", (V, None, backbone.embedding_width)
-        )
+        videos = self.videos(backbone)
+        value: object = self.encode(backbone, videos)
+        time_steps = getattr(backbone, "time_steps", None)
+        steps = time_steps(videos.shape[1]) if callable(time_steps) else None
+        shape = (V, steps, backbone.embedding_width)
+        features = expect_tensor(value, "what encode_frames returned", "[V, T', C]", shape)
         if self.distance(features[0], features[1]) < DIFFERENT:
             raise BrokenError("different videos have the same features.")
 
@@ -141,15 +144,28 @@ class BackboneTester(Tester[Backbone]):
             "a video has other features alone than in a batch: are batch statistics on?",
         )
 
-    def test_frames_are_encoded_one_by_one_unless_it_is_a_video_backbone(self) -> None:
-        """The features of a frame depend on that frame alone, and not on its place; a video backbone's depend on others."""
+    def test_order_of_frames_matters_as_declared(self) -> None:
+        """The features of a frame depend on that frame alone, and not on its place, unless `sees_order` is True."""
         backbone = self.backbone()
         videos = self.videos(backbone)
         features = self.encode(backbone, videos)
-        if features.shape[1] != self.frames:
-            raise NotTestedError(f"a video backbone: {self.frames} frames give {features.shape[1]} features")
-        single = torch.cat([self.encode(backbone, videos[:, t : t + 1]) for t in range(self.frames)], 1)
-        self.expect_same(features, single, "a frame has other features alone than in its video")
+        if getattr(backbone, "sees_order", False):
+            other = self.encode(backbone, videos.flip(1))
+            if self.distance(features, other) < DIFFERENT or self.distance(features, other.flip(1)) < DIFFERENT:
+                raise BrokenError(
+                    "sees_order is True, but reversed frames have the same features, or the same reversed."
+                )
+            return
+        frames = videos.shape[1]
+        if features.shape[1] != frames:
+            raise BrokenError(
+                f"{frames} frames give {features.shape[1]} features over time, but sees_order is not True: a video backbone "
+                "declares it."
+            )
+        single = torch.cat([self.encode(backbone, videos[:, t : t + 1]) for t in range(frames)], 1)
+        self.expect_same(
+            features, single, "a frame has other features alone than in its video: sees_order is not declared"
+        )
 
     def test_maps_have_the_shape_and_are_finite(self) -> None:
         """Feature maps are finite `[V, T', D, h, w]` of the width and stride that are declared."""

@@ -34,6 +34,9 @@ class Good(Backbone):
     def visual(self):
         return self.tower
 
+    def time_steps(self, frames):
+        return frames
+
     def encode_frames(self, frames):
         return self.tower["head"](self.encode_maps(frames).mean((-1, -2)))
 
@@ -68,10 +71,17 @@ class WithoutMaps(Good):
 
 
 class Video(WithoutMaps):
-    """Clips become half as many features, each of two frames."""
+    """Clips become half as many features, each of two frames in their order; takes four frames alone."""
+
+    sees_order = True
+    frames = 4
+
+    def time_steps(self, frames):
+        return frames // 2
 
     def encode_frames(self, frames):
-        return super().encode_frames(frames).unflatten(1, (-1, 2)).mean(2)
+        first, second = super().encode_frames(frames).unflatten(1, (-1, 2)).unbind(2)
+        return first + 2 * second
 
 
 class WithBlocks(Good):
@@ -167,6 +177,23 @@ class MixesFrames(Good):
 class NumbersFrames(Good):
     def encode_frames(self, frames):
         return super().encode_frames(frames) + torch.arange(frames.shape[1])[:, None]
+
+
+class PoolsWithoutSayingSo(WithoutMaps):
+    def time_steps(self, frames):
+        return frames // 2
+
+    def encode_frames(self, frames):
+        return super().encode_frames(frames).unflatten(1, (-1, 2)).mean(2)
+
+
+class DeclaresOrder(Good):
+    sees_order = True
+
+
+class GivesOtherSteps(Video):
+    def time_steps(self, frames):
+        return frames
 
 
 class DeclaresAnotherStride(Good):
@@ -284,11 +311,12 @@ class ForgetsABlock(WithBlocks):
 BROKEN = {
     "features have the shape and are finite": [
         ReturnsATuple, Flattened, DeclaresAnotherWidth, NotFinite, IgnoresTheFrames, CropsMoreThanItResizes, StdOfPixels,
+        GivesOtherSteps,
     ],
     "evaluation is deterministic": [Dropout],
     "the input is left as it is": [NormalisesInPlace],
     "a video alone and in a batch": [BatchStatistics],
-    "frames are encoded one by one unless it is a video backbone": [MixesFrames, NumbersFrames],
+    "order of frames matters as declared": [MixesFrames, NumbersFrames, PoolsWithoutSayingSo, DeclaresOrder],
     "maps have the shape and are finite": [DeclaresAnotherStride, MapsOfTokens],
     "texts have the width of frames": [TextOfAnotherWidth, TextsAllEqual, ScaleIsATensor, HidesItsText],
     "encoding changes no weights and no statistics": [StatisticsMove, CountsItsVideos],
@@ -298,7 +326,7 @@ BROKEN = {
     "blocks compose to the features": [ForgetsABlock],
 }  # fmt: skip
 ALSO = {  # what cannot hold either
-    BatchStatistics: {"frames are encoded one by one unless it is a video backbone"},
+    BatchStatistics: {"order of frames matters as declared"},
     CountsItsVideos: {"the fingerprint follows the weights"},
 }
 
@@ -324,7 +352,7 @@ def test_sound_backbones_pass(kind):
     skipped = {o.name for o in outcomes if o.state == "skipped"} - {"cpu and cuda agree"}
     assert ("maps have the shape and are finite" in skipped) == issubclass(kind, WithoutMaps)
     assert ("blocks compose to the features" in skipped) == (kind is not WithBlocks)
-    assert ("frames are encoded one by one unless it is a video backbone" in skipped) == (kind is Video)
+    assert "order of frames matters as declared" not in skipped
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in BROKEN.items() for kind in kinds])
@@ -338,10 +366,10 @@ def test_each_fault_is_caught_by_its_property_alone(name, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (ReturnsATuple, "what encode_frames returned is a tuple: a Tensor [V, T', C] = [3, any, 6] is expected."),
+        (ReturnsATuple, "what encode_frames returned is a tuple: a Tensor [V, T', C] = [3, 4, 6] is expected."),
         (
             Flattened,
-            "what encode_frames returned has the shape [12, 6]: a Tensor [V, T', C] = [3, any, 6] is expected.",
+            "what encode_frames returned has the shape [12, 6]: a Tensor [V, T', C] = [3, 4, 6] is expected.",
         ),
         (CropsMoreThanItResizes, "resize=15 is smaller than crop=16."),
     ],
