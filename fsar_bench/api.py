@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fsar_bench.engine.contract import Outcomes
     from fsar_bench.engine.submission import Episodes
     from fsar_bench.engine.sweep import CellRunner, Outcome
-    from fsar_bench.method import FewShotMethod
     from fsar_bench.results.store import Stored
 
 
@@ -92,30 +91,31 @@ def _runner(*, isolate: bool) -> CellRunner:
     return run_cell
 
 
-def check(method: str | Path | type[FewShotMethod], **settings: Any) -> Outcomes:
-    """Test the contract of a method on tiny random input, in seconds.
+def check(component: str | Path | type, **settings: Any) -> Outcomes:
+    """Test the contract of a method, backbone or matcher on tiny random input, in seconds.
 
     Args:
-        method: a class, or the name or config path of a method.
-        **settings: for a class, the arguments of its constructor beside the backbone; otherwise the keys of the command line.
+        component: a class (of a method, backbone or matcher), or the name or config path of a method.
+        **settings: for a class, the arguments of its constructor, for a method beside the backbone; otherwise the keys of the
+            command line.
 
     Returns:
         What became of each property; `.broken` holds those that do not hold.
 
     Raises:
-        ConfigError: the method cannot be built, or the settings name several cells.
+        ConfigError: it cannot be built; the message says where.
 
     Example:
         >>> import fsar_bench
         >>> fsar_bench.check("prototype_frozen").broken
         []
     """
-    from fsar_bench.engine.contract import Outcomes, cells_to_check, make_class_tester, make_tester
+    from fsar_bench.engine.contract import Outcomes, class_subject, subjects
 
-    if isinstance(method, type):
-        return Outcomes(make_class_tester(method, settings).run())
-    cells = cells_to_check(str(method), settings)
-    return Outcomes(outcome for cell in cells for outcome in make_tester(cell).run())
+    if isinstance(component, type):
+        return Outcomes(class_subject(component, settings).tester().run())
+    chosen = subjects("method", str(component), settings)
+    return Outcomes(outcome for subject in chosen for outcome in subject.tester().run())
 
 
 def episodes(dataset: str | Path = "synthact", **settings: Any) -> Episodes:

@@ -145,9 +145,16 @@ def _sweep(folder: Path) -> None:
         return
     _swept.add(folder)
     for part in folder.glob(f".*.{platform.node()}.*.part"):
-        pid = part.name.split(".")[-3]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if is_abandoned(part.name):
             part.unlink(missing_ok=True)
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether a file name is that of a temporary file of a process of this machine that is dead."""
+    if not (name.startswith(".") and f".{platform.node()}." in name and name.endswith(".part")):
+        return False
+    pid = name.split(".")[-3]
+    return pid.isdigit() and not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:

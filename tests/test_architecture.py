@@ -21,6 +21,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "randomness": set(),
     "processes": {"errors"},
     "io": {"errors", "progress"},
+    "cache": {"errors", "io"},
     "registry": {"errors", "io", "randomness"},
     "progress": set(),
     "config": GROUND,
@@ -29,7 +30,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "layers": GROUND,
     "backbones": GROUND,
     "method": GROUND | {"config", "backbones", "layers"},
-    "testing": GROUND | {"method"},
+    "testing": GROUND | {"method", "backbones", "matching"},
     "data": GROUND | {"plan"},
     "results": GROUND | {"config", "plan"},
     "engine": GROUND
@@ -37,10 +38,11 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "leaderboard": GROUND | {"config", "plan", "results"},
     "explain": GROUND | {"config", "plan", "matching", "method", "data", "results", "engine"},
     "api": GROUND | {"progress", "config", "results", "engine", "leaderboard", "method"},
-    "cli": GROUND | {"progress", "config", "plan", "data", "results", "engine", "leaderboard", "explain"},
+    "cli": GROUND | {"cache", "progress", "config", "plan", "data", "results", "engine", "leaderboard", "explain"},
 }
 OF_METHODS = GROUND | {"backbones", "layers", "matching", "method"}
 LIGHT = (
+    "cache",
     "cli",
     "config",
     "io",

@@ -1,46 +1,52 @@
-"""`fsar-bench check`: the contract of methods, tested on tiny random input."""
+"""`fsar-bench check`: the contracts of methods, backbones and matchers, tested on tiny random input."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections import Counter
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
 
-from fsar_bench.config.cell import Cell
-from fsar_bench.config.files import names
-from fsar_bench.errors import ConfigError, FsarBenchError, suggest
+from fsar_bench.cli.list import entries
+from fsar_bench.errors import ConfigError, suggest
 
+if TYPE_CHECKING:
+    from fsar_bench.engine.contract import Subject
+
+Kind = Literal["method", "backbone", "matcher"]
 SIGNS = {"holds": "[green]✓[/]", "broken": "[red]✗[/]", "skipped": "[dim]–[/]"}
 
 
-def check_command(methods: list[str], pairs: list[str]) -> int:
-    """Check methods and print what holds; returns the exit code (1 if something is broken)."""
-    if not methods:
-        raise ConfigError(f"Which methods? Say fsar-bench check NAME…, or all.{suggest('', names('methods'))}")
-    from fsar_bench.engine.contract import cells_to_check
+def check_command(names: list[str], pairs: list[str], kind: Kind = "method") -> int:
+    """Check components of one kind and print what holds; returns the exit code (1 if something is broken)."""
+    if not names:
+        option = "" if kind == "method" else f"--{kind} "
+        raise ConfigError(
+            f"Which {kind}s? Say fsar-bench check {option}NAME…, or all.{suggest('', entries(f'{kind}s'))}"
+        )
+    from fsar_bench.engine.contract import subjects
 
-    cells = [cell for name in methods for cell in cells_to_check(name, pairs)]
+    chosen = [subject for name in names for subject in subjects(kind, name, pairs)]
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
     warnings.simplefilter("ignore")
-    console = Console()
-    broken = [_check(cell, console, show_all=len(cells) == 1) for cell in cells]
+    console = Console(highlight=False)
+    broken = [_check(subject, console, show_all=len(chosen) == 1) for subject in chosen]
     return 1 if any(broken) else 0
 
 
-def _check(cell: Cell, console: Console, *, show_all: bool) -> bool:
-    """Check one cell and print all properties, or the broken ones; returns whether any is broken."""
-    from fsar_bench.engine.contract import make_tester
-
-    title = f"[bold]{escape(cell.name)}[/]"
-    if cell.label.changed:
-        title += f" [dim]{escape(', '.join(f'{key}={value}' for key, value in cell.label.changed.items()))}[/]"
+def _check(subject: Subject, console: Console, *, show_all: bool) -> bool:
+    """Check one component and print all properties, or the broken ones; returns whether any is broken."""
+    title = f"[bold]{escape(subject.name)}[/]"
+    if subject.changed:
+        title += f" [dim]{escape(', '.join(f'{key}={value}' for key, value in subject.changed.items()))}[/]"
     try:
-        outcomes = make_tester(cell).run()
-    except FsarBenchError as error:
-        console.print(f"{SIGNS['broken']} {title} cannot be built: {escape(str(error))}", soft_wrap=True)
+        with console.status(f"checking {title}"):
+            outcomes = subject.tester().run()
+    except ConfigError as error:
+        console.print(f"{SIGNS['broken']} {escape(str(error))}", soft_wrap=True)
         return True
     count = Counter(outcome.state for outcome in outcomes)
     summary = f"{count['holds']} hold, {count['broken']} broken, {count['skipped']} do not apply"

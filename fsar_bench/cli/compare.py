@@ -9,6 +9,7 @@ from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.leaderboard.collection import load_results, setting_of
 from fsar_bench.leaderboard.compare import compare_by_name
+from fsar_bench.leaderboard.lookup import result_folder
 
 FILTERS: dict[str, str | int] = {"dataset": "", "way": 0, "shot": 0}  # with a value of their type
 
@@ -20,7 +21,13 @@ def compare_command(first: str, second: str, pairs: list[str]) -> int:
         if key not in ("out", *FILTERS):
             raise ConfigError(f"Unknown key {key!r}.{suggest(key, ['out', *FILTERS])}")
     filters = {key: coerce(key, settings[key], kind) for key, kind in FILTERS.items() if key in settings}
-    results = load_results(results_folder([f"out={settings['out']}"] if "out" in settings else []))
+    folders = [folder for name in (first, second) if (folder := result_folder(name))]
+    first, second = (str(result_folder(name) or name) for name in (first, second))
+    if "out" in settings or not folders:
+        out = results_folder([f"out={settings['out']}"] if "out" in settings else [])
+    else:
+        out = folders[0].parents[3]  # the store that the named result is in
+    results = load_results(out)
     boards = [board for board in results.boards if filters.items() <= setting_of(board).items()]
     console = Console(soft_wrap=True, highlight=False)
     for comparison in compare_by_name(boards, first, second):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
+from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import checked_plan
-from fsar_bench.results.store import Stored, read
+from fsar_bench.leaderboard.lookup import find_result
+from fsar_bench.results.store import Stored
 
 
-def explain_command(path: Path, pairs: list[str], *, episode: int, query: int | None) -> int:
+def explain_command(name: str, pairs: list[str], *, episode: int, query: int | None) -> int:
     """Encode and score one episode, check it against the stored predictions, draw it; returns the exit code."""
-    stored = read(path.parent if path.name == "result.json" else path)
+    stored = find_result(name, RunOptions.of({}).out)
     checked_plan(stored)
     outs = [pair.removeprefix("out=") for pair in pairs if pair.startswith("out=")]
     out = user_path(outs[0] if outs else "explained")

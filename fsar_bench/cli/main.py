@@ -12,20 +12,52 @@ import typer
 from typer.core import TyperCommand
 
 from fsar_bench import __version__
-from fsar_bench.errors import FsarBenchError
+from fsar_bench.errors import ConfigError, FsarBenchError
 from fsar_bench.io import user_path
 
 app = typer.Typer(
     name="fsar-bench",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Few-shot action recognition: train and evaluate methods on the very same episodes, and make leaderboards.",
 )
 
+
+def _complete_pairs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    from fsar_bench.cli.completion import pairs
+
+    return pairs(ctx.params.get("pairs") or [], incomplete)
+
+
+def _complete(kind: str, *others: str) -> Any:
+    """Completion by the names of a kind, and other words."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        from fsar_bench.cli.completion import named
+
+        return named(kind, incomplete, *others)
+
+    return complete
+
+
+def _complete_checked(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    kind = "backbones" if ctx.params.get("backbone") else "matchers" if ctx.params.get("matcher") else "methods"
+    return _complete(kind, "all")(incomplete)  # type: ignore[no-any-return]
+
+
+def _complete_words(*words: str) -> Any:
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE…", help="Settings; commas make several cells.")]
+
+
+RunPairs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE…", help="Settings; commas make several cells.", autocompletion=_complete_pairs),
+]
 
 
 class _WithKeys(TyperCommand):
@@ -44,7 +76,7 @@ class _WithKeys(TyperCommand):
 
 
 @app.command(cls=_WithKeys)
-def run(pairs: Pairs = None) -> None:
+def run(pairs: RunPairs = None) -> None:
     """Train and evaluate methods; ends in a table.
 
     \b
@@ -81,7 +113,13 @@ def leaderboard(
     raise typer.Exit(leaderboard_command(pairs or [], check=check, html=html))
 
 
-Row = Annotated[str, typer.Argument(help="A method, a title, the beginning of a config hash, or a result's folder.")]
+Row = Annotated[
+    str,
+    typer.Argument(
+        help="A method, a title, the beginning of a config hash, or a result's folder.",
+        autocompletion=_complete("methods"),
+    ),
+]
 
 
 @app.command()
@@ -99,7 +137,7 @@ def compare(one: Row, two: Row, pairs: Pairs = None) -> None:
 
 @app.command()
 def explain(
-    result: Annotated[Path, typer.Argument(help="Folder of a result, or its result.json.")],
+    result: Row,
     pairs: Pairs = None,
     episode: Annotated[int, typer.Option("--episode", "-e", help="Number of the episode, from 0.")] = 0,
     query: Annotated[int | None, typer.Option("--query", "-q", help="Number of the query; default: all.")] = None,
@@ -108,13 +146,30 @@ def explain(
 
     \b
     fsar-bench explain leaderboards/results/synthact/5way_1shot/otam_frozen-…  --episode 12
+    fsar-bench explain d03e8cab --query 2      (names and hashes are looked up in ./leaderboards)
     Settings: out (./explained), work_dir (./work_dirs, where trained weights are), run options such as device, and
     the places of files that the result does not tell: pretrained, checkpoint, and the config of a custom method as
     methods.
     """
     from fsar_bench.cli.explain import explain_command
 
-    raise typer.Exit(explain_command(user_path(result), pairs or [], episode=episode, query=query))
+    raise typer.Exit(explain_command(result, pairs or [], episode=episode, query=query))
+
+
+@app.command()
+def show(result: Row, pairs: Pairs = None) -> None:
+    """Show one result: the command that repeats it, accuracy, settings, data, where its training is stored, cost.
+
+    \b
+    fsar-bench show leaderboards/results/synthact/5way_1shot/otam-…
+    fsar-bench show otam dataset=synthact way=5 shot=1
+    fsar-bench show 6f8e5154 out=./my_results
+    Settings: out (./leaderboards), work_dir (./work_dirs), dataset, way and shot to choose, and the places of files that
+    the result does not tell: methods, dataset, train_on, backbone, pretrained and checkpoint.
+    """
+    from fsar_bench.cli.show import show_command
+
+    raise typer.Exit(show_command(result, pairs or []))
 
 
 results = typer.Typer(no_args_is_help=True, help="Result files: merge those of other machines.")
@@ -141,10 +196,16 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="methods, ablations, datasets, backbones, matchers, protocols or keys; default: all but keys."
+            help="methods, ablations, datasets, backbones, matchers, protocols or keys; default: all but keys.",
+            autocompletion=_complete_words(
+                "methods", "ablations", "datasets", "backbones", "matchers", "protocols", "keys"
+            ),
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="With keys: a method, for its own keys too.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="With keys: a method, for its own keys too.", autocompletion=_complete("methods")),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole card of each.")] = False,
 ) -> None:
     """List what a run can name: methods, datasets and so on, and its keys.
@@ -161,22 +222,83 @@ def list_(
 
 @app.command()
 def check(
-    methods: Annotated[
+    names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="METHOD… [KEY=VALUE…]", help="Names or paths; all for the built-in ones."),
+        typer.Argument(
+            metavar="NAME… [KEY=VALUE…]",
+            help="Names or paths; all for the built-in ones.",
+            autocompletion=_complete_checked,
+        ),
     ] = None,
+    backbone: Annotated[bool, typer.Option("--backbone", help="The names are backbones, or paths of configs.")] = False,
+    matcher: Annotated[
+        bool, typer.Option("--matcher", help="The names are matchers, or paths of modules that register them.")
+    ] = False,
 ) -> None:
-    """Test the contract of methods on tiny random input, in seconds.
+    """Test the contract of methods, backbones or matchers on tiny random input, in seconds.
 
     \b
     fsar-bench check ./my_method.py
     fsar-bench check ma_clip method.alpha=0.3 matcher=TRX
     fsar-bench check all
+    fsar-bench check --backbone ./my_backbone.py
+    fsar-bench check --backbone vit_b_16 pretrained=none      (random weights)
+    fsar-bench check --matcher ./my_matcher_code.py
     """
-    from fsar_bench.cli.check import check_command
+    from fsar_bench.cli.check import Kind, check_command
 
-    given = methods or []
-    raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g]))
+    if backbone and matcher:
+        raise ConfigError("--backbone and --matcher exclude each other: check one kind at a time.")
+    given = names or []
+    kind: Kind = "backbone" if backbone else "matcher" if matcher else "method"
+    raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g], kind))
+
+
+cache = typer.Typer()
+app.add_typer(cache, name="cache")
+Days = Annotated[int, typer.Option("--days", min=0, help="Days without use after which a file is stale.")]
+
+
+@cache.callback(invoke_without_command=True)
+def cache_(context: typer.Context, days: Days = 30) -> None:
+    """Show the cache of this machine by kind: files, size, and what is stale; clear it.
+
+    \b
+    fsar-bench cache
+    fsar-bench cache --days 90
+    fsar-bench cache clear --stale
+    fsar-bench cache clear features
+    """
+    if context.invoked_subcommand is None:
+        from fsar_bench.cli.cache import cache_command
+
+        raise typer.Exit(cache_command(days))
+
+
+@cache.command()
+def clear(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND…",
+            help="frames, features, statistics, verify, weights or datasets; default: all but weights and datasets.",
+            autocompletion=_complete_words("frames", "features", "statistics", "verify", "weights", "datasets"),
+        ),
+    ] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Delete what is stale alone.")] = False,
+    days: Days = 30,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete files of the cache; what is deleted is computed again when it is needed.
+
+    \b
+    fsar-bench cache clear --stale
+    fsar-bench cache clear features --yes
+    fsar-bench cache clear weights      (only where they are named: they cannot be computed)
+    """
+    from fsar_bench.cli.cache import clear_command
+
+    raise typer.Exit(clear_command(kinds or [], stale_only=stale, days=days, yes=yes))
 
 
 data = typer.Typer(no_args_is_help=True, help="Real datasets: import published lists, find clips on a disk.")
@@ -226,7 +348,12 @@ def prepare(
     raise typer.Exit(prepare_command(dataset, user_path(root), name=name, classes=classes, replace=replace))
 
 
-DatasetName = Annotated[str, typer.Argument(help="Name of a dataset, your own too, or path of its config.")]
+DatasetName = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a dataset, your own too, or path of its config.", autocompletion=_complete("datasets")
+    ),
+]
 
 
 @data.command()
@@ -335,7 +462,7 @@ def main() -> None:
     _start_again_in_utf8()
     _print_any_text()
     try:
-        app()
+        app(prog_name="fsar-bench")
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

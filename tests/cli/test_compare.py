@@ -68,6 +68,14 @@ def test_by_name_hash_title_and_folder(root, capsys):
     assert "not significant at 5 %" in capsys.readouterr().out
 
 
+def test_a_folder_of_a_result_tells_where_the_others_are(root, capsys, monkeypatch):
+    folder = next((root / "results").glob("*/*/two-*"))
+    monkeypatch.chdir(folder)
+    for name in (".", "result.json"):
+        assert compare_command(name, "one", []) == 0
+        assert "A  Two: " in capsys.readouterr().out
+
+
 def test_what_cannot_be_compared_is_named(root):
     with pytest.raises(ConfigError, match=r"No result is called 'tow'. Did you mean 'two'"):
         compare_command("one", "tow", [f"out={root}"])

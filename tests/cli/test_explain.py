@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from stores import make_plan
 
+from fsar_bench.cli.explain import explain_command
 from fsar_bench.errors import ResultError
 from fsar_bench.explain.drawing import draw_query, page
 from fsar_bench.explain.episode import Explained, Matched, explain
@@ -92,7 +93,20 @@ def test_the_command_draws_what_was_stored(run_tiny, fsar, tmp_path):
     ):
         code, _, err = fsar("explain", str(stored["otam_frozen"].folder), *arguments)
         assert (code, message in err) == (1, True)
-    assert "cannot be read" in fsar("explain", "nowhere")[2]
+    assert "No result is called 'nowhere'" in fsar("explain", "nowhere")[2]
+
+
+def test_a_result_is_named_from_inside_its_folder_or_by_name(run_tiny, fsar, tmp_path, monkeypatch, capsys):
+    results = run_tiny("prototype_frozen", episodes=30, controls=False, frames=4, shot=[1, 2])
+    (stored,) = results.where(shot=1)
+    digest = stored.result.config_hash[:8]
+    assert fsar("explain", digest, "-q", "0")[0] == 0  # found in ./leaderboards
+    code, _, err = fsar("explain", "prototype_frozen")
+    assert (code, f"'prototype_frozen' names 2 results: {digest} (" in err) == (1, True)
+    monkeypatch.chdir(stored.folder)
+    for name in (".", "result.json", f"../{stored.folder.name}/"):
+        assert explain_command(name, [f"out={tmp_path / 'here'}"], episode=0, query=0) == 0
+        assert f"{stored.folder.name}-episode0-query0.png" in capsys.readouterr().out
 
 
 def test_a_trained_method_is_explained_with_its_trained_weights(run_tiny, fsar, tmp_path):

@@ -1,116 +1,59 @@
 """MethodTester: the contract of a method, tested on tiny random input in seconds; used by `fsar-bench check` and the tests.
 
-Every property is a method named `test_...` that returns None, or raises `BrokenError` with the observation. Everything is
-computed in float64, so that equal and different scores are clearly separated, and every trained parameter is first moved
-away from its initial value, so that adapters that start at zero take part.
+Everything is computed in float64, so that equal and different scores are clearly separated, and every trained parameter is first
+moved away from its initial value, so that adapters that start at zero take part.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, VideoFeatures
+from fsar_bench.testing.tester import (
+    SURE,
+    BrokenError,
+    NotTestedError,
+    Tester,
+    describe_value,
+    expect_tensor,
+    parameters_without_gradient,
+    relative_distance,
+    share_of_matched_pairs,
+    smooth_videos,
+    with_noise,
+)
 
 E, N, K, Q = 3, 4, 3, 5  # episodes, ways, shots, queries of one episode
 CLASSES = 7  # training classes
+COPIES = 16  # episodes in which queries are copies of supports
 SAME = 1e-8  # largest difference of equal scores, relative to their spread
 SAME_SINGLE = 1e-4  # the same for a method that scores in float32 regardless of its input
 DIFFERENT = 1e-5  # smallest difference of different scores, relative to their spread
 
 
-class BrokenError(Exception):
-    """A property does not hold; the message describes the observation."""
-
-
-class NotTestedError(Exception):
-    """A property cannot be tested here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of testing one property.
-
-    Attributes:
-        name: name of the property.
-        state: "holds", "broken" or "skipped".
-        reason: the observation if it is broken, the cause if it is skipped.
-    """
-
-    name: str
-    state: Literal["holds", "broken", "skipped"]
-    reason: str = ""
-
-
-class MethodTester:
+class MethodTester(Tester[FewShotMethod]):
     """Tests the contract of one method.
 
     Subclasses add properties as further methods named `test_...`.
 
     Args:
-        build: builds the method on a small backbone. It is called once; every property works on its own copy (`copy.deepcopy`),
-            or on a method built for it if the method cannot be copied.
+        build: builds the method on a small backbone; see `Tester`.
         frames: T.
         crop: side of a frame in pixels.
         text_width: C of class texts; 0 for a backbone without a text encoder.
     """
 
     def __init__(self, build: Callable[[], FewShotMethod], *, frames: int, crop: int, text_width: int) -> None:
-        self.build, self.frames, self.crop, self.text_width = build, frames, crop, text_width
-        self._built: FewShotMethod | None = None
-
-    def run(self) -> list[Outcome]:
-        """Test all properties, in the order in which they are written."""
-        return [self._outcome(name) for name in self._properties()]
-
-    def check(self, name: str) -> Outcome:
-        """Test one property.
-
-        Args:
-            name: name of the property as `Outcome` has it, such as "order of shots changes nothing".
-
-        Raises:
-            ConfigError: there is no such property.
-        """
-        properties = {_title(prop): prop for prop in self._properties()}
-        if name not in properties:
-            raise ConfigError(f"No property is named {name!r}.{suggest(name, properties)}")
-        return self._outcome(properties[name])
-
-    def _properties(self) -> list[str]:
-        kinds = reversed(type(self).__mro__)
-        return list(dict.fromkeys(name for kind in kinds for name in vars(kind) if name.startswith("test_")))
-
-    def _outcome(self, name: str) -> Outcome:
-        title = _title(name)
-        try:
-            getattr(self, name)()
-        except BrokenError as error:
-            return Outcome(title, "broken", str(error))
-        except NotTestedError as error:
-            return Outcome(title, "skipped", str(error))
-        except Exception as error:
-            return Outcome(title, "broken", f"{type(error).__name__}: {error}".split("\n")[0][:300])
-        return Outcome(title, "holds")
+        super().__init__(build)
+        self.frames, self.crop, self.text_width = frames, crop, text_width
 
     # Fixtures and comparisons.
-
-    def fresh(self) -> FewShotMethod:
-        """Return the method as `build` returns it, unaffected by earlier properties."""
-        if self._built is None:
-            self._built = self.build()
-        try:
-            return copy.deepcopy(self._built)
-        except (RuntimeError, TypeError):  # a tensor with a graph, or an object that cannot be copied
-            return self.build()
 
     def method(self, *, dtype: torch.dtype = torch.float64) -> FewShotMethod:
         """Return the method in eval mode, prepared, with its trained parameters moved away from their initial values."""
@@ -119,19 +62,12 @@ class MethodTester:
         with torch.random.fork_rng(devices=[]):  # layers made by `prepare` are the same in every copy
             torch.manual_seed(0)
             method.prepare(torch.randn(CLASSES, self.text_width, generator=generator).to(dtype))
-        with torch.no_grad():
-            for parameter in method.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        return method.to(dtype).eval()
+        return with_noise(method, generator).to(dtype).eval()
 
     def episodes(self, *, count: int = E, dtype: torch.dtype = torch.float64) -> EpisodeBatch:
         """Return random episodes: smooth colour patterns that change over time."""
         generator = torch.Generator().manual_seed(1)
-        videos = count * (N * K + Q)
-        coarse = torch.rand(videos * self.frames, 3, 4, 4, generator=generator)
-        smooth = torch.nn.functional.interpolate(coarse, size=(self.crop, self.crop), mode="bilinear")
-        pixels = (255 * smooth).to(torch.uint8).unflatten(0, (videos, self.frames))
+        pixels = smooth_videos(count * (N * K + Q), self.frames, self.crop, generator)
         labels = torch.arange(Q) % N
         classes = torch.stack([torch.randperm(CLASSES, generator=generator)[:N] for _ in range(count)])
         return EpisodeBatch(
@@ -153,39 +89,65 @@ class MethodTester:
         """Compute the total scores `[E, Q, N]` of the random episodes, with the tensors in `changes` replaced."""
         return self.scores(method, EpisodeBatch(**{**vars(self.episodes()), **changes})).total
 
-    @staticmethod
-    def distance(a: Tensor, b: Tensor) -> float:
-        """Compute the largest difference, relative to the mean spread (maximum - minimum) of the scores of a query."""
-        spread = (a.amax(-1) - a.amin(-1)).mean().clamp_min(1e-12)
-        return float((a - b).abs().max() / spread)
-
     def expect_same(self, a: Tensor, b: Tensor, what: str) -> None:
         """Raise `BrokenError` with the message `what` unless two score tensors are equal."""
-        if (off := self.distance(a, b)) > (SAME if a.dtype == torch.float64 else SAME_SINGLE):
+        if (off := relative_distance(a, b)) > (SAME if a.dtype == torch.float64 else SAME_SINGLE):
             raise BrokenError(f"{what} (by {off:.2g} of the spread of the scores).")
 
     def expect_different(self, a: Tensor, b: Tensor, what: str) -> None:
         """Raise `BrokenError` with the message `what` unless two score tensors differ."""
-        if (off := self.distance(a, b)) < DIFFERENT:
+        if (off := relative_distance(a, b)) < DIFFERENT:
             raise BrokenError(f"{what} (the scores moved by {off:.2g} of their spread).")
 
     @staticmethod
     def training_loss(method: FewShotMethod, episodes: EpisodeBatch) -> Tensor:
         """Compute the sum of losses that training minimises."""
-        return reduce(add, (value for name, value in method.loss(episodes).items() if "loss" in name))
+        losses: object = method.loss(episodes)
+        if not isinstance(losses, dict):
+            raise BrokenError(
+                f"loss returned {describe_value(losses)}: return scalars by name, such as {{'loss': value}}."
+            )
+        values = [value for name, value in losses.items() if "loss" in name]
+        if not values:
+            raise BrokenError(f"loss returned {sorted(losses)}: training minimises what has 'loss' in its name.")
+        return reduce(add, values)
 
     # The properties.
 
     def test_scores_have_the_shape_and_are_finite(self) -> None:
-        """All scores are `[E, Q, N]` and finite, and some classes differ."""
-        scores = self.scores(self.method(), self.episodes())
+        """Encoding gives `VideoFeatures` per video, scoring `Scores` of finite `[E, Q, N]`, and some classes differ."""
+        method, episodes = self.method(), self.episodes()
+        text = episodes.class_text[:, :, None].expand(-1, -1, K, -1).reshape(E * N * K, -1)
+        with torch.no_grad():
+            support = self._encoded(method, episodes.support.flatten(0, 2), text).view(E, N, K)
+            query = self._encoded(method, episodes.query.flatten(0, 1), None).view(E, Q)
+            value: object = method.score(support, query, episodes.class_text)
+        if not isinstance(value, Scores):
+            shape = f"[E, Q, N] = {[E, Q, N]}"
+            raise BrokenError(f"score returned {describe_value(value)}: return Scores(total), with total {shape}.")
+        scores = self.scores(method, episodes)
         for name, tensor in {"total": scores.total, **scores.parts}.items():
-            if tensor.shape != (E, Q, N):
-                raise BrokenError(f"{name} has the shape {tuple(tensor.shape)}, not [E, Q, N] = {(E, Q, N)}.")
-            if not torch.isfinite(tensor).all():
-                raise BrokenError(f"{name} contains numbers that are not finite.")
+            expect_tensor(tensor, f"{name} of Scores", "[E, Q, N]", (E, Q, N))
         if float((scores.total.amax(-1) - scores.total.amin(-1)).max()) < 1e-9:
             raise BrokenError("all classes get the same score.")
+
+    @staticmethod
+    def _encoded(method: FewShotMethod, frames: Tensor, text: Tensor | None) -> VideoFeatures:
+        """Embed and encode videos, and check what is returned on the way."""
+        features: VideoFeatures | None = None
+        for name in ("embed", "encode"):
+            value: object = method.embed(frames, text) if features is None else method.encode(features, text)
+            if not isinstance(value, VideoFeatures):
+                raise BrokenError(f"{name} returned {describe_value(value)}: return VideoFeatures(NAME=tensor).")
+            features = value
+            for key, tensor in features.items():
+                if not isinstance(tensor, Tensor) or tensor.shape[:1] != (len(frames),):
+                    raise BrokenError(
+                        f"{name} returned {key}, {describe_value(tensor)}, for {len(frames)} videos: a Tensor whose first "
+                        "dimension counts the videos is expected."
+                    )
+        assert features is not None
+        return features
 
     def test_evaluation_is_deterministic(self) -> None:
         """Two evaluations of one method are equal."""
@@ -193,6 +155,42 @@ class MethodTester:
         self.expect_same(
             self.total(method), self.total(method), "two evaluations of one method differ: is a dropout on?"
         )
+
+    def test_a_query_equal_to_a_support_scores_its_class_highest(self) -> None:
+        """Copies of supports prefer their own classes; where class names alone decide, texts equal to the queries' features do.
+
+        All classes have the same text first, so that it decides nothing. Random weights may favour a class for every query:
+        see `share_of_matched_pairs`. A learned score may be blind to copies before it is trained, but not prefer other classes.
+        """
+        method = self.method()
+        share = share_of_matched_pairs(self._total_of_copies(method, names_too=False))
+        if share is None and method.traits.uses_class_names:
+            share = share_of_matched_pairs(self._total_of_copies(method, names_too=True))
+        seen = "no class scores higher than another for its copies"
+        if share is not None:
+            seen = f"only {100 * share:.0f} % of the pairs of such queries prefer their own classes"
+        may_be_blind = method.traits.trainable or (share is None and method.traits.uses_class_names)
+        if may_be_blind and (share is None or 1 - SURE < share < SURE):
+            raise NotTestedError(f"untrained, it does not recognise copies: {seen}")
+        if share is None or share < SURE:
+            raise BrokenError(f"{seen}: does a lower score mean a better class?")
+
+    def _total_of_copies(self, method: FewShotMethod, *, names_too: bool) -> Tensor:
+        """Score 1-shot episodes whose query i is the support of class i: total `[COPIES, N, N]`.
+
+        Args:
+            method: the method.
+            names_too: the text of class i is the mean feature of query i; otherwise all classes of an episode have one text.
+        """
+        generator = torch.Generator().manual_seed(2)
+        videos = smooth_videos(COPIES * N, self.frames, self.crop, generator).unflatten(0, (COPIES, N))
+        dtype = method.backbone.mean.dtype
+        text = torch.randn(COPIES, 1, self.text_width, generator=generator).to(dtype).expand(-1, N, -1).contiguous()
+        if names_too:
+            with torch.no_grad():
+                text = method.backbone.encode_frames(videos.flatten(0, 1)).mean(1).unflatten(0, (COPIES, N))
+        classes = torch.arange(N).expand(COPIES, -1).contiguous()
+        return self.scores(method, EpisodeBatch(videos[:, :, None], videos, classes, classes, text)).total
 
     def test_permuting_the_labels_permutes_the_scores(self) -> None:
         """Scores follow their class, regardless of its label."""
@@ -332,9 +330,7 @@ class MethodTester:
         if not torch.isfinite(total):
             raise BrokenError(f"the loss is {total.item()}.")
         total.backward()
-        without = sorted(
-            name for name, p in method.named_parameters() if name in trained and (p.grad is None or not p.grad.any())
-        )
+        without = parameters_without_gradient({n: p for n, p in method.named_parameters() if n in trained})
         if without:
             raise BrokenError(
                 f"the loss does not reach {without[0]} ({len(without)} of {len(trained)} trained parameters)."
@@ -380,7 +376,7 @@ class MethodTester:
         """Scores in float32 and float64 agree within 5 % of their spread."""
         double = self.total(self.method())
         single = self.scores(self.method(dtype=torch.float32), self.episodes(dtype=torch.float32)).total
-        if self.distance(double, single.double()) > 0.05:
+        if relative_distance(double, single.double()) > 0.05:
             raise BrokenError("float32 gives other scores than float64: an unstable formula.")
 
     def test_cpu_and_cuda_agree(self) -> None:
@@ -391,10 +387,5 @@ class MethodTester:
         on_cpu = self.scores(method, episodes).total
         moved = EpisodeBatch(**{name: tensor.cuda() for name, tensor in vars(episodes).items()})
         on_cuda = self.scores(copy.deepcopy(method).cuda(), moved).total.cpu()
-        if self.distance(on_cpu, on_cuda) > 1e-6:
+        if relative_distance(on_cpu, on_cuda) > 1e-6:
             raise BrokenError("CUDA gives other scores than the CPU.")
-
-
-def _title(name: str) -> str:
-    """Name of a property as people read it."""
-    return name.removeprefix("test_").replace("_", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +39,36 @@ class WrongShape(Good):
         return Scores(super().score(support, query, class_text).total[..., :-1])
 
 
+class BareTensor(Good):
+    def score(self, support, query, class_text):
+        return super().score(support, query, class_text).total
+
+
+class ReturnsNothing(Good):
+    def score(self, support, query, class_text):
+        super().score(support, query, class_text)
+
+
+class EncodesToADictionary(Good):
+    def encode(self, features, class_text):
+        return dict(super().encode(features, class_text).items())
+
+
+class MergesVideos(Good):
+    def encode(self, features, class_text):
+        return super().encode(features, class_text)[:1]
+
+
+class ScoreFails(Good):
+    def score(self, support, query, class_text):
+        raise RuntimeError("sizes do not match")
+
+
+class ScoresWholeNumbers(Good):
+    def score(self, support, query, class_text):
+        return Scores(super().score(support, query, class_text).total.argsort(-1))
+
+
 class NotFinite(Good):
     def score(self, support, query, class_text):
         return Scores(super().score(support, query, class_text).total / 0)
@@ -46,6 +77,56 @@ class NotFinite(Good):
 class AllEqual(Good):
     def score(self, support, query, class_text):
         return Scores(0 * super().score(support, query, class_text).total)
+
+
+class LowerIsBetter(Good):
+    def score(self, support, query, class_text):
+        return Scores(-super().score(support, query, class_text).total)
+
+
+class BlindToCopies(Good):
+    """Compares what a video has in one half of its features with what the support has in the other half: not trained."""
+
+    traits = Traits(uses_class_names=False, trainable=False, transductive=False, order_sensitive=False)
+
+    def __init__(self, backbone):
+        super().__init__(backbone)
+        self.layer.requires_grad_(False)
+
+    def score(self, support, query, class_text):
+        half = query.video.shape[-1] // 2
+        return Scores(query.video[..., :half] @ support.video[..., half:].mean(2).transpose(1, 2))
+
+
+class BlindUntilTrained(BlindToCopies):
+    """The same of a learned layer: legitimate, and not judged."""
+
+    traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=False)
+
+    def __init__(self, backbone):
+        super().__init__(backbone)
+        self.layer.requires_grad_(True)
+
+
+class NamesAlone(Good):
+    """Zero-shot: the text alone decides."""
+
+    traits = Traits(uses_class_names=True, trainable=False, transductive=False, order_sensitive=False)
+
+    def __init__(self, backbone):
+        super().__init__(backbone)
+        self.layer.requires_grad_(False)
+
+    def encode(self, features, class_text):
+        return VideoFeatures(video=features.frames.mean(1))
+
+    def score(self, support, query, class_text):
+        return Scores(F.normalize(query.video, dim=-1) @ F.normalize(class_text, dim=-1).transpose(1, 2))
+
+
+class NamesAloneInverted(NamesAlone):
+    def score(self, support, query, class_text):
+        return Scores(-super().score(support, query, class_text).total)
 
 
 class Noisy(Good):
@@ -171,6 +252,16 @@ class TrainsWhatIsFrozen(Good):
         return super().loss(episodes)
 
 
+class LossIsATensor(Good):
+    def loss(self, episodes):
+        return super().loss(episodes)["loss"]
+
+
+class LossIsCalledError(Good):
+    def loss(self, episodes):
+        return {"error": super().loss(episodes)["loss"]}
+
+
 class LearnsNothing(Good):
     def loss(self, episodes):
         loss = super().loss(episodes)["loss"]
@@ -183,7 +274,11 @@ class CancelsDigits(Good):
 
 
 BROKEN = {
-    "scores have the shape and are finite": [WrongShape, NotFinite, AllEqual],
+    "scores have the shape and are finite": [
+        WrongShape, BareTensor, ReturnsNothing, EncodesToADictionary, MergesVideos, ScoreFails, ScoresWholeNumbers, NotFinite,
+        AllEqual,
+    ],
+    "a query equal to a support scores its class highest": [LowerIsBetter, BlindToCopies, NamesAloneInverted],
     "evaluation is deterministic": [Noisy],
     "permuting the labels permutes the scores": [FavoursTheFirstLabel],
     "order of shots changes nothing": [LastShotOnly],
@@ -197,7 +292,7 @@ BROKEN = {
     "class names are used as declared": [ReadsNames, DeclaresClassNames],
     "gradients reach what is trained and nothing else": [
         HasAnIdleParameter, HasAParameterWithoutEffect, MovesBuffersOfTheBackbone, DeclaresTrainingFree,
-        LossIsNotANumber, TrainsWhatIsFrozen,
+        LossIsNotANumber, LossIsATensor, LossIsCalledError, TrainsWhatIsFrozen,
     ],
     "loss falls when trained on one episode": [LearnsNothing],
     "predictions survive float32": [CancelsDigits],
@@ -236,6 +331,47 @@ def test_each_property_catches_the_method_that_breaks_it(name, kind):
     outcome = kit_of(kind).check(name)
     assert (outcome.name, outcome.state) == (name, "broken")
     assert outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            BareTensor,
+            "score returned a Tensor of shape [3, 5, 4]: return Scores(total), with total [E, Q, N] = [3, 5, 4].",
+        ),
+        (ReturnsNothing, "score returned None: return Scores(total), with total [E, Q, N] = [3, 5, 4]."),
+        (EncodesToADictionary, "encode returned a dict: return VideoFeatures(NAME=tensor)."),
+        (WrongShape, "total of Scores has the shape [3, 5, 3]: a Tensor [E, Q, N] = [3, 5, 4] is expected."),
+        (AllEqual, "all classes get the same score."),
+    ],
+)
+def test_what_a_method_returns_is_judged_once(kind, message):
+    """One sentence says what was returned and what is expected; the other properties are skipped, not repeated."""
+    first, *others = kit_of(kind).run()
+    assert (first.state, first.reason) == ("broken", message)
+    assert {(o.state, o.reason) for o in others} == {
+        ("skipped", "cannot be judged before 'scores have the shape and are finite' holds")
+    }
+
+
+def test_a_failure_names_the_line_of_the_user():
+    source = Path(__file__).read_text().splitlines()
+    line = next(i for i, text in enumerate(source, 1) if 'RuntimeError("sizes' in text)
+    assert kit_of(ScoreFails).run()[0].reason == f"RuntimeError: sizes do not match (test_method_tester.py:{line})"
+
+
+@pytest.mark.parametrize("kind", [LowerIsBetter, LossIsATensor, NamesAloneInverted])
+def test_a_fault_is_reported_by_its_property_alone(kind):
+    expected = [name for name, kinds in BROKEN.items() if kind in kinds]
+    assert [outcome.name for outcome in kit_of(kind).run() if outcome.state == "broken"] == expected
+
+
+def test_a_score_that_must_be_learned_first_is_not_judged_by_copies():
+    outcome = kit_of(BlindUntilTrained).check("a query equal to a support scores its class highest")
+    assert outcome.state == "skipped"
+    assert "untrained" in outcome.reason
+    assert kit_of(NamesAlone).check("a query equal to a support scores its class highest").state == "holds"
 
 
 def test_a_custom_tester_adds_properties():
