@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+# Stages by name. Others are "training", "encoding" and "scoring"; the latter two also after VALIDATION and CHOOSING.
+STARTING = "starting"  # what is imported, built or opened comes after a colon
+WAITING = "waiting"  # for another run
+VALIDATION = "validation: "
+CHOOSING = "choosing on val"
 VALIDATED = "validated"  # the stage whose events say how good a validation was
+POSTPONED = "postponed"  # the cell is looked at again after the others; the note says why
 
 
 @dataclass(frozen=True)
