@@ -23,14 +23,14 @@ def show_cells(run: Run, console: Console) -> None:
     """
     foreseen = forecast(run.cells, run.options)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    for heading in ("hash", "method", "dataset", "way, shot", "seeds", "state"):
-        table.add_column(heading, no_wrap=heading in ("hash", "way, shot"), overflow="fold")
+    for heading in ("hash", "method", "dataset", "way", "shot", "seeds", "state"):
+        table.add_column(heading, no_wrap=heading == "hash", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     for cell, state, seconds in zip(run.cells, foreseen.states, foreseen.seconds, strict=True):
         detail = f" ({state.detail})" if state.kind == "resumable" else ""
         p = cell.protocol
         time = "–" if seconds is None or state.kind == "finished" else about(seconds)
-        row = (cell.hash[:8], cell.label.row, cell.identity.dataset.name, f"{p.way}-way {p.shot}-shot")
+        row = (cell.hash[:8], cell.label.row, cell.identity.dataset.name, str(p.way), str(p.shot))
         table.add_row(*map(escape, (*row, _seeds(cell), f"{state.kind}{detail}", time)))
     if not console.is_terminal:  # a file or another program reads it
         console = Console(file=console.file, width=max(WIDE, console.width))

@@ -11,6 +11,7 @@ from rich.console import Console
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
+from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.screen import Screen
 
 INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ends
@@ -35,13 +36,16 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     """Run all cells, or with `dry_run` only list them; returns the exit code (1 if a cell failed, 130 after Ctrl-C)."""
     run = resolve(pairs)
     console = Console(file=sys.stdout)
-    _say_beforehand(run)
+    for note in getattr(run, "notes", ()):
+        print(f"note: {note}", file=sys.stderr)
+    _warn_of_overlaps(run.cells)
+    estimate = _check(run)
     if dry_run:
         from fsar_bench.cli.dry_run import show_cells
 
         show_cells(run, console)
         return 0
-    done = _run(run, console)
+    done = _run(run, estimate, console)
     if done.is_interrupted:
         return _end_early(run, done, console)
     failed = [outcome for outcome in done.outcomes if outcome.state == "failed"]
@@ -55,20 +59,16 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     return 1 if failed else 0
 
 
-def _say_beforehand(run: Run) -> None:
-    """Say what holds for the whole run, and check what can be checked before the first cell starts."""
-    for note in getattr(run, "notes", ()):
-        print(f"note: {note}", file=sys.stderr)
-    _warn_of_overlaps(run.cells)
-    with Console(stderr=True).status("checking…"):
-        pass  # preflight(run.cells, run.options)
-
-
-def _run(run: Run, console: Console) -> _Done:
+def _check(run: Run) -> Estimate:
+    """Look at all that can be known before the first cell starts; returns how long the run takes."""
     from fsar_bench.engine.forecast import estimate_of
 
+    with Console(stderr=True).status("checking…"):
+        return estimate_of(run.cells, run.options)
+
+
+def _run(run: Run, estimate: Estimate, console: Console) -> _Done:
     done = _Done()
-    estimate = estimate_of(run.cells, run.options)
     with Screen(console, [str(cell) for cell in run.cells], estimate) as screen:
         try:
             for outcome in sweep_on(screen, run.cells, run.options, run_isolated):

@@ -64,13 +64,32 @@ class Work:
 
 @dataclass
 class _Sum:
-    """Seconds and units, added up."""
+    """Seconds and units, added up; the first ones apart, which also pay for caches and processes that later ones find."""
 
-    seconds: float = 0.0
-    units: float = 0.0
+    _first: tuple[float, float] = (0.0, 0.0)
+    _rest: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether fewer units came after the first ones."""
+        return self._rest[1] < self._first[1]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds; without the first ones where they are not needed."""
+        return self._first[0] + self._rest[0] if self.is_rough else self._rest[0]
+
+    @property
+    def units(self) -> float:
+        """Units; without the first ones where they are not needed."""
+        return self._first[1] + self._rest[1] if self.is_rough else self._rest[1]
 
     def add(self, seconds: float, units: float) -> None:
-        self.seconds, self.units = self.seconds + seconds, self.units + units
+        """Add some."""
+        if not self._first[1]:
+            self._first = seconds, units
+        else:
+            self._rest = self._rest[0] + seconds, self._rest[1] + units
 
 
 @dataclass
@@ -88,6 +107,11 @@ class Rates:
         """Add what a stored result took."""
         if seconds > 0 and units > 0:
             self._stored[kind, work.backbone, work.method].add(seconds, units)
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether passes were measured so briefly that a first guess may be far off."""
+        return any(total.is_rough for (kind, _, _), total in self._measured.items() if kind != "score")
 
     def seconds(self, kind: Kind, work: Work) -> float | None:
         """Seconds per unit of a cell; None if neither this kind nor, for passes, the other one was measured."""

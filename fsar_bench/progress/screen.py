@@ -22,7 +22,27 @@ from fsar_bench.progress.words import about, clock, rate, shorten, shorten_name
 
 SILENCE = 30.0  # seconds after which a long stage says how far it is
 BAR = 24  # characters
+PATIENCE = 45.0  # seconds after which a rough estimate is better than none
 STEADY = 1.0  # seconds after which the rate of a stage is told
+MEMORY = 60.0  # seconds after which the past of a stage counts half
+
+
+class Speed:
+    """Units per second of a stage, which others may interrupt; what is long ago counts less."""
+
+    def __init__(self) -> None:
+        self._units = self._seconds = 0.0
+
+    def add(self, units: int, seconds: float) -> None:
+        """Add what was just done."""
+        if self._seconds > MEMORY:
+            self._units, self._seconds = self._units / 2, self._seconds / 2
+        self._units, self._seconds = self._units + units, self._seconds + seconds
+
+    @property
+    def per_second(self) -> float | None:
+        """Units per second; None as long as it would only jump."""
+        return self._units / self._seconds if self._units and self._seconds >= STEADY else None
 
 
 @dataclass
@@ -31,21 +51,18 @@ class Stage:
 
     Attributes:
         event: its last event.
-        since: when it was entered, after another stage.
-        first: units that were done then.
-        per_second: units per second; None before it is known.
+        when: that event was.
+        speed: of the stage.
     """
 
     event: Event
-    since: float
-    first: int
-    per_second: float | None = None
+    when: float
+    speed: Speed
 
     def tell(self, event: Event, now: float) -> None:
         """Take its next event."""
-        self.event = event
-        if event.done > self.first and now - self.since >= STEADY:
-            self.per_second = (event.done - self.first) / (now - self.since)
+        self.speed.add(event.done - self.event.done, now - self.when)
+        self.event, self.when = event, now
 
     def text(self) -> str:
         """How far it is: units, rate and note."""
@@ -53,7 +70,8 @@ class Stage:
         if total <= 1:
             return ", ".join(filter(None, (name, self.event.note)))
         unit = "videos" if name.endswith("encoding") else "episodes"
-        speed = "" if self.per_second is None else rate(self.per_second, unit)
+        per_second = self.speed.per_second
+        speed = "" if per_second is None else rate(per_second, unit)
         return ", ".join(filter(None, (f"{name} {done}/{total}", speed, self.event.note)))
 
 
@@ -102,7 +120,7 @@ class Screen:
         self._file = console.file
         self._number: int | None = None
         self._stage: Stage | None = None
-        self._rates: dict[str, float | None] = {}
+        self._speeds: dict[str, Speed] = {}
         self._quarters: dict[str, int] = {}
         self._accuracy, self._is_announced = "", False
         self._estimated: tuple[float, float] | None = None  # when it was said, and which
@@ -137,7 +155,7 @@ class Screen:
         """The cell of this number, from 0, begins; it is named once it tells something."""
         with self._lock:
             self._number, self._stage, self._accuracy, self._is_announced = number, None, "", False
-            self._rates, self._quarters = {}, {}
+            self._speeds, self._quarters = {}, {}
             self.estimate.begin(number)
             self._look_at_time()
 
@@ -177,7 +195,10 @@ class Screen:
             self._number = self._stage = None
 
     def _look_at_time(self) -> None:
-        self._remaining = self.clock(), self.estimate.remaining()
+        """Estimate anew; a first guess from a few clips waits for more of them, but not longer than `PATIENCE`."""
+        now = self.clock()
+        is_rough = self.estimate.rates.is_rough and self._remaining[1] is None and now - self._began < PATIENCE
+        self._remaining = now, None if is_rough else self.estimate.remaining()
 
     def _postpone(self, event: Event) -> None:
         self.estimate.postpone()
@@ -188,9 +209,7 @@ class Screen:
         """Note the event of a stage, which another stage may have interrupted."""
         now = self.clock()
         if self._stage is None or self._stage.event.stage != event.stage:
-            if self._stage:
-                self._rates[self._stage.event.stage] = self._stage.per_second
-            self._stage = Stage(event, now, event.done, self._rates.get(event.stage))
+            self._stage = Stage(event, now, self._speeds.setdefault(event.stage, Speed()))
         else:
             self._stage.tell(event, now)
 
@@ -211,20 +230,23 @@ class Screen:
     def tick(self) -> None:
         """Say how far the stage is if nothing was printed for `SILENCE` seconds."""
         with self._lock:
+            self._look_at_time()
+            self._say_estimate()
             if self._stage and self.clock() - self._printed >= SILENCE:
                 self._keep_stage()
 
     def _keep_stage(self) -> None:
         assert self._stage is not None
-        remaining = self.estimate.remaining()
+        remaining = self._remaining[1]
         left = f", {about(remaining)} left in all" if remaining else ""
         self._keep(f"  {shorten(self._stage.text(), self._room - len(left) - 2)}{left}")
 
     def _say_estimate(self) -> None:
         """Print the estimated time of the whole once it is known, and again where it was far off."""
-        total, now = self.estimate.total(), self.clock()
-        if total is None or self.live:
+        now, remaining = self._remaining
+        if remaining is None or self.live:
             return
+        total = now - self._began + remaining
         if self._estimated:
             when, before = self._estimated
             if now - when < SILENCE or 2 / 3 < total / before < 3 / 2:
@@ -265,5 +287,6 @@ class Screen:
         number, stage = self._number, self._stage
         if number is not None:
             text = stage.text() if stage else "looking for its result"
-            lines.append(stage_line(self.names[number], text, self._accuracy, width))
+            trains = stage is not None and stage.event.stage.startswith(("training", VALIDATION))
+            lines.append(stage_line(self.names[number], text, self._accuracy if trains else "", width))
         return Text("\n".join(lines), no_wrap=True, overflow="crop")
