@@ -202,7 +202,9 @@ class Screen:
 
     def _postpone(self, event: Event) -> None:
         self.estimate.postpone()
-        self._keep_name(f": {event.note}")
+        if not self._is_announced:
+            self._keep_name("")
+        self._keep(f"  {event.note}")
         self._number = self._stage = None
 
     def _enter(self, event: Event) -> None:
