@@ -33,7 +33,7 @@ PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.reade
 IN_WORDS = {
     "reused": "finished before, reused",
     "left out": "left out, a control that does not apply here",
-    "busy": "busy, another run is working on it",
+    "busy": "busy in another run",
     "failed": "failed",
 }
 CellRunner = Callable[[Cell, RunOptions, Listener], Stored]

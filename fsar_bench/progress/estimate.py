@@ -71,8 +71,8 @@ class _Sum:
 
     @property
     def is_rough(self) -> bool:
-        """Whether fewer units came after the first ones."""
-        return self._rest[1] < self._first[1]
+        """Whether there are hardly any but the first ones: less than a quarter as many."""
+        return 4 * self._rest[1] < self._first[1]
 
     @property
     def seconds(self) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from filelock import FileLock
 
 TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
 README = Path(__file__).parents[2] / "README.md"
@@ -81,6 +82,21 @@ def test_ctrl_c_ends_all_processes_and_says_how_to_resume(command, tiny):
     while is_alive(process.pid) and monotonic() < deadline:
         sleep(0.1)
     assert not is_alive(process.pid)
+
+
+def test_a_cell_that_another_run_keeps_is_busy_not_failed(fsar, tiny, tmp_path):
+    arguments = ("run", f"dataset={tiny}", "methods=otam_frozen,zero_shot", *TINY)
+    (row,) = (line for line in fsar(*arguments, "--dry-run").stdout.splitlines() if "OTAM" in line)
+    folder = tmp_path / "work_dirs" / "tiny" / f"otam_frozen-{row.split()[0]}"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        done = fsar(*arguments)
+    assert done.returncode == 0
+    assert "another run is working on it; looked at again at the end" in done.stdout
+    assert re.search(r"\[1/2\] OTAM, frozen on tiny, 5-way 1-shot: busy in another run", done.stdout)
+    assert re.search(r"^busy: OTAM, frozen on tiny.* Run the same command again for its row\.$", done.stderr, re.M)
+    assert "Zero-shot text" in done.stdout.split("Chance")[0]
+    assert fsar(*arguments).stdout.count("done in") == 1
 
 
 def test_ctrl_c_while_torch_is_imported_prints_no_traceback(command, tiny):

@@ -50,8 +50,8 @@ def test_everything_is_there_at_every_width(tmp_path, capsys, width, seeds, back
         start = title.split("(")[0].split()[0]  # a folded title goes on in the next lines, among other columns
         assert start in body
     assert body.count("12345.6") == 2
-    shown = [name for name in backbones if name in "\n".join(lines)]
-    assert shown == (list(backbones) if len(set(backbones)) > 1 else shown)
+    if len(set(backbones)) > 1:
+        assert all(name[:12] in body for name in backbones)  # where room is short, the rest is in the next line
 
 
 def test_a_backbone_that_all_rows_share_is_no_column(tmp_path, capsys):
