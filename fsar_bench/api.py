@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.collection import Results
 from fsar_bench.leaderboard.files import read_boards, write_tables
-from fsar_bench.progress.events import Listener
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +37,7 @@ def run(
 
     Raises:
         ConfigError: a name or key that does not exist, or a value of the wrong type; nothing was run then.
+        BusyError: another run works on a cell; the others were run and stored.
         FsarBenchError: a cell failed; the others were run and stored.
 
     Example:
@@ -50,7 +49,7 @@ def run(
     work = resolve({**settings, "methods": [str(name) for name in names]})
     outcomes = _sweep(work, isolate=isolate, progress=progress)
     write_tables(work.options.out, read_boards(work.options.out))
-    failed = [outcome for outcome in outcomes if outcome.error and outcome.state == "failed"]
+    failed = [outcome for outcome in outcomes if outcome.error and outcome.state in ("failed", "busy")]
     if failed:
         first = failed[0]
         rest = f" ({len(failed)} of {len(outcomes)} cells failed; the others are stored.)" if len(outcomes) > 1 else ""
@@ -60,25 +59,22 @@ def run(
 
 
 def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
-    from rich.console import Console
-
-    from fsar_bench.engine.sweep import sweep
-    from fsar_bench.progress.screen import Screen
+    from fsar_bench.engine.sweep import sweep, sweep_on
 
     run_cell = _runner(isolate=isolate)
     if not progress:
         return list(sweep(work.cells, work.options, run_cell))
-    outcomes = []
-    with Screen(Console(), len(work.cells)) as screen:
+    import sys
 
-        def listener_of(cell: Cell) -> Listener:
-            screen.begin(str(cell))
-            return screen.show
+    from rich.console import Console
 
-        for outcome in sweep(work.cells, work.options, run_cell, listener_of):
-            screen.end(outcome.state, outcome.seconds)
-            outcomes.append(outcome)
-    return outcomes
+    from fsar_bench.engine.forecast import estimate_of
+    from fsar_bench.progress.screen import Screen
+
+    estimate = estimate_of(work.cells, work.options)
+    # A cell in this process sends standard output to its log, the screen keeps what it is now.
+    with Screen(Console(file=sys.stdout), [str(cell) for cell in work.cells], estimate) as screen:
+        return list(sweep_on(screen, work.cells, work.options, run_cell))
 
 
 def _runner(*, isolate: bool) -> CellRunner:

@@ -43,6 +43,10 @@ class ResultError(FsarBenchError):
     """A result file is missing, damaged or cannot be written."""
 
 
+class BusyError(ResultError):
+    """Another run is working on the cell at this moment."""
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Text that lists close matches first, then every choice; "ViT-B/16" is close to "vit_b_16"."""
     choices = sorted(choices)

@@ -91,13 +91,14 @@ def start(
 
 def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool) -> BaseProcess:
     """Start a child from the fork server for these modules, without touching multiprocessing's own fork server."""
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     key = (os.getpid(), preload)
     if key not in _servers:
         server = forkserver.ForkServer()
         server.set_forkserver_preload(list(preload))
-        with _import_path_in_environment():
+        resource_tracker.ensure_running()  # its start would unblock the signal
+        with _import_path_in_environment(), _without_ctrl_c():
             server.ensure_running()
         _servers[key] = server
     process = multiprocessing.get_context("forkserver").Process(target=_enter, args=arguments, daemon=daemon)
@@ -129,6 +130,23 @@ def _preparation_data_without_main(original: Callable[[str], dict[str, Any]]) ->
         return {key: value for key, value in data.items() if not key.startswith("init_main_from")}
 
     return get_preparation_data
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Block SIGINT for what is started here, and for its children.
+
+    A terminal sends Ctrl-C to every process. The owner answers it; a fork server that is still importing would only print a
+    traceback, and the children end with their owner anyway.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -18,16 +19,20 @@ from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.files import HTML, read_boards, stale_files, write_tables
 
-SCREEN_COLUMNS = (  # they fit 80 characters
-    "rank",
-    "method",
-    "accuracy %",
-    "± episodes",
-    "± clips",
-    "± seeds",
-    "pair %",
-    "train s",
-)
+SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack; how a heading breaks where room is short
+    "rank": "rank",
+    "method": "method",
+    "accuracy %": "accu-\nracy %",
+    "± episodes": "± epi-\nsodes",
+    "± clips": "±\nclips",
+    "± seeds": "±\nseeds",
+    "pair %": "pair\n%",
+    "backbone": "backbone",
+    "names": "names",
+    "trained M": "train-\ned M",
+    "total M": "total\nM",
+    "train s": "train\ns",
+}
 
 
 def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) -> int:
@@ -69,22 +74,59 @@ def results_folder(pairs: list[str]) -> Path:
 
 def show(console: Console, boards: list[Board], highlight: set[str]) -> None:
     """Print boards; rows of which no config hash is in `highlight` are dimmed."""
+    unlimited = console.options.update(width=10_000)
     for board in boards:
-        frame = tables.frame(board)
-        frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
-        table = Table(
-            title=escape(board.title),
-            caption=escape(board.note),
-            title_justify="left",
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        for column in frame.columns:
-            table.add_column(
-                column, justify="left" if column in tables.TEXT_COLUMNS else "right", no_wrap=column != "method"
-            )
-        highlighted = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in board.rows]
-        for (_, texts), is_highlighted in zip(frame.iterrows(), [*highlighted, True], strict=True):
-            table.add_row(*map(escape, texts), style="" if is_highlighted else "dim")
+        for layout in LAYOUTS:
+            table = _table(board, highlight, layout)
+            if console.measure(table, options=unlimited).maximum <= console.width:
+                break
         console.print(table)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a table is set: whether headings break, whether the backbone stands below its method, blanks beside a cell."""
+
+    breaks: bool
+    joins: bool
+    blanks: int
+
+
+LAYOUTS = (
+    _Layout(False, False, 1),
+    _Layout(True, False, 1),
+    _Layout(True, True, 0),
+)  # the first that fits, or the last
+
+
+def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
+    """A board for the screen."""
+    frame = tables.frame(board)
+    methods, backbones = list(map(escape, frame["method"])), list(map(escape, frame["backbone"]))
+    if len({row.result.backbone_name for row in board.rows}) == 1:
+        frame = frame.drop(columns="backbone")
+    elif layout.joins:
+        methods = [f"{m}\n[italic]{b}[/italic]" if b else m for m, b in zip(methods, backbones, strict=True)]
+        frame = frame.drop(columns="backbone")
+    frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
+    table = Table(
+        title=escape(board.title),
+        caption=escape(board.note),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, layout.blanks),
+    )
+    for column in frame.columns:
+        table.add_column(
+            SCREEN_COLUMNS[column] if layout.breaks else column,
+            justify="left" if column in tables.TEXT_COLUMNS else "right",
+            no_wrap=column != "method",
+            overflow="fold",
+        )
+    highlighted = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in board.rows]
+    frame = frame.map(escape).assign(method=methods)
+    for (_, texts), is_highlighted in zip(frame.iterrows(), [*highlighted, True], strict=True):
+        table.add_row(*texts, style="" if is_highlighted else "dim")
+    return table

@@ -76,11 +76,17 @@ class _WithKeys(TyperCommand):
 
 
 @app.command(cls=_WithKeys)
-def run(pairs: RunPairs = None) -> None:
+def run(
+    pairs: RunPairs = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run nothing: list the cells, what is stored of them, and their time.")
+    ] = False,
+) -> None:
     """Train and evaluate methods; ends in a table.
 
     \b
     fsar-bench run methods=ma_clip,clip_fsar
+    fsar-bench run methods=ma_clip,clip_fsar --dry-run
     fsar-bench run methods=ma_clip dataset=synthact_order shot=1,5 method.alpha=0.3
     fsar-bench run methods=./my_method.py
 
@@ -88,8 +94,10 @@ def run(pairs: RunPairs = None) -> None:
     from fsar_bench.cli.run import run_command
 
     try:
-        code = run_command(pairs or [])
-    except KeyboardInterrupt:  # before typer ends the program without a word
+        code = run_command(pairs or [], dry_run=dry_run)
+    except (
+        KeyboardInterrupt
+    ):  # before or after the cells, or the second one: typer would end the program without a word
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         code = 130
     raise typer.Exit(code)

@@ -3,44 +3,95 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
-from fsar_bench.engine.sweep import Outcome, run_isolated, sweep
-from fsar_bench.progress.events import Listener
+from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
+from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.screen import Screen
 
-STATES = {"reused": "finished before, reused", "left out": "left out, a control that does not apply here"}
+INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ends
 
 
-def run_command(pairs: list[str]) -> int:
-    """Run all cells; returns the exit code (1 if a cell failed)."""
+@dataclass
+class _Done:
+    """What became of a run, also of one that was interrupted.
+
+    Attributes:
+        outcomes: of the cells that ended.
+        doing: the cell that ran when the run was interrupted, and how far it was.
+        is_interrupted: whether Ctrl-C ended it.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    doing: str = ""
+    is_interrupted: bool = False
+
+
+def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
+    """Run all cells, or with `dry_run` only list them; returns the exit code (1 if a cell failed, 130 after Ctrl-C)."""
     run = resolve(pairs)
-    console = Console()
+    console = Console(file=sys.stdout)
+    for note in getattr(run, "notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     _warn_of_overlaps(run.cells)
-    outcomes = _run(run, console)
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    estimate = _check(run)
+    if dry_run:
+        from fsar_bench.cli.dry_run import show_cells
+
+        show_cells(run, console)
+        return 0
+    done = _run(run, estimate, console)
+    if done.is_interrupted:
+        return _end_early(run, done, console)
+    failed = [outcome for outcome in done.outcomes if outcome.state == "failed"]
     for outcome in failed:
         print(f"error: {outcome.cell}: {outcome.error}", file=sys.stderr)
+    for outcome in done.outcomes:
+        if outcome.state == "busy":
+            print(f"busy: {outcome.cell}: {outcome.error} Run the same command again for its row.", file=sys.stderr)
     _show_tables(run, console)
-    _name_curves(run, outcomes, console)
+    _name_curves(run, done.outcomes, console)
     return 1 if failed else 0
 
 
-def _run(run: Run, console: Console) -> list[Outcome]:
-    outcomes = []
-    with Screen(console, len(run.cells)) as screen:
+def _check(run: Run) -> Estimate:
+    """Look at all that can be known before the first cell starts; returns how long the run takes."""
+    from fsar_bench.engine.forecast import estimate_of
 
-        def listener_of(cell: Cell) -> Listener:
-            screen.begin(str(cell))
-            return screen.show
+    with Console(stderr=True).status("checking…"):
+        return estimate_of(run.cells, run.options)
 
-        for outcome in sweep(run.cells, run.options, run_isolated, listener_of):
-            screen.end(STATES.get(outcome.state, outcome.state), outcome.seconds)
-            outcomes.append(outcome)
-    return outcomes
+
+def _run(run: Run, estimate: Estimate, console: Console) -> _Done:
+    done = _Done()
+    with Screen(console, [str(cell) for cell in run.cells], estimate) as screen:
+        try:
+            for outcome in sweep_on(screen, run.cells, run.options, run_isolated):
+                done.outcomes.append(outcome)
+        except KeyboardInterrupt:
+            done.doing, done.is_interrupted = screen.doing, True
+    return done
+
+
+def _end_early(run: Run, done: _Done, console: Console) -> int:
+    """Say what Ctrl-C left: cells that are done, the one that ran, and the table so far."""
+    counted = Counter(outcome.state for outcome in done.outcomes)
+    finished = [outcome for outcome in done.outcomes if outcome.stored]
+    states = ", ".join(f"{count} {state}" for state, count in counted.items()) or "none done"
+    console.print(f"\n{len(done.outcomes)} of {len(run.cells)} cells ended ({states})", soft_wrap=True, highlight=False)
+    for outcome in done.outcomes:
+        console.print(f"  {outcome.state}: {outcome.cell}", soft_wrap=True, highlight=False, markup=False)
+    if done.doing:
+        console.print(f"  interrupted: {done.doing}", soft_wrap=True, highlight=False, markup=False)
+    print("Interrupted. Run the same command again to resume.", file=sys.stderr, flush=True)
+    if finished:
+        _show_tables(run, console)
+    return INTERRUPTED
 
 
 def _show_tables(run: Run, console: Console) -> None:

@@ -97,6 +97,8 @@ def build_bank(
     roles = ("query",) if method.role_free else ("query", "support")
     features: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
     seconds, encoded = 0.0, 0
+    if progress:
+        progress(0, len(clips) * len(roles))
     for chunk in _chunks(method, split, clips, class_text, source):
         for role in roles:
             part = _encode_role(chunk, role, store)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from fsar_bench.config.cell import LOG, Cell
@@ -26,14 +25,16 @@ from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
 from fsar_bench.engine.keys import Keys, make_keys
+from fsar_bench.engine.locks import alone_in
 from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
 from fsar_bench.engine.scoring import PlanScores, score_plan
-from fsar_bench.engine.training import FINISHED, Plans, Trained, train_or_reuse
+from fsar_bench.engine.state import FINISHED, note_start
+from fsar_bench.engine.training import Plans, Trained, train_or_reuse
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.io import cache_folder
 from fsar_bench.method import FewShotMethod
-from fsar_bench.progress.events import Event, Listener, counter, listening, report, silent
+from fsar_bench.progress.events import STARTING, Event, Listener, counter, listening, report, silent
 from fsar_bench.results.metrics import pair_outcomes
 from fsar_bench.results.predictions import measure, pack_predictions
 from fsar_bench.results.record import plan_name
@@ -100,14 +101,15 @@ class CellRun:
         """Lock the work folder, build the method and open its data.
 
         Raises:
-            ResultError: another run works in the folder, or it cannot be written.
+            BusyError: another run works in the folder.
+            ResultError: the folder cannot be written.
             ConfigError: names that do not exist, or a protocol that tests on what the method is trained on.
         """
         with _working(options.work_dir / cell.work_folder, progress) as folder:
             if options.overwrite:
                 _clear(folder)
             remember_places(cell, folder)
-            report("starting", 0, 1)
+            report(f"{STARTING}: building the method, opening the data", 0, 1)
             device = choose_device(options.device)
             reset_peak_memory(device)
             method = build_method(cell)
@@ -120,6 +122,7 @@ class CellRun:
             source, train_source = (_source(cell, options, method, d) for d in (dataset, train_dataset))
             splits = [train_dataset.split(name) for name in ("train", "val")] if trains else []
             keys = make_keys(cell, method, splits, source, train_source, device)
+            note_start(cell, folder, keys.training)
             p = cell.protocol
             test = _episodes(cell, options, source.plan, p.split, p.way, p.shot, p.query, p.episodes)
             yield cls(cell, options, device, train_dataset, source, train_source, method.to(device), keys, test)
@@ -281,15 +284,8 @@ def _working(folder: Path, progress: Listener) -> Iterator[Path]:
         log = (folder / LOG).open("a", buffering=1, encoding="utf-8")
     except OSError as error:
         raise ResultError(f"Cannot write {folder} ({error.strerror}). Choose another folder with work_dir=.") from error
-    with log:
-        try:
-            lock = FileLock(folder / ".lock").acquire(timeout=0)
-        except Timeout:
-            raise ResultError(
-                f"Another run is working in {folder}. Wait for it, or choose another work_dir=."
-            ) from None
-        with lock, _printing_to(log, progress):
-            yield folder
+    with log, alone_in(folder), _printing_to(log, progress):
+        yield folder
 
 
 @contextlib.contextmanager

@@ -64,6 +64,8 @@ def score_plan(
     """
     method.eval()
     stored: list[dict[str, np.ndarray]] = []
+    if progress:
+        progress(0, len(plan))
     for start in range(0, len(plan), PART):
         stop = min(start + PART, len(plan))
         path = store and store / f"scores_{start:06d}.npz"

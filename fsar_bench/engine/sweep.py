@@ -21,13 +21,24 @@ from typing import Literal
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.errors import CellCrashedError, FsarBenchError, NotApplicableError, ResultError
-from fsar_bench.progress.events import Event, Listener, relay, silent
-from fsar_bench.results.store import RECORD, Stored, read
+from fsar_bench.engine.locks import is_locked
+from fsar_bench.engine.state import finished
+from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError, ResultError
+from fsar_bench.progress.events import POSTPONED, STARTING, Event, Listener, relay, silent
+from fsar_bench.progress.screen import Screen
+from fsar_bench.progress.words import about
+from fsar_bench.results.store import Stored, read
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
+IN_WORDS = {
+    "reused": "finished before, reused",
+    "left out": "left out, a control that does not apply here",
+    "busy": "busy in another run",
+    "failed": "failed",
+}
 CellRunner = Callable[[Cell, RunOptions, Listener], Stored]
-State = Literal["done", "reused", "left out", "failed"]
+State = Literal["done", "reused", "left out", "busy", "failed"]
+IMPORTING = f"{STARTING}: importing torch and the methods"
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,10 @@ class Outcome:
 
     Attributes:
         cell: the cell.
-        state: "done", "reused" (finished before), "left out" (a control that does not apply) or "failed".
-        stored: its result; None where it was left out or failed.
-        error: why it failed or was left out.
+        state: "done", "reused" (finished before), "left out" (a control that does not apply), "busy" (another run works on
+            it, after all other cells too) or "failed".
+        stored: its result; None unless it is done or reused.
+        error: why there is none.
         seconds: how long it took.
     """
 
@@ -54,6 +66,8 @@ def sweep(
 ) -> Iterator[Outcome]:
     """Run cells in their order; a failing cell does not stop the rest.
 
+    A cell that another run works on is looked at again after the others; its listener is told that it is postponed.
+
     Args:
         cells: what to run.
         options: how to run it.
@@ -65,8 +79,31 @@ def sweep(
     """
     check_writable(options.out, "out")
     check_writable(options.work_dir, "work_dir")
+    postponed = []
     for cell in cells:
+        listener = listener_of(cell) if listener_of else silent
+        outcome = _run_or_reuse(cell, options, runner, listener)
+        if outcome.state == "busy":
+            listener(Event(POSTPONED, 0, 1, "another run is working on it; looked at again at the end"))
+            postponed.append(cell)
+        else:
+            yield outcome
+    for cell in postponed:
         yield _run_or_reuse(cell, options, runner, listener_of(cell) if listener_of else silent)
+
+
+def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: CellRunner) -> Iterator[Outcome]:
+    """Run cells as `sweep` does, and show them on a screen that was made for them."""
+    numbers = {cell.hash: number for number, cell in enumerate(cells)}
+
+    def listener_of(cell: Cell) -> Listener:
+        screen.begin(numbers[cell.hash])
+        return screen.show
+
+    for outcome in sweep(cells, options, runner, listener_of):
+        words = f"done in {about(outcome.seconds)}" if outcome.state == "done" else IN_WORDS[outcome.state]
+        screen.end(words, finished=outcome.stored is not None)
+        yield outcome
 
 
 def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener: Listener) -> Outcome:
@@ -79,27 +116,15 @@ def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener:
         stored = None if options.overwrite else finished(cell, options.out)
         if stored:
             return outcome("reused", stored)
+        if is_locked(options.work_dir / cell.work_folder):  # told here without a process that finds out
+            raise BusyError(f"Another run is working in {options.work_dir / cell.work_folder}.")
         return outcome("done", runner(cell, options, listener))
+    except BusyError as error:
+        return outcome("busy", error=error)
     except NotApplicableError as error:
         return outcome("left out" if cell.setup.is_added else "failed", error=error)
     except FsarBenchError as error:
         return outcome("failed", error=error)
-
-
-def finished(cell: Cell, out: Path) -> Stored | None:
-    """The stored result of a cell, if there is one.
-
-    Raises:
-        ResultError: it is damaged.
-    """
-    folder = out / "results" / cell.folder
-    if not (folder / RECORD).exists():
-        return None
-    try:
-        stored = read(folder)
-    except ResultError as error:
-        raise ResultError(f"{error} Or run with overwrite=true.") from error
-    return stored if stored.result.config_hash == cell.hash else None
 
 
 def check_writable(folder: Path, key: str) -> None:
@@ -144,6 +169,7 @@ def run_isolated(
     Raises:
         CellCrashedError: the process died, or met an error that is not the user's.
     """
+    progress(Event(IMPORTING, 0, 1))
     ours, theirs = processes.pipe(duplex=False)
     process = processes.start(_body, (cell, options, theirs), preload=PRELOAD, method=method)
     theirs.close()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
@@ -23,17 +22,22 @@ from fsar_bench.data.decode import ReadPlan
 from fsar_bench.engine.bank import BankStore
 from fsar_bench.engine.components import component_configs, without_score_arguments
 from fsar_bench.engine.hooks import BEST, KeepTestSplitClosed
+from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
+from fsar_bench.engine.state import FINISHED
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import file_digest, to_json, write_atomically
+from fsar_bench.progress.events import STARTING, report
 from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, build, find
 
-FINISHED, CONFIG = "finished.json", "config.py"
+CONFIG = "config.py"
 HEADER = '''"""The training of {cell}, as MMEngine reads it:
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
+from fsar_bench.engine.state import FINISHED
 
 runner = EpisodicRunner.from_cfg(Config.fromfile("config.py"))
 runner.train()  # resumes if work_dir holds a last.pt
@@ -86,8 +90,9 @@ def train_or_reuse(
     """
     finished, best = folder / FINISHED, folder / BEST
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with patient_in(folder, "the training"):
         if not finished.exists():
+            report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, store, device)
             seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
             write_atomically(finished, to_json({"train": seconds_taken}))

@@ -8,8 +8,14 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+# Stages by name. Others are "training", "encoding" and "scoring"; the latter two also after VALIDATION and CHOOSING.
+STARTING = "starting"  # what is imported, built or opened comes after a colon
+WAITING = "waiting"  # for another run
+VALIDATION = "validation: "
+CHOOSING = "choosing on val"
 VALIDATED = "validated"  # the stage whose events say how good a validation was
 WARNING = "warning"  # the stage of events whose note is a warning
+POSTPONED = "postponed"  # the cell is looked at again after the others; the note says why
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from filelock import FileLock
 
 TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
 README = Path(__file__).parents[2] / "README.md"
@@ -19,9 +20,12 @@ def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
     done = command("run", f"dataset={tiny}", "methods=otam", "shot=1,7", *TINY, COLUMNS="140")
     assert done.returncode == 1  # 7 shots are too many
     assert re.search(r"^error: OTAM on tiny, 5-way 7-shot: Class '.*' of the test split has 7 clips", done.stderr, re.M)
-    assert "[1/4] Zero-shot text on tiny, 5-way 1-shot" in done.stdout
-    assert "OTAM on tiny, 5-way 1-shot: after 8 of 8 training episodes, val accuracy" in done.stdout
-    assert "  training 8/8, loss " in done.stdout
+    assert re.search(r"^ +0:0\d  \[1/4\] Zero-shot text on tiny, 5-way 1-shot$", done.stdout, re.M)
+    assert re.search(r"^ +\d:\d\d    starting: importing torch and the methods", done.stdout, re.M)
+    assert re.search(r"^ +\d:\d\d    after 8 of 8 training episodes, val accuracy [\d.]+ %$", done.stdout, re.M)
+    assert re.search(r"^ +\d:\d\d    training 8/8, loss ", done.stdout, re.M)
+    assert re.search(r"^ +\d:\d\d  estimated .* in all$", done.stdout, re.M)
+    assert re.search(r"\[3/4\] OTAM on tiny, 5-way 1-shot: done in \d+ s", done.stdout)
     assert "accuracy %" in done.stdout
     assert "(synthetic)" in done.stdout
     assert "Zero-shot text (control)" in done.stdout
@@ -59,19 +63,53 @@ def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
 
 
 def test_ctrl_c_ends_all_processes_and_says_how_to_resume(command, tiny):
-    process = command.start("run", f"dataset={tiny}", "methods=otam", "train.episodes=4000", *TINY)
+    tiny.write_text(tiny.read_text().replace("episodes=8", "episodes=4000"))
+    process = command.start("run", f"dataset={tiny}", "methods=otam_frozen,otam", *TINY)
     for line in process.stdout:
         if "training 1/4000" in line:
             break
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and all of its children
-    _, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted. Run the same command again to resume." in errors
     assert "Traceback" not in errors
+    assert "1 of 2 cells ended (1 done)" in printed
+    assert "  done: OTAM, frozen on tiny, 5-way 1-shot" in printed
+    assert re.search(r"  interrupted: OTAM on tiny, 5-way 1-shot: training \d+/4000", printed)
+    assert "Chance (1 / way)" in printed.split("interrupted:")[1]  # the table so far
+    assert (command.folder / "leaderboards" / "tiny-5way_1shot.md").is_file()
     deadline = monotonic() + 20
     while is_alive(process.pid) and monotonic() < deadline:
         sleep(0.1)
     assert not is_alive(process.pid)
+
+
+def test_a_cell_that_another_run_keeps_is_busy_not_failed(fsar, tiny, tmp_path):
+    arguments = ("run", f"dataset={tiny}", "methods=otam_frozen,zero_shot", *TINY)
+    (row,) = (line for line in fsar(*arguments, "--dry-run").stdout.splitlines() if "OTAM" in line)
+    folder = tmp_path / "work_dirs" / "tiny" / f"otam_frozen-{row.split()[0]}"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        done = fsar(*arguments)
+    assert done.returncode == 0
+    assert "another run is working on it; looked at again at the end" in done.stdout
+    assert re.search(r"\[1/2\] OTAM, frozen on tiny, 5-way 1-shot: busy in another run", done.stdout)
+    assert re.search(r"^busy: OTAM, frozen on tiny.* Run the same command again for its row\.$", done.stderr, re.M)
+    assert "Zero-shot text" in done.stdout.split("Chance")[0]
+    assert fsar(*arguments).stdout.count("done in") == 1
+
+
+def test_ctrl_c_while_torch_is_imported_prints_no_traceback(command, tiny):
+    process = command.start("run", f"dataset={tiny}", "methods=otam_frozen", *TINY)
+    for line in process.stdout:
+        if "importing torch" in line:
+            break
+    sleep(0.7)  # the fork server is at its imports
+    os.killpg(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted. Run the same command again to resume."
+    assert "0 of 1 cells ended (none done)" in printed
 
 
 def is_alive(group: int) -> bool:

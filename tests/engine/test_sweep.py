@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from helpers import annotation_rows, outputs, write_dataset
 
 from fsar_bench.config.resolve import resolve
+from fsar_bench.engine.locks import is_locked
 from fsar_bench.engine.sweep import run_isolated, sweep
-from fsar_bench.errors import CellCrashedError, ProtocolError
+from fsar_bench.errors import BusyError, CellCrashedError, ProtocolError
+from fsar_bench.progress.events import POSTPONED
+from fsar_bench.results.store import read
 
 
 def cells_of(tiny, tmp_path, *pairs: str):
@@ -29,6 +36,7 @@ def test_an_isolated_cell_gives_the_bytes_of_one_in_process(tiny, tmp_path, run_
     (cell,), options = cells_of(tiny, tmp_path, "methods=otam_frozen")
     events = []
     stored = run_isolated(cell, options, events.append, method=method)
+    assert events[0].stage == "starting: importing torch and the methods"
     assert [event.stage for event in events if event.done == event.total][-1] == "scoring"
     isolated = outputs(options.out)
     run_tiny("otam_frozen", episodes=300, controls=False, out=tmp_path / "again", work_dir=tmp_path / "again_work")
@@ -70,6 +78,76 @@ def test_an_unexpected_error_says_where_its_traceback_is(tiny, tmp_path):
     with pytest.raises(CellCrashedError, match=r"Unexpected error: ZeroDivisionError.*Full traceback: .*log\.txt"):
         run_isolated(cell, options)
     assert "return 1 / 0" in next((tmp_path / "work_dirs").rglob("log.txt")).read_text()
+
+
+@contextmanager
+def another_run_in(folder: Path) -> Iterator[subprocess.Popen]:
+    """A second process that holds the lock of a folder until its standard input is closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hold = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def test_a_cell_of_another_run_is_looked_at_again_and_reused(tiny, tmp_path):
+    """The other run finishes the first cell while this one is at the second."""
+    cells, options = cells_of(tiny, tmp_path, "methods=zero_shot,otam_frozen")
+    busy, other = cells
+    elsewhere = options.model_copy(update={"out": tmp_path / "elsewhere", "work_dir": tmp_path / "elsewhere_work"})
+    for cell in cells:
+        run_isolated(cell, elsewhere)
+    told = {cell.name: [] for cell in cells}
+    with another_run_in(options.work_dir / busy.work_folder) as process:
+
+        def both_are_stored(cell, options, listener):
+            shutil.copytree(elsewhere.out, options.out, dirs_exist_ok=True)
+            process.communicate()
+            return read(options.out / "results" / cell.folder)
+
+        done, again = sweep(cells, options, both_are_stored, lambda cell: told[cell.name].append)
+    assert (done.cell, done.state) == (other, "done")
+    assert (again.cell, again.state) == (busy, "reused")
+    assert [event.stage for event in told[busy.name]] == [POSTPONED]
+    assert told[other.name] == []
+
+
+def test_a_cell_that_another_run_keeps_is_busy_and_one_that_died_keeps_nothing(tiny, tmp_path):
+    (cell,), options = cells_of(tiny, tmp_path, "methods=zero_shot")
+    folder = options.work_dir / cell.work_folder
+    with another_run_in(folder) as process:
+        (outcome,) = sweep([cell], options, run_isolated)
+        assert (outcome.state, outcome.stored) == ("busy", None)
+        assert isinstance(outcome.error, BusyError)
+        with pytest.raises(BusyError, match="Another run is working in"):
+            run_isolated(cell, options)  # a run that began after the look at the lock
+        assert is_locked(folder)
+        process.kill()
+        process.wait()
+        assert not is_locked(folder)
+        (outcome,) = sweep([cell], options, run_isolated)
+    assert outcome.state == "done"
+
+
+def test_waiting_for_a_training_of_another_run_is_told(tiny, tmp_path):
+    cells, options = cells_of(tiny, tmp_path, "methods=otam", "shot=1,2")
+    first = run_isolated(cells[0], options)
+    training = options.work_dir / cells[1].training_folder(first.result.training_key)
+    waiting = []
+    with another_run_in(training) as process:
+
+        def release(event) -> None:
+            if event.stage.startswith("waiting"):
+                waiting.append(event.stage)
+                process.communicate()
+
+        assert run_isolated(cells[1], options, release).result.training_key == first.result.training_key
+    assert waiting == ["waiting for the training in another run"]
 
 
 SCRIPT = """

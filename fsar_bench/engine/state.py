@@ -1,0 +1,142 @@
+"""What is stored of a cell, told without torch: finished, resumable, being worked on, or nothing.
+
+What a training depends on is known once the method is built (`keys.py`). A cell that starts therefore writes the key of its
+training into its work folder, from where this module knows the folder of the training.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fsar_bench.config.cell import Cell
+from fsar_bench.config.settings import RunOptions
+from fsar_bench.engine.locks import is_locked
+from fsar_bench.errors import ResultError
+from fsar_bench.io import digest, to_json, write_atomically
+from fsar_bench.results.store import RECORD, Stored, read
+
+STARTED = "started.json"  # in a cell's work folder
+LAST, FINISHED, CURVE = "last.pt", "finished.json", "curve.csv"  # in a training's folder
+OF_EVALUATION = ("split", "way", "shot", "query", "episodes")  # of the protocol: the training has its own
+
+Kind = Literal["finished", "busy", "resumable", "new"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is stored of a cell.
+
+    Attributes:
+        kind: "finished", "busy" (another run works on it), "resumable" or "new".
+        trained: training episodes that were validated; None where nothing of a training is stored.
+        is_trained: whether its training is finished.
+        detail: what is stored, in words.
+    """
+
+    kind: Kind
+    trained: int | None = None
+    is_trained: bool = False
+    detail: str = ""
+
+
+def finished(cell: Cell, out: Path) -> Stored | None:
+    """The stored result of a cell, if there is one.
+
+    Raises:
+        ResultError: it is damaged.
+    """
+    folder = out / "results" / cell.folder
+    if not (folder / RECORD).exists():
+        return None
+    try:
+        stored = read(folder)
+    except ResultError as error:
+        raise ResultError(f"{error} Or run with overwrite=true.") from error
+    return stored if stored.result.config_hash == cell.hash else None
+
+
+def shared_training(cell: Cell) -> str:
+    """Hash of what cells have in common that surely share a training; empty where nothing is trained.
+
+    Cells that differ in it may share one too: which arguments change the score alone is known when the method is built.
+    """
+    if cell.identity.train is None or cell.setup.checkpoint:
+        return ""
+    record = cell.identity.model_dump(mode="json")
+    protocol = {key: value for key, value in record["protocol"].items() if key not in OF_EVALUATION}
+    return digest({**record, "protocol": protocol})
+
+
+def note_start(cell: Cell, folder: Path, training: str | None) -> None:
+    """Write down which training a cell has.
+
+    Args:
+        cell: it.
+        folder: its work folder.
+        training: key of its training; None where nothing is trained.
+    """
+    record = {"cell": cell.hash, "shared_training": shared_training(cell), "training": training}
+    write_atomically(folder / STARTED, to_json(record))
+
+
+def training_folder(cell: Cell, work_dir: Path) -> Path | None:
+    """Folder of the cell's training, if this cell or one that surely shares the training was started in `work_dir`."""
+    shared = shared_training(cell)
+    if not shared:
+        return None
+    own = work_dir / cell.work_folder / STARTED
+    others = sorted((work_dir / cell.work_folder).parent.glob(f"{cell.name}-*/{STARTED}"))
+    for path in (own, *others):
+        record = _started(path)
+        if record.get("training") and shared == record.get("shared_training"):
+            return work_dir / cell.training_folder(str(record["training"]))
+    return None
+
+
+def _started(path: Path) -> dict[str, object]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # an older version wrote none; a damaged one is written again when the cell starts
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def state_of(cell: Cell, options: RunOptions) -> State:
+    """What is stored of a cell in the folders of a run; writes nothing.
+
+    Raises:
+        ResultError: its result is damaged.
+    """
+    if not options.overwrite and finished(cell, options.out):
+        return State("finished")
+    folder = options.work_dir / cell.work_folder
+    training = training_folder(cell, options.work_dir)
+    is_trained = training is not None and (training / FINISHED).exists()
+    trained = _validated(training) if training and (training / LAST).exists() else None
+    if is_locked(folder):
+        return State("busy", trained, is_trained, "another run is working on it")
+    scored = not options.overwrite and any(folder.glob("scores-*/scores_*.npz"))
+    banks = [] if options.overwrite else [folder / "bank"]
+    banks += [training / "bank"] if training else []
+    encoded = any(any(bank.glob("*.safetensors")) for bank in banks)
+    if scored:
+        return State("resumable", trained, is_trained, "partly scored")
+    if is_trained:
+        return State("resumable", trained, True, "trained")
+    if trained is not None:
+        total = cell.identity.train.episodes if cell.identity.train else 0
+        return State("resumable", trained, False, f"trained {trained}/{total}")
+    return State("resumable", None, False, "partly encoded") if encoded else State("new")
+
+
+def _validated(training: Path) -> int:
+    """Training episodes before the last validation of a training; 0 where none is known."""
+    try:
+        with (training / CURVE).open(newline="") as file:
+            return max(int(row["episodes"]) for row in csv.DictReader(file))
+    except (OSError, ValueError, KeyError):
+        return 0
