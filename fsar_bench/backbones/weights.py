@@ -219,7 +219,8 @@ def _refuse_other_content(head: bytes) -> None:
 def _load_pickle(path: Path) -> object:
     """Load a file of torch.save without running any code of its pickles."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its name torch would take a file for another format
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         kinds = re.findall(r"GLOBAL ([\w.]+)", str(error))
         if kinds:
