@@ -37,6 +37,7 @@ def run(
 
     Raises:
         ConfigError: a name or key that does not exist, or a value of the wrong type; nothing was run then.
+        ProtocolError: episodes that a dataset cannot give; nothing was run then.
         BusyError: another run works on a cell; the others were run and stored.
         FsarBenchError: a cell failed; the others were run and stored.
 
@@ -59,14 +60,19 @@ def run(
 
 
 def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
+    from fsar_bench.engine.preflight import preflight
     from fsar_bench.engine.sweep import sweep, sweep_on
 
+    preflight(work.cells, work.options, isolate=isolate)
     run_cell = _runner(isolate=isolate)
     if not progress:
         return list(sweep(work.cells, work.options, run_cell))
     import sys
 
     from rich.console import Console
+
+    for note in work.notes:
+        print(f"note: {note}")
 
     from fsar_bench.engine.forecast import estimate_of
     from fsar_bench.progress.screen import Screen

@@ -37,7 +37,7 @@ class MetricMethod(FewShotMethod):
             uses_class_names=False,
             trainable=tune == "visual",
             transductive=False,
-            order_sensitive=self.matcher.order_sensitive,
+            order_sensitive=self.matcher.order_sensitive or backbone.sees_order,
         )
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:

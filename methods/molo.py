@@ -110,7 +110,7 @@ class MoLo(FewShotMethod):
         position_scale: B, for both branches.
 
     Raises:
-        ConfigError: an unknown word for `tune`.
+        ConfigError: an unknown word for `tune`, or a backbone without a feature map for each frame.
     """
 
     role_free = True
@@ -133,6 +133,12 @@ class MoLo(FewShotMethod):
     ) -> None:
         super().__init__(backbone)
         self.tune(tune)
+        T = backbone.frames or 8  # that of any clip will do
+        if backbone.time_steps(T) != T:
+            raise ConfigError(
+                f"MoLo rebuilds the difference of each two frames, but the backbone {backbone.name} has {backbone.time_steps(T)} "
+                f"features for {T} frames: choose an image encoder with backbone=."
+            )
         D = backbone.map_width
         small = max(1, D // REDUCTION)
         self.matcher, self.motion_matcher = build_matcher(matcher, D), build_matcher(matcher, D)

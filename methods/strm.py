@@ -177,7 +177,7 @@ class STRM(FewShotMethod):
         check_choice("second_head", second_head, SecondHead)
         D = backbone.map_width
         self.matcher, self.second_weight = build_matcher(matcher, D), second_weight
-        self.patches, self.frames = PatchEnrichment(D), FrameEnrichment(D, frames)
+        self.patches, self.frames = PatchEnrichment(D), FrameEnrichment(D, backbone.time_steps(frames))
         self.projection = TupleProjection(D, trained=second_head == "trained")
         self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 

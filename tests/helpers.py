@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from fsar_bench.method import VideoFeatures
+from fsar_bench.method import Backbone, VideoFeatures
 
 
 def annotation_rows(classes_per_split: int = 6, clips: int = 7) -> dict:
@@ -85,7 +85,7 @@ def outputs(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
 
 
-class GivenFeatures(nn.Module):
+class GivenFeatures(Backbone):
     """A stand-in for a backbone where features are given to `encode`."""
 
     has_text = True
@@ -94,8 +94,8 @@ class GivenFeatures(nn.Module):
         super().__init__()
         self.embedding_width, self.map_width, self.map_stride = width, width, stride
 
-    def tune_visual(self, *, maps: bool = False) -> None:
-        """Nothing to tune."""
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        raise NotImplementedError("features are given to encode()")
 
 
 def score_features(method, support: Tensor, query: Tensor, text: Tensor | None = None, name: str = "frames"):

@@ -1,7 +1,8 @@
-"""Image and image-text encoders with one interface."""
+"""Image, image-text and video encoders with one interface."""
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
 from fsar_bench.backbones.clip import CLIPBackbone
 from fsar_bench.backbones.image import ImageBackbone
+from fsar_bench.backbones.video import TransformersVideoBackbone
 
-__all__ = ["Backbone", "CLIPBackbone", "ImageBackbone", "ViTBlock"]
+__all__ = ["Backbone", "CLIPBackbone", "ImageBackbone", "TransformersVideoBackbone", "ViTBlock"]

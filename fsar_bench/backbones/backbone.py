@@ -1,16 +1,19 @@
-"""Backbone: the interface of image encoders to methods and engine, regardless of the library that built them."""
+"""Backbone: the interface of image and video encoders to methods and engine, regardless of the library that built them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsar_bench.backbones.weights import fingerprint
-from fsar_bench.errors import NotApplicableError
+from fsar_bench.errors import ConfigError, NotApplicableError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ class ViTBlock:
 
 
 class Backbone(nn.Module, ABC):
-    """An image encoder, with or without a text encoder.
+    """An encoder of the frames of a clip, one by one (an image encoder) or together (a video encoder).
 
-    Subclasses implement `visual`, `encode_frames` and `encode_maps`; without them they cannot be instantiated. A ViT also
-    implements `blocks`, `embed_tokens` and `read_tokens`, an image-text model `encode_text` and `logit_scale`.
+    A subclass implements `encode_frames` and sets `embedding_width`; that is all that methods which read frame features need.
+    For methods that read feature maps it implements `encode_maps` and sets `map_width` and `map_stride`; a video encoder
+    implements `time_steps` where it gives another number of features than it takes frames. A ViT may implement `blocks`,
+    `embed_tokens` and `read_tokens` for adapters, an image-text model `encode_text` and `logit_scale`. What is not implemented
+    is refused with one clear error where a method needs it.
 
     Args:
-        name: architecture.
+        name: architecture; the class's name unless it is given.
         resize: short side of a frame before the crop, in pixels.
         crop: side of the centre crop, in pixels.
         pretraining: data that the weights were trained on, for the leaderboard.
         activation: activation function, for the record.
-        mean: RGB mean of the normalisation, of values from 0 to 1.
+        mean: RGB mean of the normalisation, of values from 0 to 1; ImageNet's unless it is given.
         std: RGB standard deviation of the normalisation.
         train_batch_norm: let batch norm use batch statistics while training. Off by default: an episode is too small and
             homogeneous for them, and they would couple supports and queries. A frozen batch norm never uses them.
@@ -52,6 +58,8 @@ class Backbone(nn.Module, ABC):
         map_width: D, channels of feature maps.
         map_stride: pixels of a frame per position of its feature map.
         has_text: whether there is a text encoder in the same space.
+        sees_order: whether the features depend on the order of frames, as those of a video encoder do.
+        frames: T of the only clips that the encoder takes; None for any.
         libraries: packages whose version can change the features.
     """
 
@@ -61,38 +69,83 @@ class Backbone(nn.Module, ABC):
     map_width: int
     map_stride: int
     has_text: bool = False
+    sees_order: bool = False
+    frames: int | None = None
     libraries: tuple[str, ...] = ("torch",)
 
     def __init__(
         self,
-        name: str,
+        name: str = "",
         *,
-        resize: int,
-        crop: int,
-        pretraining: str,
-        activation: str,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        resize: int = 256,
+        crop: int = 224,
+        pretraining: str = "",
+        activation: str = "",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         train_batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.name, self.resize, self.crop = name, resize, crop
+        self.name, self.resize, self.crop = name or type(self).__name__, resize, crop
         self.pretraining, self.activation, self.train_batch_norm = pretraining, activation, train_batch_norm
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
+    def __getattr__(self, name: str) -> Any:
+        """Say what a subclass left out; everything else as in torch.
+
+        Raises:
+            ConfigError: a width that the class did not set.
+        """
+        if name == "embedding_width":
+            raise ConfigError(
+                f"The backbone {type(self).__name__} does not say how wide its features are: set self.embedding_width in its "
+                "constructor."
+            )
+        if name in ("map_width", "map_stride"):
+            raise self._without("feature maps", "an image encoder with feature maps")
+        return super().__getattr__(name)
+
     @property
-    @abstractmethod
     def visual(self) -> nn.Module:
-        """The image tower."""
+        """The image tower: what is trained where a method fine-tunes the encoder. The default is all of the backbone."""
+        return self
 
     @abstractmethod
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Encode uint8 frames `[V, T, 3, H, W]` to frame features `[V, T, C]`, not normalised."""
+        """Encode a clip's frames.
 
-    @abstractmethod
+        Args:
+            frames: uint8 `[V, T, 3, H, W]`.
+
+        Returns:
+            Features `[V, T', C]`, not normalised. T' is `time_steps(T)`: T for an image encoder, which encodes each frame alone.
+        """
+
     def encode_maps(self, frames: Tensor) -> Tensor:
-        """Encode uint8 frames `[V, T, 3, H, W]` to the last feature maps `[V, T, D, h, w]` (ViT: patch tokens after its norm)."""
+        """Encode uint8 frames `[V, T, 3, H, W]` to the last feature maps `[V, T', D, h, w]` (ViT: patch tokens after its norm).
+
+        Raises:
+            ConfigError: the encoder has no feature maps.
+        """
+        raise self._without("feature maps", "an image encoder with feature maps")
+
+    def time_steps(self, frames: int) -> int:
+        """Return T', the number of features over time that `encode_frames` gives of a clip.
+
+        Methods with layers that are sized by time ask this, rather than take the protocol's number of frames.
+
+        Args:
+            frames: T, frames of the clip.
+
+        Raises:
+            ConfigError: the encoder does not take clips of so many frames.
+        """
+        if self.frames not in (None, frames):
+            raise ConfigError(
+                f"The backbone {self.name} takes clips of {self.frames} frames, not {frames}: set frames={self.frames}."
+            )
+        return frames
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Encode texts to features `[len(texts), C]` in the joint space, not normalised.
@@ -165,9 +218,11 @@ class Backbone(nn.Module, ABC):
     def train(self, mode: bool = True) -> Backbone:
         """Set training mode; batch norm follows only where `train_batch_norm` allows it and it is not frozen."""
         super().train(mode)
+        tuned = any(parameter.requires_grad for parameter in self.parameters())
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train(mode and self.train_batch_norm and module.weight.requires_grad)
+            if _keeps_statistics(module):
+                weight = getattr(module, "weight", None)
+                module.train(mode and self.train_batch_norm and (tuned if weight is None else weight.requires_grad))
         return self
 
     def fingerprint(self) -> str:
@@ -177,3 +232,8 @@ class Backbone(nn.Module, ABC):
     def normalise(self, frames: Tensor) -> Tensor:
         """Convert uint8 frames `[V, T, 3, H, W]` to normalised floats `[V * T, 3, H, W]`."""
         return (frames.flatten(0, 1).to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module is a batch norm, of torch or of another kind that keeps running statistics of batches."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or module._buffers.get("running_var") is not None

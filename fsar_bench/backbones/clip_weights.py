@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import open_clip
 
-from fsar_bench.backbones.weights import Weights, missing, read_weights, resolve
+from fsar_bench.backbones.weights import UnfitError, Weights, first_line, missing, read_weights, resolve, unloadable
 from fsar_bench.errors import WeightsError
 
 CLIPNetwork: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
@@ -46,7 +46,7 @@ def load_clip(model: str, pretrained: str | None, quick_gelu: bool | None) -> tu
     try:
         weights = read_weights(Path(source))
     except Exception as error:
-        raise _unloadable(model, source, error) from error
+        raise unloadable(model, source, error) from error
     trained_with = quick_by_tag if weights.quick_gelu is None else weights.quick_gelu
     quick = _agree(f"The weights file {source}", weights.origin, trained_with, quick_gelu)
     return _load_file(model, source, weights, quick, tag), quick
@@ -79,16 +79,17 @@ def _load_tag(model: str, tag: str, quick_gelu: bool) -> CLIPNetwork:
             return _create(model, pretrained=tag, force_quick_gelu=quick_gelu)
     except Exception as error:
         fetch = f"import open_clip; open_clip.create_model('{model}', pretrained='{tag}')"
-        raise missing(model, tag, _first_line(error), fetch) from error
+        raise missing(model, tag, first_line(error), fetch) from error
 
 
 def _load_file(model: str, source: str, weights: Weights, quick_gelu: bool, tag: dict) -> CLIPNetwork:
     network = _create(model, force_quick_gelu=quick_gelu, load_weights=False)
     masks = {name for name, _ in network.named_buffers()} - set(network.state_dict())  # traced, not trained
     try:
-        network.load_state_dict({name: t for name, t in weights.tensors.items() if name not in masks})
-    except Exception as error:
-        raise _unloadable(model, source, error) from error
+        tensors = weights.fit(network.state_dict(), library="open_clip", spare=masks.__contains__)
+    except UnfitError as error:
+        raise unloadable(model, source, error) from error
+    network.load_state_dict(tensors)
     if tag:  # a file that replaces a tag has the tag's normalisation
         network.visual.image_mean, network.visual.image_std = tuple(tag["mean"]), tuple(tag["std"])
     return network
@@ -105,9 +106,9 @@ def _load_described(model: str, source: str, quick_gelu: bool | None) -> tuple[C
     except Exception as error:
         if kind == "hub repository":
             fetch = f"import open_clip; open_clip.create_model('{source}')"
-            raise missing(model, source, _first_line(error), fetch) from error
+            raise missing(model, source, first_line(error), fetch) from error
         raise WeightsError(
-            f"The folder {place} cannot be loaded ({_first_line(error)}). It needs open_clip_config.json and weights such as "
+            f"The folder {place} cannot be loaded ({first_line(error)}). It needs open_clip_config.json and weights such as "
             "open_clip_model.safetensors."
         ) from error
     wanted = open_clip.get_model_config(model)
@@ -123,14 +124,3 @@ def _load_described(model: str, source: str, quick_gelu: bool | None) -> tuple[C
 def _tower(config: object) -> object:
     """Drop the entries of a part of a model's config that are None."""
     return {k: v for k, v in config.items() if v is not None} if isinstance(config, dict) else config
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-def _unloadable(model: str, source: str, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"The weights file {source} cannot be loaded into {model} ({_first_line(error)}). It is damaged or of another model: "
-        "replace the file, or choose the backbone= that it belongs to."
-    )

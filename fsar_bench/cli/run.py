@@ -12,6 +12,7 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
 from fsar_bench.progress.estimate import Estimate
+from fsar_bench.progress.events import Event
 from fsar_bench.progress.screen import Screen
 
 INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ends
@@ -36,10 +37,10 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     """Run all cells, or with `dry_run` only list them; returns the exit code (1 if a cell failed, 130 after Ctrl-C)."""
     run = resolve(pairs)
     console = Console(file=sys.stdout)
-    for note in getattr(run, "notes", ()):
+    for note in run.notes:
         print(f"note: {note}", file=sys.stderr)
     _warn_of_overlaps(run.cells)
-    estimate = _check(run)
+    estimate = _check(run, dry_run=dry_run)
     if dry_run:
         from fsar_bench.cli.dry_run import show_cells
 
@@ -59,11 +60,20 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     return 1 if failed else 0
 
 
-def _check(run: Run) -> Estimate:
-    """Look at all that can be known before the first cell starts; returns how long the run takes."""
-    from fsar_bench.engine.forecast import estimate_of
+def _check(run: Run, *, dry_run: bool) -> Estimate:
+    """Look at all that can be known before the first cell starts; returns how long the run takes.
 
-    with Console(stderr=True).status("checking…"):
+    A dry run imports no torch, and so checks episodes alone.
+    """
+    from fsar_bench.engine.forecast import estimate_of
+    from fsar_bench.engine.preflight import preflight
+
+    with Console(stderr=True).status("checking") as status:
+
+        def listener(event: Event) -> None:
+            status.update(f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage)
+
+        preflight(run.cells, run.options, listener, isolate=True, components=not dry_run)
         return estimate_of(run.cells, run.options)
 
 

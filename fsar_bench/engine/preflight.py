@@ -23,7 +23,8 @@ from fsar_bench.plan import EpisodePlan, check_plan
 from fsar_bench.progress.events import Event, Listener, silent
 from fsar_bench.results.store import RECORD
 
-STAGE = "checking"
+STAGE = "checking methods and backbones"
+IMPORTING = "checking: importing torch and the methods"
 DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 
@@ -155,6 +156,7 @@ def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) 
     for _, group in groupby(by_modules, key=lambda item: _modules(item[1])):
         numbers, members = zip(*group, strict=True)
         ours, theirs = processes.pipe(duplex=False)
+        progress(Event(IMPORTING, 0, 1))
         process = processes.start(_body, (list(members), options, theirs), preload=PRELOAD)
         theirs.close()
         try:

@@ -27,7 +27,7 @@ from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotAp
 from fsar_bench.progress.events import POSTPONED, STARTING, Event, Listener, relay, silent
 from fsar_bench.progress.screen import Screen
 from fsar_bench.progress.words import about
-from fsar_bench.results.store import Stored, read
+from fsar_bench.results.store import Stored, read, relabel
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 IN_WORDS = {
@@ -115,7 +115,7 @@ def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener:
     try:
         stored = None if options.overwrite else finished(cell, options.out)
         if stored:
-            return outcome("reused", stored)
+            return outcome("reused", stored if stored.result.cell.label == cell.label else relabel(stored, cell))
         if is_locked(options.work_dir / cell.work_folder):  # told here without a process that finds out
             raise BusyError(f"Another run is working in {options.work_dir / cell.work_folder}.")
         return outcome("done", runner(cell, options, listener))
