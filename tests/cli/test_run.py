@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 from time import monotonic, sleep
 
-import pytest
 from filelock import FileLock
 
 TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
-README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
@@ -134,17 +131,3 @@ def test_a_method_of_an_installed_package_with_an_entry_point(command, tiny, tmp
     done = command("run", f"dataset={tiny}", f"methods={tmp_path / 'far.py'}", *TINY, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert any("/far-" in name for name in command.outputs())
-
-
-@pytest.mark.skipif(not README.exists(), reason="the README is not here (tests run from an installed wheel)")
-def test_the_readme_example_of_a_custom_method(command, tiny):
-    """Runs exactly the text of the README: every block that names a file, then the command that follows."""
-    section = README.read_text().split("## A custom method")[1].split("\n## ")[0]
-    files = re.findall(r"`([\w.]+)`:\n+```python\n(.*?)```", section, re.S)
-    assert [name for name, _ in files] == ["my_method_code.py", "my_method.py"]
-    for name, text in files:
-        (command.folder / name).write_text(text)
-    line = re.search(r"```sh\n(fsar-bench run .*?)\n```", section).group(1)
-    done = command(*line.split()[1:], f"dataset={tiny}", "episodes=200")
-    assert done.returncode == 0, done.stderr
-    assert "My method" in done.stdout
