@@ -297,7 +297,8 @@ class CellChoice:
         out = dict(file.checked(BackboneConfig).backbone)
         if not isinstance(out.get("type"), str):
             raise ConfigError(f"The backbone config {file.path} lacks backbone=dict(type=...).")
-        out["pretrained"] = _from_config(file, out["pretrained"]) if "pretrained" in out else None
+        if "pretrained" in out:
+            out["pretrained"] = _from_config(file, out["pretrained"])
         typed = self.chosen.get("pretrained")
         if typed is not None and typed != file.values["backbone"].get("pretrained"):
             is_random = typed.lower() == "none"

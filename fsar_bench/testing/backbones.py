@@ -51,7 +51,7 @@ class BackboneTester(Tester[Backbone]):
 
     def videos(self, backbone: Backbone) -> Tensor:
         """Return random videos uint8 `[V, T, 3, crop, crop]`, of the T that the backbone takes if it takes one alone."""
-        frames = getattr(backbone, "frames", None) or self.frames
+        frames = backbone.frames or self.frames
         return smooth_videos(V, frames, backbone.crop, torch.Generator().manual_seed(1))
 
     @staticmethod
@@ -92,9 +92,7 @@ class BackboneTester(Tester[Backbone]):
         self._expect_attributes(backbone)
         videos = self.videos(backbone)
         value: object = self.encode(backbone, videos)
-        time_steps = getattr(backbone, "time_steps", None)
-        steps = time_steps(videos.shape[1]) if callable(time_steps) else None
-        shape = (V, steps, backbone.embedding_width)
+        shape = (V, backbone.time_steps(videos.shape[1]), backbone.embedding_width)
         features = expect_tensor(value, "what encode_frames returned", "[V, T', C]", shape)
         if self.distance(features[0], features[1]) < DIFFERENT:
             raise BrokenError("different videos have the same features.")
@@ -148,7 +146,7 @@ class BackboneTester(Tester[Backbone]):
         """The features of a frame depend on that frame alone, and not on its place, unless `sees_order` is True."""
         backbone = self.backbone()
         videos = self.videos(backbone)
-        if getattr(backbone, "sees_order", False):
+        if backbone.sees_order:
             with_noise(backbone.requires_grad_(True), torch.Generator().manual_seed(0))  # positions may start at zero
             features, other = self.encode(backbone, videos), self.encode(backbone, videos.flip(1))
             if self.distance(features, other) <= SAME or self.distance(features, other.flip(1)) <= SAME:

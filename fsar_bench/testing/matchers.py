@@ -19,6 +19,7 @@ from fsar_bench.testing.tester import (
     parameters_without_gradient,
     relative_distance,
     share_of_matched_pairs,
+    shuffled,
     with_noise,
 )
 
@@ -141,7 +142,7 @@ class MatcherTester(Tester[Matcher]):
         matcher, (query, support) = self.matcher(), self.features()
         before, after = (
             self.distances(matcher, query, support),
-            self.distances(matcher, query[:, :, [3, 0, 2, 1]], support),
+            self.distances(matcher, query[:, :, shuffled(query.shape[2])], support),
         )
         if matcher.order_sensitive:
             self.expect_different(before, after, "order_sensitive is True, but shuffled frames have the same distances")

@@ -25,6 +25,7 @@ from fsar_bench.testing.tester import (
     parameters_without_gradient,
     relative_distance,
     share_of_matched_pairs,
+    shuffled,
     smooth_videos,
     with_noise,
 )
@@ -288,8 +289,7 @@ class MethodTester(Tester[FewShotMethod]):
         method, episodes = self.method(), self.episodes()
         if self.frames < 2:
             raise NotTestedError("one frame has no order")
-        order = torch.arange(self.frames).roll(1)  # every frame moves, and neighbours separate
-        order[self.frames // 2 :] = order[self.frames // 2 :].flip(0)
+        order = shuffled(self.frames)
         after = self.total(method, query=episodes.query[:, :, order])
         if method.traits.order_sensitive:
             self.expect_different(

@@ -235,6 +235,16 @@ def smooth_videos(count: int, frames: int, crop: int, generator: torch.Generator
     return (255 * smooth).to(torch.uint8).unflatten(0, (count, frames))
 
 
+def shuffled(frames: int) -> Tensor:
+    """An order of at least two frames in which every frame moves and, where there are four or more, neighbours separate."""
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        order = torch.randperm(frames, generator=generator)
+        follows = (order[1:] == order[:-1] + 1).any() and frames > 3
+        if not (order == torch.arange(frames)).any() and not follows:
+            return order
+
+
 def parameters_without_gradient(named: dict[str, Any]) -> list[str]:
     """Names of the parameters that a backward pass did not reach, sorted."""
     return sorted(name for name, parameter in named.items() if parameter.grad is None or not parameter.grad.any())

@@ -11,6 +11,7 @@ from fsar_bench.matching.matcher import Alignment, Matcher
 from fsar_bench.registry import MATCHERS
 from fsar_bench.testing import MatcherTester
 from fsar_bench.testing.matchers import WIDTH
+from fsar_bench.testing.tester import shuffled
 
 
 class Good(Matcher):
@@ -248,3 +249,11 @@ def test_an_inverted_copy_of_a_builtin_matcher_is_caught(name):
         return Inverted(**arguments)
 
     assert MatcherTester(build).check("a query equal to a support is nearest to its class").state == "broken"
+
+
+@pytest.mark.parametrize("frames", range(2, 20))
+def test_every_frame_moves_when_frames_are_shuffled_and_neighbours_separate(frames):
+    order = shuffled(frames).tolist()
+    assert sorted(order) == list(range(frames))
+    assert all(place != frame for place, frame in enumerate(order))
+    assert frames < 4 or all(b != a + 1 for a, b in zip(order, order[1:], strict=False))
