@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -256,4 +258,4 @@ def test_every_frame_moves_when_frames_are_shuffled_and_neighbours_separate(fram
     order = shuffled(frames).tolist()
     assert sorted(order) == list(range(frames))
     assert all(place != frame for place, frame in enumerate(order))
-    assert frames < 4 or all(b != a + 1 for a, b in zip(order, order[1:], strict=False))
+    assert frames < 4 or all(b != a + 1 for a, b in pairwise(order))
