@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fsar_bench.config.cards import card
-from fsar_bench.config.files import names, package_folder
+from fsar_bench.config.files import names, package_folder, prepared_datasets
 from fsar_bench.config.keys import keys, method_keys
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import read_text
 
+TIMM_MODELS = "Any image model of timm, with or without a tag of its weights, such as timm:convnext_tiny.fb_in22k."
 KINDS = ("methods", "ablations", "datasets", "backbones", "matchers", "protocols")
 
 
@@ -42,7 +44,13 @@ def entries(kind: str) -> dict[str, str]:
         raise ConfigError(f"Cannot list {kind!r}.{suggest(kind, [*KINDS, 'keys'])}")
     if kind == "matchers":
         return _matchers()
-    return {name: _first_line(ast.parse(read_text(path))) for name, path in names(kind).items()}
+    described = {name: _first_line(ast.parse(read_text(path))) for name, path in _files(kind).items()}
+    return described | ({"timm:NAME": TIMM_MODELS} if kind == "backbones" else {})
+
+
+def _files(kind: str) -> dict[str, Path]:
+    """Configs of a kind by name, the user's own datasets too."""
+    return names(kind) | (prepared_datasets() if kind == "datasets" else {})
 
 
 def list_command(kind: str | None, name: str | None, *, verbose: bool = False) -> None:
@@ -88,7 +96,8 @@ def _print_keys(console: Console, method: str | None) -> None:
 
 
 def _docstring(kind: str, name: str) -> str:
-    return "" if kind == "matchers" else ast.get_docstring(ast.parse(read_text(names(kind)[name]))) or ""
+    path = None if kind == "matchers" else _files(kind).get(name)
+    return "" if path is None else ast.get_docstring(ast.parse(read_text(path))) or ""
 
 
 def _card(name: str) -> str:

@@ -119,3 +119,15 @@ def test_a_process_of_its_own_finds_the_same(check, tmp_path):
 def test_a_training_is_not_tested_on_its_own_clips(check):
     with pytest.raises(FsarBenchError, match=r"holds 768 val and test clips of ssv2_small"):
         check("methods=otam", "train_on=ssv2_full", "dataset=ssv2_small", "backbone=tiny_clip")
+
+
+def test_the_command_says_it_before_the_first_cell(fsar, tiny, tmp_path):
+    code, out, err = fsar(
+        "run", f"dataset={tiny}", "methods=otam_frozen,bi_mhm_frozen", "backbone=tiny_clip", "shot=1,7"
+    )
+    assert code == 1
+    assert re.fullmatch(
+        r"error: Class '\w+' of the test split has 7 clips, .* Lower shot= or query=.*Nothing was run\.\n", err
+    )
+    assert "[1/" not in out
+    assert not list((tmp_path / "leaderboards").rglob("*.json"))

@@ -133,7 +133,7 @@ def write_config(name: str, defaults: dict[str, object]) -> Path:
     values = {"title": name, "dataset": {"name": name, "annotation": f"prepared:{name}"}, **defaults}
     lines = [f"{key} = {value!r}\n" for key, value in values.items()]
     text = (
-        f'"""The dataset {name}, prepared by fsar-bench data prepare. Edit this file as you like: it is not written again."""\n\n'
+        f'"""{name}: a dataset of your own.\n\nWritten by fsar-bench data prepare. Edit it as you like: it is not written again.\n"""\n\n'
         + "".join(lines)
     )
     if not path.exists():
