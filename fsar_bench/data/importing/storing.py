@@ -132,10 +132,8 @@ def write_config(name: str, defaults: dict[str, object]) -> Path:
     path = data_folder() / name / DATASET_FILE
     values = {"title": name, "dataset": {"name": name, "annotation": f"prepared:{name}"}, **defaults}
     lines = [f"{key} = {value!r}\n" for key, value in values.items()]
-    text = (
-        f'"""{name}: a dataset of your own.\n\nWritten by fsar-bench data prepare. Edit it as you like: it is not written again.\n"""\n\n'
-        + "".join(lines)
-    )
+    note = "Written by fsar-bench data prepare. Edit it as you like: it is not written again."
+    text = f'"""{name}: a dataset of your own.\n\n{note}\n"""\n\n' + "".join(lines)
     if not path.exists():
         write_atomically(path, text.encode(), hint=HINT)
     return path
