@@ -13,7 +13,7 @@ from fsar_bench.cli.compare import FILTERS
 from fsar_bench.config.cell import LOG
 from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.places import recall_places
+from fsar_bench.engine.places import recall_places, work_dir_of
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.leaderboard.boards import build_boards
 from fsar_bench.leaderboard.files import statistics_cache
@@ -39,7 +39,8 @@ def show_command(name: str, pairs: list[str]) -> int:
         key: coerce(key, given[key], kind) for key, kind in FILTERS.items() if key in given and key not in places
     }
     stored = find_result(name, options.out, filters)
-    remembered = recall_places(options.work_dir / stored.result.cell.work_folder)
+    work_dir = work_dir_of(stored.result.cell, stored.folder.parents[3], options.work_dir)
+    remembered = recall_places(work_dir / stored.result.cell.work_folder)
     places = {key: path for key in ("pretrained", "checkpoint") if (path := getattr(remembered, key))} | places
     console = Console(highlight=False)
     console.print(Text(title_of(stored.result), style="bold"))
@@ -55,7 +56,7 @@ def show_command(name: str, pairs: list[str]) -> int:
         _accuracy(stored),
         _method(stored),
         _data(stored),
-        _stored(stored, options.work_dir),
+        _stored(stored, work_dir),
     )
     for section in (*sections, _cost(stored)):
         table = Table.grid(padding=(0, 2))

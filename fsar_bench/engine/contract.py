@@ -154,10 +154,10 @@ def _backbone(name: str, values: dict[str, str]) -> Subject:
 
 
 def _matcher_names(name: str) -> list[str]:
-    """Registered names that a name stands for: itself, all, or those that a module registers."""
+    """Registered names that a name stands for: itself, all built-in ones, or those that a module registers."""
     MATCHERS.import_from_location()
     if name == "all":
-        return sorted(MATCHERS.module_dict)
+        return sorted(name for name, kind in MATCHERS.module_dict.items() if kind.__module__.startswith("fsar_bench."))
     if not name.endswith(".py"):
         if name not in MATCHERS.module_dict:
             raise ConfigError(

@@ -127,7 +127,8 @@ def remaining_work(cell: Cell, state: State, roles: int = 1) -> Work:
 
 def _clips(cell: Cell, split: str, places: int) -> int:
     """Clips of a split that are on this disk, at most as many as its episodes have places. Opens no clip."""
-    clips = open_dataset(**cell.identity.dataset.model_dump()).split(split)
+    source = cell.train_dataset if split == "val" else cell.dataset
+    clips = open_dataset(**source.model_dump()).split(split)
     return min(len(clips.clips) - len(clips.missing), places)
 
 

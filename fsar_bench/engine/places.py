@@ -59,6 +59,19 @@ def remember_places(cell: Cell, folder: Path) -> None:
         write_atomically(folder / PLACES, to_json(places.model_dump()))
 
 
+def work_dir_of(cell: Cell, out: Path, work_dir: Path) -> Path:
+    """The work folder in which a cell was run: the one that is named, or one of that name next to `out`.
+
+    Args:
+        cell: of a stored result.
+        out: the folder of the results.
+        work_dir: as the user names it, or the default.
+    """
+    next_to = out.resolve().parent / work_dir.name
+    is_there = (work_dir / cell.work_folder).exists() or not (next_to / cell.work_folder).exists()
+    return work_dir if is_there else next_to
+
+
 def recall_places(folder: Path) -> Places:
     """The places that were written to a work folder; none where the file is missing or damaged."""
     try:

@@ -136,7 +136,7 @@ def state_of(cell: Cell, options: RunOptions) -> State:
 def _validated(training: Path) -> int:
     """Training episodes before the last validation of a training; 0 where none is known."""
     try:
-        with (training / CURVE).open(newline="") as file:
+        with (training / CURVE).open(newline="", encoding="utf-8") as file:
             return max(int(row["episodes"]) for row in csv.DictReader(file))
     except (OSError, ValueError, KeyError):
         return 0

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import LOG_BACKENDS, RunOptions, Train
@@ -34,7 +35,8 @@ CONFIG = "config.py"
 HEADER = '''"""The training of {cell}, as MMEngine reads it:
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.engine.state import FINISHED
@@ -120,12 +122,15 @@ def _train(config: dict[str, Any], header: str) -> float:
 
 
 def _close_log(experiment: str) -> None:
-    """Close what MMEngine's logger of this training writes to: it stays the current logger of the process."""
-    if MMLogger._instance_dict:
-        logger = MMLogger.get_current_instance()
-        if logger.instance_name.startswith(experiment):
-            for handler in list(logger.handlers):
-                logger.removeHandler(handler)
+    """Close what MMEngine's loggers of this training write to, and forget them.
+
+    A training that starts within the same second has the same name, and would be given these without their files.
+    """
+    for kind in (MMLogger, MessageHub, Visualizer):
+        for name in [name for name in kind._instance_dict if name.startswith(experiment)]:
+            instance = kind._instance_dict.pop(name)
+            for handler in list(getattr(instance, "handlers", ())):
+                instance.removeHandler(handler)
                 handler.close()
 
 

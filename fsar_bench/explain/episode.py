@@ -72,7 +72,7 @@ def explain_stored(stored: Stored, pairs: list[str], episode: int) -> Explained:
     Raises:
         ResultError: the trained weights or other files are not those of the result, or other clips are missing here.
     """
-    cell, options = reopen(stored.result, pairs)
+    cell, options = reopen(stored, pairs)
     with CellRun.open(cell, options) as run:
         run.need_training()
         run.train()

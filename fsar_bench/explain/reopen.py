@@ -10,10 +10,10 @@ from fsar_bench.config.files import BackboneConfig, Config, MethodConfig, Protoc
 from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
 from fsar_bench.config.overrides import parse_pairs, several
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.places import Places, recall_places
+from fsar_bench.engine.places import Places, recall_places, work_dir_of
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.io import file_digest, user_path
-from fsar_bench.results.record import Result
+from fsar_bench.results.store import Stored
 
 CONFIGS: dict[str, tuple[str, type[Config]]] = {  # keys that name configs, which may import custom modules
     "methods": ("methods", MethodConfig),
@@ -23,13 +23,13 @@ CONFIGS: dict[str, tuple[str, type[Config]]] = {  # keys that name configs, whic
 PLACES = (*CONFIGS, "dataset", "train_on", "imports", "pretrained", "checkpoint")  # what a record does not tell
 
 
-def reopen(result: Result, pairs: list[str]) -> tuple[Cell, RunOptions]:
+def reopen(stored: Stored, pairs: list[str]) -> tuple[Cell, RunOptions]:
     """The cell of a result with the places of its files, and run options.
 
     Code is imported only from a config that the user names: a record alone cannot run any.
 
     Args:
-        result: of this fsar-bench, not a submitted one.
+        stored: the result, not a submitted one.
         pairs: the custom configs of the run (`methods=`, `backbone=`, `dataset=`, `train_on=`, `protocol=`, `imports=`),
             `pretrained=`, `checkpoint=`, and run options.
 
@@ -37,6 +37,7 @@ def reopen(result: Result, pairs: list[str]) -> tuple[Cell, RunOptions]:
         ConfigError: an unknown key, or a file that does not exist.
         ResultError: a file has another content than when the result was made, or its place is not told.
     """
+    result = stored.result
     if result.submitted:
         raise ResultError(
             f"{result.cell.label.row} was submitted by another code base: there is no method here to run."
@@ -47,7 +48,10 @@ def reopen(result: Result, pairs: list[str]) -> tuple[Cell, RunOptions]:
         if key not in known:
             raise ConfigError(f"Unknown key {key!r}.{suggest(key, known)}")
     options = RunOptions.of({key: RunOptions.parse(key, text) for key, text in given.items() if key not in PLACES})
-    cell = result.cell.with_setup(_setup(result.cell, given, recall_places(options.work_dir / result.cell.work_folder)))
+    work_dir = work_dir_of(result.cell, stored.folder.parents[3], options.work_dir)
+    options = options.model_copy(update={"work_dir": work_dir})
+    places = recall_places(work_dir / result.cell.work_folder)
+    cell = result.cell.with_setup(_setup(result.cell, given, places))
     _check_inputs(cell)
     return cell, options
 

@@ -168,7 +168,7 @@ def test_keys_of_features_depend_on_the_code_of_a_custom_backbone(tiny, backbone
     def key(**inputs: str) -> str:
         identity = cell.identity.model_copy(update={"inputs": {**cell.identity.inputs, **inputs}})
         changed = cell.model_copy(update={"identity": identity})
-        return make_keys(changed, method, [], source, torch.device("cpu")).embedding
+        return make_keys(changed, method, [], source, source, torch.device("cpu")).embedding
 
     name = "module my_backbone_code my_backbone_code.py"
     assert len({key(), key(**{name: "a" * 64}), key(**{name: "b" * 64})}) == 3

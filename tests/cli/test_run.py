@@ -14,15 +14,21 @@ TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
 
 def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
     tiny.write_text(tiny.read_text().replace("controls = []", 'controls = ["zero_shot"]'))
-    done = command("run", f"dataset={tiny}", "methods=otam", "shot=1,7", *TINY, COLUMNS="140")
-    assert done.returncode == 1  # 7 shots are too many
-    assert re.search(r"^error: OTAM on tiny, 5-way 7-shot: Class '.*' of the test split has 7 clips", done.stderr, re.M)
-    assert re.search(r"^ +0:0\d  \[1/4\] Zero-shot text on tiny, 5-way 1-shot$", done.stdout, re.M)
+    (command.folder / "failing_code.py").write_text(
+        "from fsar_bench.errors import DataError\nfrom fsar_bench.methods.zero_shot import ZeroShot\n"
+        "from fsar_bench.registry import METHODS\n\n@METHODS.register_module()\nclass Failing(ZeroShot):\n"
+        "    def score(self, *_):\n        raise DataError('A clip is gone.')\n"
+    )
+    (command.folder / "failing.py").write_text('custom_imports = ["failing_code"]\nmethod = dict(type="Failing")\n')
+    done = command("run", f"dataset={tiny}", "methods=./failing.py,otam", *TINY, COLUMNS="140")
+    assert done.returncode == 1
+    assert done.stderr.count("error: failing on tiny, 5-way 1-shot: A clip is gone.") == 1
+    assert re.search(r"^ +\d:\d\d  \[1/3\] Zero-shot text on tiny, 5-way 1-shot$", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d    starting: importing torch and the methods", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d    after 8 of 8 training episodes, val accuracy [\d.]+ %$", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d    training 8/8, loss ", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d  estimated .* in all$", done.stdout, re.M)
-    assert re.search(r"\[3/4\] OTAM on tiny, 5-way 1-shot: done in \d+ s", done.stdout)
+    assert re.search(r"\[3/3\] OTAM on tiny, 5-way 1-shot: done in \d+ s", done.stdout)
     assert "accuracy %" in done.stdout
     assert "(synthetic)" in done.stdout
     assert "Zero-shot text (control)" in done.stdout

@@ -191,8 +191,15 @@ def test_overwrite_spares_a_folder_in_which_another_run_works(run_tiny, tmp_path
 
 
 def test_a_failing_cell_does_not_stop_the_others(run_tiny, tmp_path):
-    with pytest.raises(ProtocolError, match=r"7-shot: Class '.*' of the test split has 7 clips.*1 of 2 cells failed"):
-        run_tiny("prototype_frozen", shot=[7, 1])
+    (tmp_path / "failing_code.py").write_text(
+        "from fsar_bench.methods.zero_shot import ZeroShot\nfrom fsar_bench.errors import DataError\n"
+        "from fsar_bench.registry import METHODS\n\n"
+        "@METHODS.register_module(force=True)\nclass Failing(ZeroShot):\n"
+        "    def score(self, *_):\n        raise DataError('A clip is gone.')\n"
+    )
+    (tmp_path / "failing.py").write_text('custom_imports = ["failing_code"]\nmethod = dict(type="Failing")\n')
+    with pytest.raises(DataError, match=r"failing on tiny, 5-way 1-shot: A clip is gone\. \(1 of 2 cells failed"):
+        run_tiny([str(tmp_path / "failing.py"), "prototype_frozen"], controls=False)
     assert any("1shot" in name for name in outputs(tmp_path / "leaderboards"))
     assert "Prototype, frozen" in (tmp_path / "leaderboards" / "tiny-5way_1shot.md").read_text()
 
@@ -337,7 +344,7 @@ def test_an_official_checkpoint_is_converted_and_evaluated_without_training(run_
     assert (code, "is damaged or not one of tensors" in err) == (1, True)
     with pytest.raises(WeightsError, match="does not fit this method"):
         run_tiny("otam", **settings)
-    with pytest.raises(ConfigError, match="otam_frozen is training-free"):
+    with pytest.raises(ConfigError, match=r"none of these methods is trained \(otam_frozen\)"):
         run_tiny("otam_frozen", **settings)
 
 
