@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fsar_bench.config.cell import short_names
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.collection import Results
@@ -79,7 +80,7 @@ def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
 
     estimate = estimate_of(work.cells, work.options)
     # A cell in this process sends standard output to its log, the screen keeps what it is now.
-    with Screen(Console(file=sys.stdout), [str(cell) for cell in work.cells], estimate) as screen:
+    with Screen(Console(file=sys.stdout), short_names(work.cells), estimate) as screen:
         return list(sweep_on(screen, work.cells, work.options, run_cell))
 
 

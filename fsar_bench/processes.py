@@ -89,6 +89,11 @@ def start(
         return process
 
 
+def is_warm(preload: tuple[str, ...]) -> bool:
+    """Whether this process has a fork server that has imported these modules, or is importing them."""
+    return (os.getpid(), preload) in _servers
+
+
 def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool) -> BaseProcess:
     """Start a child from the fork server for these modules, without touching multiprocessing's own fork server."""
     from multiprocessing import forkserver, resource_tracker

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -134,7 +135,19 @@ def build(registry: Registry, config: dict[str, Any], **defaults: Any) -> Any:
     try:
         return kind(**arguments)
     except TypeError as error:
-        raise ConfigError(f"The {registry.name} {config['type']!r} cannot be built: {error}") from error
+        raise ConfigError(
+            f"The {registry.name} {config['type']!r} cannot be built: {error}.{_arguments(kind, arguments)}"
+        ) from error
+
+
+def _arguments(kind: Any, given: dict[str, Any]) -> str:
+    """Text that lists what a class takes, where it does not take what it was given."""
+    signature = inspect.signature(kind)
+    try:
+        signature.bind(**given)
+    except TypeError:
+        return f" It takes: {', '.join(name for name in signature.parameters if name not in ('backbone', 'width'))}."
+    return ""
 
 
 _imported: dict[str, list[str]] = {}  # digests of the files of custom modules when this process imported them

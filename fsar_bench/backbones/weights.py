@@ -216,6 +216,9 @@ def _refuse_other_content(head: bytes) -> None:
         )
 
 
+_NO_FILE = "it is no file of torch, or damaged. Download it again"
+
+
 def _load_pickle(path: Path) -> object:
     """Load a file of torch.save without running any code of its pickles."""
     try:
@@ -228,7 +231,16 @@ def _load_pickle(path: Path) -> object:
                 f"it holds pickled Python objects ({kinds[0]}), which are never loaded, because they can run code. Where you "
                 "trust the file, load it with torch and save its state dict alone in a file of its own"
             ) from error
-        raise UnfitError("it is no file of torch, or damaged. Download it again") from error
+        raise UnfitError(_NO_FILE) from error
+    except (
+        KeyError,
+        ValueError,
+        IndexError,
+        EOFError,
+        AttributeError,
+        TypeError,
+    ) as error:  # as the unpickler meets junk
+        raise UnfitError(_NO_FILE) from error
 
 
 def _states(value: object, key: str = "", depth: int = 0) -> Iterable[tuple[str, Mapping[str, object]]]:
@@ -296,7 +308,8 @@ def missing(model: str, tag: str, reason: object, fetch: str) -> WeightsError:
     return WeightsError(
         f"The weights {tag!r} of {model} are not on this machine and could not be fetched ({reason}).\nLooked for:\n  {looked}\n"
         "and in the library's own cache. Put a state dict or safetensors file at one of these places, name any file with "
-        f'pretrained=/path/to/file, or run once on a machine with network access:\n  python -c "{fetch}"'
+        "pretrained=/path/to/file (pretrained=none takes random weights), or run once on a machine with network access:\n"
+        f'  python -c "{fetch}"'
     )
 
 

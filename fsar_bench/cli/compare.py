@@ -11,7 +11,7 @@ from fsar_bench.leaderboard.collection import load_results, setting_of
 from fsar_bench.leaderboard.compare import compare_by_name
 from fsar_bench.leaderboard.lookup import result_folder
 
-FILTERS: dict[str, str | int] = {"dataset": "", "way": 0, "shot": 0}  # with a value of their type
+FILTERS: dict[str, str | int] = {"dataset": "", "way": 0, "shot": 0, "seed": 0}  # with a value of their type
 
 
 def compare_command(first: str, second: str, pairs: list[str]) -> int:
@@ -32,6 +32,9 @@ def compare_command(first: str, second: str, pairs: list[str]) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for comparison in compare_by_name(boards, first, second):
         console.print(f"\n{comparison}", markup=False)
-        example = f"fsar-bench explain {comparison.first.seeds[0].folder} --episode {comparison.episodes[0].number}"
+        stored = comparison.first.seeds[0]
+        example = f"fsar-bench explain {stored.folder} --episode {comparison.episodes[0].number}"
+        if stored.result.cell.identity.custom_imports:
+            example += f" methods=./{stored.result.name}.py"
         console.print(f"To see one: {example}", markup=False, style="dim")
     return 0

@@ -160,7 +160,7 @@ def _print_first_run(console: Console, called: str, config: DatasetConfig) -> No
     if advice.command:
         console.print(f"Next: {advice.command}", markup=False)
     if advice.training:
-        console.print(f"With training: {advice.training}", markup=False)
+        console.print(f"How long a short training takes: {advice.training}", markup=False)
     if advice.weights:
         console.print(advice.weights, markup=False)
 

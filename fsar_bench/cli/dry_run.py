@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsar_bench.config.cell import Cell
+from fsar_bench.config.cell import Cell, common_training
 from fsar_bench.config.resolve import Run
 from fsar_bench.engine.forecast import forecast
 from fsar_bench.progress.words import about
@@ -21,7 +21,7 @@ def show_cells(run: Run, console: Console) -> None:
     Raises:
         FsarBenchError: a dataset is not prepared, or a stored result is damaged.
     """
-    foreseen = forecast(run.cells, run.options)
+    foreseen, common = forecast(run.cells, run.options), common_training(run.cells)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     for heading in ("hash", "method", "dataset", "way", "shot", "seeds", "state"):
         table.add_column(heading, no_wrap=heading == "hash", overflow="fold")
@@ -30,11 +30,14 @@ def show_cells(run: Run, console: Console) -> None:
         detail = f" ({state.detail})" if state.kind == "resumable" else ""
         p = cell.protocol
         time = "–" if seconds is None or state.kind == "finished" else about(seconds)
-        row = (cell.hash[:8], cell.label.row, cell.identity.dataset.name, str(p.way), str(p.shot))
+        row = (cell.hash[:8], cell.label.without(common).row, cell.identity.dataset.name, str(p.way), str(p.shot))
         table.add_row(*map(escape, (*row, _seeds(cell), f"{state.kind}{detail}", time)))
     if not console.is_terminal:  # a file or another program reads it
         console = Console(file=console.file, width=max(WIDE, console.width))
     console.print(table)
+    if common:
+        settings = ", ".join(f"{key}={value}" for key, value in common.items())
+        console.print(f"Trained cells: {settings}", soft_wrap=True, highlight=False, markup=False)
     console.print(_summary(run, [state.kind for state in foreseen.states], foreseen.total), highlight=False)
 
 

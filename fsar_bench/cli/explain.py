@@ -6,6 +6,7 @@ import sys
 
 from rich.console import Console
 
+from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import user_path
@@ -16,10 +17,10 @@ from fsar_bench.results.store import Stored
 
 def explain_command(name: str, pairs: list[str], *, episode: int, query: int | None) -> int:
     """Encode and score one episode, check it against the stored predictions, draw it; returns the exit code."""
-    stored = find_result(name, RunOptions.of({}).out)
+    given = parse_pairs(pairs)
+    results = user_path(given["results"]) if "results" in given else RunOptions.of({}).out
+    stored, out = find_result(name, results), user_path(given.get("out", "explained"))
     checked_plan(stored)
-    outs = [pair.removeprefix("out=") for pair in pairs if pair.startswith("out=")]
-    out = user_path(outs[0] if outs else "explained")
     _check_numbers(stored, episode, query)
 
     from fsar_bench.explain.drawing import write_pictures
@@ -27,7 +28,9 @@ def explain_command(name: str, pairs: list[str], *, episode: int, query: int | N
 
     console = Console(soft_wrap=True, highlight=False)
     with console.status(f"encoding episode {episode}"):
-        explained = explain_stored(stored, [pair for pair in pairs if not pair.startswith("out=")], episode)
+        explained = explain_stored(
+            stored, [f"{key}={given[key]}" for key in given if key not in ("out", "results")], episode
+        )
     queries = range(len(explained.query)) if query is None else [query]
     page, pictures = write_pictures(stored, explained, list(queries), out)
     for j, picture in pictures.items():

@@ -12,6 +12,8 @@ from fsar_bench.config.settings import Train
 from fsar_bench.data.importing.summary import SplitSize
 from fsar_bench.io import is_weight_file, user_path, weight_files
 
+SHORT = ("train.episodes=416", "train.val_interval=208", "--dry-run")  # the methods' own trainings may take days
+
 
 @dataclass(frozen=True)
 class FirstRun:
@@ -20,7 +22,7 @@ class FirstRun:
     Attributes:
         notes: what the splits suffice for, one line each.
         command: a command that runs on this machine; None where no episode can be drawn.
-        training: a command that also trains; None where nothing can be trained.
+        training: a command that tells how long a short training takes; None where nothing can be trained.
         weights: where the command's backbone is a toy, how to get real numbers; else empty.
     """
 
@@ -52,12 +54,12 @@ def first_run(name: str, config: DatasetConfig, sizes: list[SplitSize]) -> First
         settings += [f"{key}=1" for key in ("shot", "query") if getattr(protocol, key) > 1]
     backbone, weights = _backbone(config.backbone)
     dataset = [f"dataset={name}", *backbone]
-    command = _command(f"methods={','.join(_untrained())}", *dataset, *settings)
+    command = _command(f"methods={','.join(_methods(trained=False))}", *dataset, *settings)
     training, reason = _training(by_split, protocol.way, settings)
     if reason:
         notes.append(f"Nothing can be trained on it: {reason}. Methods without training run.")
     return FirstRun(
-        tuple(notes), command, None if training is None else _command("methods=all", *dataset, *training), weights
+        tuple(notes), command, None if training is None else _command(f"methods={_methods(trained=True)[0]}", *dataset, *training, *SHORT), weights
     )
 
 
@@ -87,9 +89,10 @@ def _training(splits: dict[str, SplitSize], way: int, settings: list[str]) -> tu
     return training, ""
 
 
-def _untrained() -> list[str]:
-    """Methods that are not trained, by name."""
-    return [name for name in names("methods") if load("methods", name).checked(MethodConfig).train is None]
+def _methods(*, trained: bool) -> list[str]:
+    """Methods that are trained, or those that are not, by name."""
+    configs = {name: load("methods", name).checked(MethodConfig) for name in names("methods")}
+    return [name for name, config in configs.items() if (config.train is not None) == trained]
 
 
 def _backbone(default: str) -> tuple[list[str], str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fsar_bench.config.cell import common_training
 from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError, suggest
@@ -18,6 +19,7 @@ from fsar_bench.io import user_path
 from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.files import HTML, read_boards, stale_files, write_tables
+from fsar_bench.leaderboard.rows import title_of
 
 SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack; how a heading breaks where room is short
     "rank": "rank",
@@ -28,6 +30,7 @@ SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack
     "± seeds": "±\nseeds",
     "pair %": "pair\n%",
     "backbone": "backbone",
+    "trained on": "trained\non",
     "names": "names",
     "trained M": "train-\ned M",
     "total M": "total\nM",
@@ -99,10 +102,17 @@ LAYOUTS = (
 )  # the first that fits, or the last
 
 
+def _of_training(common: dict[str, str]) -> str:
+    """What all trained rows have in common, as a sentence; their titles are without it."""
+    return f" Trained rows: {', '.join(f'{key}={value}' for key, value in common.items())}." if common else ""
+
+
 def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     """A board for the screen."""
-    frame = tables.frame(board)
-    methods, backbones = list(map(escape, frame["method"])), list(map(escape, frame["backbone"]))
+    frame, common = tables.frame(board), common_training(row.result.cell for row in board.rows)
+    titles = [title_of(row.result, common) for row in board.rows]
+    methods = [*map(escape, titles), *map(escape, frame["method"][len(titles) :])]
+    backbones = list(map(escape, frame["backbone"]))
     if len({row.result.backbone_name for row in board.rows}) == 1:
         frame = frame.drop(columns="backbone")
     elif layout.joins:
@@ -111,7 +121,7 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
     table = Table(
         title=escape(board.title),
-        caption=escape(board.note),
+        caption=escape(f"{board.note}{_of_training(common)}"),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

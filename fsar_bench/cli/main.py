@@ -155,9 +155,9 @@ def explain(
     \b
     fsar-bench explain leaderboards/results/synthact/5way_1shot/otam_frozen-…  --episode 12
     fsar-bench explain d03e8cab --query 2      (names and hashes are looked up in ./leaderboards)
-    Settings: out (./explained), work_dir (./work_dirs, where trained weights are), run options such as device, and
-    the places of files that the result does not tell: pretrained, checkpoint, and the config of a custom method as
-    methods.
+    Settings: results (./leaderboards, where names and hashes are looked up), out (./explained), work_dir (./work_dirs,
+    where trained weights are), run options such as device, and the places of files that the result does not tell:
+    pretrained, checkpoint, and custom configs as methods, backbone, dataset, train_on, protocol or imports.
     """
     from fsar_bench.cli.explain import explain_command
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from fsar_bench.config.cell import Cell
+from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
 from fsar_bench.progress.estimate import Estimate
@@ -61,10 +61,7 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
 
 
 def _check(run: Run, *, dry_run: bool) -> Estimate:
-    """Look at all that can be known before the first cell starts; returns how long the run takes.
-
-    A dry run imports no torch, and so checks episodes alone.
-    """
+    """Look at all that can be known before the first cell starts; returns how long the run takes."""
     from fsar_bench.engine.forecast import estimate_of
     from fsar_bench.engine.preflight import preflight
 
@@ -73,13 +70,13 @@ def _check(run: Run, *, dry_run: bool) -> Estimate:
         def listener(event: Event) -> None:
             status.update(f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage)
 
-        preflight(run.cells, run.options, listener, isolate=True, components=not dry_run)
+        preflight(run.cells, run.options, listener, isolate=True, single=dry_run)
         return estimate_of(run.cells, run.options)
 
 
 def _run(run: Run, estimate: Estimate, console: Console) -> _Done:
     done = _Done()
-    with Screen(console, [str(cell) for cell in run.cells], estimate) as screen:
+    with Screen(console, short_names(run.cells), estimate) as screen:
         try:
             for outcome in sweep_on(screen, run.cells, run.options, run_isolated):
                 done.outcomes.append(outcome)
@@ -93,9 +90,10 @@ def _end_early(run: Run, done: _Done, console: Console) -> int:
     counted = Counter(outcome.state for outcome in done.outcomes)
     finished = [outcome for outcome in done.outcomes if outcome.stored]
     states = ", ".join(f"{count} {state}" for state, count in counted.items()) or "none done"
+    names = dict(zip((cell.hash for cell in run.cells), short_names(run.cells), strict=True))
     console.print(f"\n{len(done.outcomes)} of {len(run.cells)} cells ended ({states})", soft_wrap=True, highlight=False)
     for outcome in done.outcomes:
-        console.print(f"  {outcome.state}: {outcome.cell}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"  {outcome.state}: {names[outcome.cell.hash]}", soft_wrap=True, highlight=False, markup=False)
     if done.doing:
         console.print(f"  interrupted: {done.doing}", soft_wrap=True, highlight=False, markup=False)
     print("Interrupted. Run the same command again to resume.", file=sys.stderr, flush=True)

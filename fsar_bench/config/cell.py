@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,11 @@ class Label(Frozen):
     protocol: Name
     control: bool
 
+    def without(self, settings: Mapping[str, str]) -> Label:
+        """The same label without some changed settings, for lists in which every entry has them."""
+        kept = {key: value for key, value in self.changed.items() if settings.get(key) != value}
+        return self.model_copy(update={"changed": kept})
+
     @property
     def row(self) -> str:
         """Title of a row: what the user calls it, or the method with its changed settings in brackets."""
@@ -251,3 +257,20 @@ class Cell(Frozen):
         training_seed = self.identity.train and self.identity.train.seed
         seed += f" training seed {training_seed}" if training_seed is not None else ""
         return f"{self.label.row} on {self.identity.dataset.name}, {p.way}-way {p.shot}-shot{seed}"
+
+
+def common_training(cells: Iterable[Cell]) -> dict[str, str]:
+    """The settings of the training (`train.*`) that all trained cells of a list have in common."""
+    trained = [cell.label.changed for cell in cells if cell.identity.train is not None]
+    first = trained[0] if trained else {}
+    return {
+        key: value
+        for key, value in first.items()
+        if key.startswith("train.") and all(changed.get(key) == value for changed in trained)
+    }
+
+
+def short_names(cells: list[Cell]) -> list[str]:
+    """Cells in words, without the settings of the training that all trained ones have in common."""
+    common = common_training(cells)
+    return [str(cell.model_copy(update={"label": cell.label.without(common)})) for cell in cells]

@@ -222,6 +222,8 @@ def _unknown(kind: str, name: str, known: list[str]) -> ConfigError:
             f"prepare --name {stem} --root {name}, then say dataset={stem}."
         )
     advice = f" Name a custom config by its path: ./{name}.py" if name.isidentifier() else ""
+    if kind == "datasets" and name.isidentifier():
+        advice += f" Or prepare your clips: fsar-bench data prepare --name {name} --root DIR"
     return ConfigError(f"{what}{suggest(name, known)}{advice}")
 
 

@@ -199,7 +199,7 @@ class _Resolution:
             )
         own: Given = {**asked.settings, **addressed}
         values = {**common, **own}
-        keys = self._applying(method, dataset, values, own)
+        keys = self._applying(method, dataset, values, own, asked=not self._is_control(asked))
         axes = [[(key, value) for value in several(key, values[key])] for key in keys]
         modules = (
             sum(map(Modules.named, several("imports", values["imports"])), Modules()) if "imports" in values else None
@@ -212,8 +212,17 @@ class _Resolution:
             cells.append(cell)
         return cells
 
-    def _applying(self, method: MethodChoice, dataset: DatasetChoice, values: Given, own: Given) -> list[str]:
+    def _applying(
+        self, method: MethodChoice, dataset: DatasetChoice, values: Given, own: Given, *, asked: bool
+    ) -> list[str]:
         """The keys that apply to a method, in the order protocol, choices, method and training.
+
+        Args:
+            method: the method.
+            dataset: that is tested.
+            values: all settings for the method.
+            own: those for this method alone.
+            asked: whether the user asked for the method: the keys of others are no help.
 
         Raises:
             ConfigError: a key that is for this method alone does not.
@@ -221,7 +230,7 @@ class _Resolution:
         trains_on = several("train_on", values["train_on"])[0] if "train_on" in values and method.is_trained else None
         trained_on = self._dataset(trains_on) if trains_on else dataset
         matcher = "chosen" if "matcher" in values else None
-        self.offered |= set(method.keys(trained_on))
+        self.offered |= set(method.keys(trained_on)) if asked else set()
         keys = [key for key in (*PROTOCOL_KEYS, *CHOICE_KEYS) if key in values and key not in (*NO_AXES, *FOR_SOME)]
         for key in [*FOR_SOME, *(key for key in values if key.startswith(("method.", "train.")))]:
             if key not in values:

@@ -274,6 +274,7 @@ class Dataset:
         annotation: path of the annotation.
         is_prepared: whether `fsar-bench data prepare` stored it.
         frames: whether clips are folders of images.
+        undecided: (class, id) of clips that do not decode, as `fsar-bench data verify` found, and are not left out.
 
     Raises:
         DataError: the annotation or the quarantine is missing or damaged.
@@ -296,7 +297,10 @@ class Dataset:
             unknown = sorted(set(groups) - existing)
             raise ConfigError(f"Dataset {name!r} has no group {unknown}; it has {sorted(filter(None, existing))}.")
         self.frames = contents.kind == "frames"
-        self._quarantined = _read_quarantine(_quarantine_file(path)) if self.is_prepared else frozenset()
+        quarantine = _read_quarantine(_quarantine_file(path)) if self.is_prepared else None
+        bad = frozenset((clip.class_name, clip.id) for clip in quarantine.clips) if quarantine else frozenset()
+        self._quarantined = bad if quarantine and quarantine.accepted else frozenset()
+        self.undecided = bad - self._quarantined
         self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
         self._splits: dict[str, Split] = {}
@@ -395,12 +399,12 @@ def _read_annotation(name: str, path: Path) -> Annotation:
         raise DataError(f"The annotation {path} of dataset {name!r} is damaged ({_fault(error)}).") from error
 
 
-def _read_quarantine(path: Path) -> frozenset[tuple[str, str]]:
-    """(class, id) of bad clips that the user accepted to leave out (`fsar-bench data verify --accept`)."""
+def _read_quarantine(path: Path) -> _Quarantine | None:
+    """Clips that do not decode, as `fsar-bench data verify` found them; None where there is no such file."""
     try:
-        quarantine = _Quarantine.model_validate_json(read_json(path))
+        return _Quarantine.model_validate_json(read_json(path))
     except FileNotFoundError:
-        return frozenset()
+        return None
     except OSError as error:
         raise DataError(
             f"The quarantine {path} cannot be read ({error.strerror}). Run fsar-bench data verify again."
@@ -409,7 +413,6 @@ def _read_quarantine(path: Path) -> frozenset[tuple[str, str]]:
         raise DataError(
             f"The quarantine {path} is damaged ({_fault(error)}). Run fsar-bench data verify again."
         ) from error
-    return frozenset((clip.class_name, clip.id) for clip in quarantine.clips) if quarantine.accepted else frozenset()
 
 
 def _fault(error: ValidationError) -> str:

@@ -21,10 +21,11 @@ from fsar_bench.data.frames import FrameSource
 from fsar_bench.io import discard, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
+from fsar_bench.progress.events import CACHED
 
 CHUNK = 32  # clips encoded at a time; fixed, so that shapes, and so floats, do not depend on a resume
 
-Progress = Callable[[int, int], None]
+Progress = Callable[..., None]  # of videos encoded, videos in all and, where they were stored before, CACHED
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def build_bank(
             features[role].append(part.features)
             seconds, encoded = seconds + part.seconds, encoded + len(chunk.clips)
             if progress:
-                progress(encoded, len(clips) * len(roles))
+                progress(encoded, len(clips) * len(roles), CACHED if part.is_cached else "")
     row = np.full(len(split.clips), -1, np.int64)
     row[clips] = np.arange(len(clips))
     banks = {role: VideoFeatures.cat(parts) for role, parts in features.items()}
@@ -114,10 +115,11 @@ def build_bank(
 
 @dataclass(frozen=True)
 class _Timed:
-    """Features and the seconds that they took."""
+    """Features and the seconds that they took, perhaps in an earlier run."""
 
     features: VideoFeatures
     seconds: float
+    is_cached: bool = False
 
 
 @dataclass
@@ -181,7 +183,7 @@ def _encode_role(chunk: _Chunk, role: str, store: BankStore | None) -> _Timed:
     if chunk.method.shares_embedding:
         embedded = _cached(chunk, "embedding", None, lambda: chunk.embed(None), store)
         encoded = chunk.timed(lambda: chunk.method.encode(embedded.features, text))
-        return _Timed(encoded.features, embedded.seconds + encoded.seconds)
+        return _Timed(encoded.features, embedded.seconds + encoded.seconds, embedded.is_cached)
     return _cached(chunk, role, text, lambda: chunk.method.encode(chunk.embed(text), text), store)
 
 
@@ -231,7 +233,7 @@ def _load(path: Path | None, device: torch.device) -> _Timed | None:
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
-            return _Timed(VideoFeatures(**tensors), float(file.metadata()["seconds"]))
+            return _Timed(VideoFeatures(**tensors), float(file.metadata()["seconds"]), is_cached=True)
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):

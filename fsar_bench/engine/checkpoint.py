@@ -60,6 +60,22 @@ def load_best(path: Path, method: nn.Module) -> None:
     load_trainable(method, state, path)
 
 
+def load_named(path: Path, method: nn.Module) -> None:
+    """Read a checkpoint that the user names.
+
+    Raises:
+        WeightsError: it is none, or of another method.
+    """
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"checkpoint={path} is no checkpoint of fsar-bench: name a best.safetensors of a training (not last.pt, its state), "
+            "or turn an official checkpoint into one with fsar-bench convert."
+        ) from error
+    load_trainable(method, state, path)
+
+
 def save_last(path: Path, state: dict[str, Any]) -> None:
     """Write the training state."""
     with replacing(path, hint="work_dir=") as file:

@@ -9,7 +9,9 @@ from fsar_bench.backbones.backbone import Backbone
 from fsar_bench.config.cell import Cell, Traits
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import open_dataset
+from fsar_bench.engine.checkpoint import load_named
 from fsar_bench.engine.device import choose_device
+from fsar_bench.engine.episodes import prepare_method
 from fsar_bench.errors import ConfigError, NotApplicableError
 from fsar_bench.io import canonical
 from fsar_bench.method import FewShotMethod
@@ -95,7 +97,7 @@ class ComponentCheck:
         import_components(cell.identity.custom_imports, cell.setup.module_folders)
         find(READERS, cell.identity.reader)
         config, backbone = component_configs(cell)
-        key = canonical([config, backbone])
+        key = canonical([config, backbone, str(cell.setup.checkpoint), cell.train_dataset.model_dump()])
         if key not in self._methods:
             self._methods[key] = self._fault(cell, config, backbone)
         if (error := self._methods[key]) is not None:
@@ -113,6 +115,9 @@ class ComponentCheck:
             _check(cell, method)
             if method.fits:
                 _check_val(cell)
+            if cell.setup.checkpoint:
+                prepare_method(method, open_dataset(**cell.train_dataset.model_dump()), cell.protocol.template)
+                load_named(cell.setup.checkpoint, method)
         except Exception as error:
             return error
         return None

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from fsar_bench.data.dataset import close_split, open_split
 from fsar_bench.engine.checkpoint import load_best, load_last, load_trainable, save_best, save_last, trainable_state
 from fsar_bench.io import write_atomically
-from fsar_bench.progress.events import VALIDATED, report
+from fsar_bench.progress.events import STARTING, VALIDATED, report
 from fsar_bench.randomness import seed_torch
 from fsar_bench.registry import HOOKS
 
@@ -173,6 +173,7 @@ class EpisodicCheckpointHook(Hook):
         self._best = state["best"]
         runner.call_hook("after_load_checkpoint", checkpoint=state)
         runner.logger.info("resumed after %d episodes", state["iteration"])
+        report(f"{STARTING}: resuming after {state['iteration']} training episodes", 0, 1)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

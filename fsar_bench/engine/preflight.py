@@ -6,6 +6,7 @@ readers, devices, optimisers, hooks) is built once, in a process of its own wher
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,13 +17,21 @@ from multiprocessing.connection import Connection
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.data.dataset import open_dataset
+from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
-from fsar_bench.errors import CellCrashedError, ConfigError, FsarBenchError, NotApplicableError, ProtocolError
+from fsar_bench.errors import (
+    CellCrashedError,
+    ConfigError,
+    DataError,
+    FsarBenchError,
+    NotApplicableError,
+    ProtocolError,
+)
 from fsar_bench.plan import EpisodePlan, check_plan
 from fsar_bench.progress.events import Event, Listener, silent
 from fsar_bench.results.store import RECORD
 
+_NEWLINE = "\n"
 STAGE = "checking methods and backbones"
 IMPORTING = "checking: importing torch and the methods"
 DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
@@ -45,7 +54,7 @@ class Problem:
 
 
 def preflight(
-    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, components: bool = True
+    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, single: bool = False
 ) -> None:
     """Check the cells that are not finished yet.
 
@@ -54,14 +63,14 @@ def preflight(
         options: how to run it.
         progress: is told how far the check is.
         isolate: build components in a process of its own.
-        components: build what the configs name; otherwise only the episodes are checked, without torch.
+        single: build those of a single cell too; it says the same when it starts, just as early.
 
     Raises:
         FsarBenchError: names each problem once, with the cells that have it; nothing was run.
     """
     unfinished = [cell for cell in cells if options.overwrite or not _is_finished(cell, options)]
     problems = list(_episode_problems(unfinished))
-    if components and len(unfinished) > 1 and not problems:  # a single cell says the same just as early
+    if (len(unfinished) > 1 or single) and unfinished and not problems:
         check = _check_isolated if isolate else _check_here
         problems = check(unfinished, options, progress)
     if problems:
@@ -81,7 +90,9 @@ def _error(cells: list[Cell], problems: list[Problem]) -> FsarBenchError:
     texts = [f"{message}{_of(which, len(cells))}" for (_, message), which in names.items()]
     kind = getattr(errors, next(iter(names))[0]) if len(names) == 1 else ConfigError
     if len(texts) == 1:
-        return kind(f"{texts[0]} Nothing was run.")
+        return kind(
+            f"{texts[0]}{_NEWLINE if _NEWLINE in texts[0] else ' '}Nothing was run."
+        )  # a command may end the text
     lines = [f"  {number}. {text}" for number, text in enumerate(texts, 1)]
     return kind("\n".join([f"{len(texts)} problems; nothing was run:", *lines]))
 
@@ -134,6 +145,7 @@ def _check_episodes(cell: Cell) -> None:
     for source, name, way, shot, query in wanted:
         dataset = open_dataset(**source.model_dump())
         split = dataset.split(name)
+        _check_decoded(dataset, split)
         check_plan(split.list, way=way, shot=shot, query=query, purpose=name, missing=split.missing)
         if p.group_disjoint:
             EpisodePlan.sample(
@@ -149,6 +161,18 @@ def _check_episodes(cell: Cell) -> None:
             )
 
 
+def _check_decoded(dataset: Dataset, split: Split) -> None:
+    """No clip of the split is known not to decode."""
+    bad = sorted(clip_id for class_name, clip_id in dataset.undecided if class_name in split.list.classes)
+    if bad:
+        shown = ", ".join(map(repr, bad[:3])) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        raise DataError(
+            f"fsar-bench data verify found {len(bad)} clips of the {split.name} split of {dataset.name} that do not decode: "
+            f"{shown}. "
+            f"Replace the files and verify again, or leave them out with fsar-bench data verify {dataset.name} --accept."
+        )
+
+
 def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) -> list[Problem]:
     """Problems of components, found in processes of their own: one for each set of custom modules."""
     problems: list[Problem] = []
@@ -156,7 +180,8 @@ def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) 
     for _, group in groupby(by_modules, key=lambda item: _modules(item[1])):
         numbers, members = zip(*group, strict=True)
         ours, theirs = processes.pipe(duplex=False)
-        progress(Event(IMPORTING, 0, 1))
+        if not processes.is_warm(PRELOAD):
+            progress(Event(IMPORTING, 0, 1))
         process = processes.start(_body, (list(members), options, theirs), preload=PRELOAD)
         theirs.close()
         try:
@@ -201,8 +226,9 @@ def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> l
     """Problems of components, found in this process."""
     from fsar_bench.engine.components import ComponentCheck
 
-    check = ComponentCheck(options)
-    problems = []
+    check, problems = ComponentCheck(options), []
+    quiet = logging.NullHandler()  # what libraries say of weights is said again in the log of each cell
+    logging.getLogger().addHandler(quiet)
     for number, cell in enumerate(cells):
         progress(Event(STAGE, number, len(cells)))
         try:
@@ -214,6 +240,7 @@ def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> l
             problems.append(Problem(number, type(error).__name__, str(error)))
         except Exception as error:
             problems.append(Problem(number, ConfigError.__name__, f"{cell.name} cannot be built: {_place(error)}"))
+    logging.getLogger().removeHandler(quiet)
     progress(Event(STAGE, len(cells), len(cells)))
     return problems
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from fsar_bench.data.dataset import Dataset, open_dataset, split_closed
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.data.frames import FrameSource, frame_source
 from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
-from fsar_bench.engine.checkpoint import load_best
+from fsar_bench.engine.checkpoint import load_best, load_named
 from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
@@ -159,18 +160,18 @@ class CellRun:
 
     def train(self) -> None:
         """Train, reuse a finished training, or load the checkpoint that the cell names; the method has its weights then."""
-        checkpoint = self.cell.setup.checkpoint
+        checkpoint, load = self.cell.setup.checkpoint, load_named
         if checkpoint:
             self.checkpoint = self.cell.identity.inputs["checkpoint"]
         elif self.keys.training:
             store = self._bank_store(self.keys.train_embedding)
             plans = Plans(self.train_source.plan, self.source.plan)
             self.trained = train_or_reuse(self.cell, self.options, plans, self.training_folder, store, self.device)
-            checkpoint, self.checkpoint = self.trained.checkpoint, self.trained.sha
+            checkpoint, self.checkpoint, load = self.trained.checkpoint, self.trained.sha, load_best
         if checkpoint:
             prepare_method(self.method, self.dataset, self.cell.protocol.template)
             self.method.to(self.device)
-            load_best(checkpoint, self.method)
+            load(checkpoint, self.method)
 
     def need_training(self) -> None:
         """Raise `ResultError` unless the training of the cell is finished or not needed."""
@@ -296,8 +297,15 @@ def _printing_to(log: IO[str], progress: Listener) -> Iterator[None]:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             progress(event)
 
-    with listening(outside), contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        yield
+    handler = logging.StreamHandler(
+        log
+    )  # else the first message of a library would keep a handler to this log for ever
+    logging.getLogger().addHandler(handler)
+    try:
+        with listening(outside), contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _clear(folder: Path) -> None:

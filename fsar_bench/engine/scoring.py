@@ -14,7 +14,7 @@ from torch import Tensor
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
 from fsar_bench.io import replacing
-from fsar_bench.method import FewShotMethod
+from fsar_bench.method import FewShotMethod, Scores
 from fsar_bench.plan import EpisodePlan
 
 PART = 1000  # episodes of one stored part
@@ -89,8 +89,12 @@ def _score(
 ) -> dict[str, np.ndarray]:
     support, query = bank.episodes(plan, rows)
     text = class_text[torch.from_numpy(plan.classes[rows].astype(np.int64)).to(class_text.device)]
-    scores = method.score(support, query, text)
+    scores: object = method.score(support, query, text)
     expected = (*query.leading(2), plan.classes.shape[1])
+    if not isinstance(scores, Scores):
+        raise ProtocolError(
+            f"score() returned a {type(scores).__name__}: return Scores(total), with total [E, Q, N] = {expected}."
+        )
     if tuple(scores.total.shape) != expected:
         raise ProtocolError(f"score() gave a total of shape {tuple(scores.total.shape)}, not [E, Q, N] = {expected}.")
     if torch.isnan(scores.total).any():

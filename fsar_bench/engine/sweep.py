@@ -169,7 +169,7 @@ def run_isolated(
     Raises:
         CellCrashedError: the process died, or met an error that is not the user's.
     """
-    progress(Event(IMPORTING, 0, 1))
+    progress(Event(STARTING if processes.is_warm(PRELOAD) else IMPORTING, 0, 1))
     ours, theirs = processes.pipe(duplex=False)
     process = processes.start(_body, (cell, options, theirs), preload=PRELOAD, method=method)
     theirs.close()

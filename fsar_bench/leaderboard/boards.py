@@ -121,10 +121,11 @@ class Board:
 
     @property
     def title(self) -> str:
-        """Dataset, way and shot."""
+        """Dataset, way and shot, and the seed of the episodes where it is not 0."""
         p, label = self.first.protocol, self.first.cell.label
         synthetic = " (synthetic)" if label.synthetic else ""
-        return f"{label.dataset}{synthetic}, {p.way}-way {p.shot}-shot"
+        seed = f", seed {p.seed}" if p.seed else ""
+        return f"{label.dataset}{synthetic}, {p.way}-way {p.shot}-shot{seed}"
 
     @property
     def note(self) -> str:
@@ -233,7 +234,9 @@ def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]
 
 
 def _key(stored: Stored) -> tuple[str | int, ...]:
-    return tuple(same_episodes(stored.result).values())
+    """What boards are sorted by: dataset, way, shot and seed before hashes."""
+    first, seed = same_episodes(stored.result), stored.result.protocol.seed
+    return (first["dataset"], first["way"], first["shot"], seed, *first.values())
 
 
 def _groups(stored: list[Stored]) -> list[list[Stored]]:

@@ -193,9 +193,9 @@ class Results:
 
 
 def setting_of(board: Board) -> dict[str, str | int]:
-    """Dataset, way and shot of a board, by the names that filters have."""
-    first = board.first
-    return {"dataset": first.dataset, "way": first.protocol.way, "shot": first.protocol.shot}
+    """Dataset, way, shot and seed of a board, by the names that filters have."""
+    first, p = board.first, board.first.protocol
+    return {"dataset": first.dataset, "way": p.way, "shot": p.shot, "seed": p.seed}
 
 
 def _spelled(board: Board) -> str:

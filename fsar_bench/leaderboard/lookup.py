@@ -25,7 +25,7 @@ def find_result(name: str, out: Path, filters: Mapping[str, str | int] | None = 
     Args:
         name: path of a result's folder or record, or what `compare` takes.
         out: folder with `results/`, where names are looked up.
-        filters: dataset, way and shot of the result.
+        filters: dataset, way, shot and seed of the result.
 
     Raises:
         ConfigError: no result has that name, or several have; the message lists them.
@@ -44,11 +44,13 @@ def find_result(name: str, out: Path, filters: Mapping[str, str | int] | None = 
     found = [seed for board in chosen for row in find_rows(board, name) for seed in row.seeds]
     if not found:
         known = {row.result.name for board in chosen for row in board.rows}
-        raise ConfigError(f"No result is called {name!r}.{suggest(name, known)} Or name the folder of a result.")
+        raise ConfigError(
+            f"No result in {out} is called {name!r}.{suggest(name, known)} Or name the folder of a result."
+        )
     if len(found) > 1:
         raise ConfigError(
             f"{name!r} names {len(found)} results: {'; '.join(map(_spelled, found))}. Name one by its hash or folder, or choose "
-            "with dataset=, way= and shot=."
+            "with dataset=, way=, shot= and seed=."
         )
     return found[0]
 

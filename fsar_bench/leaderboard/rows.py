@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -81,9 +81,9 @@ class Row:
         return _mean([None if seed.result.submitted else read(seed.cost) for seed in self.seeds])
 
 
-def title_of(result: Result) -> str:
-    """Title of a result's row."""
-    label = result.cell.label
+def title_of(result: Result, hidden: Mapping[str, str] | None = None) -> str:
+    """Title of a result's row, without settings that are told elsewhere."""
+    label = result.cell.label.without(hidden or {})
     return label.row + " (control)" * label.control + " (submitted)" * result.submitted
 
 

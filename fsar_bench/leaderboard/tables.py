@@ -271,7 +271,7 @@ def _short_names(all_boards: list[Board]) -> list[str]:
     out: list[str] = []
     for board in all_boards:
         p = board.first.protocol
-        name = f"{board.first.dataset} {p.way}w{p.shot}s"
+        name = f"{board.first.dataset} {p.way}w{p.shot}s" + (f" seed {p.seed}" if p.seed else "")
         out.append(f"{name} #{sum(n.startswith(name) for n in out) + 1}" if name in out else name)
     return out
 

@@ -15,7 +15,7 @@ from math import ceil
 from time import monotonic
 from typing import Literal
 
-from fsar_bench.progress.events import CHOOSING, STARTING, VALIDATED, VALIDATION, Event
+from fsar_bench.progress.events import CACHED, CHOOSING, STARTING, VALIDATED, VALIDATION, Event
 
 Kind = Literal["train", "encode", "score"]
 PASSES = 3.0  # seconds of a training pass per second of a forward pass: the backward pass costs twice the forward pass
@@ -223,7 +223,7 @@ class Estimate:
     def _measure(self, doing: _Doing, event: Event, kind: Kind, per: int, now: float) -> None:
         """Count the time since the last event; the first event of a stage says where it begins, also after a resume."""
         before = doing.done.get(event.stage)
-        if before is not None and event.done > before:
+        if before is not None and event.done > before and event.note != CACHED:
             self.rates.measure(kind, doing.work, now - doing.told, per * (event.done - before))
         if kind == "train" and doing.validated is None:
             doing.validated = event.done - 1

@@ -13,6 +13,7 @@ STARTING = "starting"  # what is imported, built or opened comes after a colon
 WAITING = "waiting"  # for another run
 VALIDATION = "validation: "
 CHOOSING = "choosing on val"
+CACHED = "cached"  # the note of an event whose units were found in a cache: they say nothing of the time of others
 VALIDATED = "validated"  # the stage whose events say how good a validation was
 WARNING = "warning"  # the stage of events whose note is a warning
 POSTPONED = "postponed"  # the cell is looked at again after the others; the note says why
@@ -76,11 +77,11 @@ def _is_new(warning: str) -> bool:
     return is_new
 
 
-def counter(stage: str) -> Callable[[int, int], None]:
-    """A function of (done, total) that reports a stage."""
+def counter(stage: str) -> Callable[..., None]:
+    """A function of (done, total) and perhaps a note that reports a stage."""
 
-    def count(done: int, total: int) -> None:
-        report(stage, done, total)
+    def count(done: int, total: int, note: str = "") -> None:
+        report(stage, done, total, note)
 
     return count
 

@@ -220,7 +220,7 @@ def test_what_a_split_suffices_for():
     assert "5-way does not work, way=3 does" in advice.notes[1]
     assert "5-way does not work, way=4 does" in advice.notes[2]
     assert advice.command.endswith("way=4")
-    assert advice.training.endswith("way=3")  # val has no more classes
+    assert "way=3" in advice.training  # val has no more classes
     scarce = advising.first_run("custom", custom, [size("train", 6, 4), *whole[1:]])
     assert "train.query_per_class=3" in scarce.training
     for rows, reason in ((whole[1:], "no train split"), ([whole[0], whole[2]], "no val split")):
