@@ -58,9 +58,11 @@ def first_run(name: str, config: DatasetConfig, sizes: list[SplitSize]) -> First
     training, reason = _training(by_split, protocol.way, settings)
     if reason:
         notes.append(f"Nothing can be trained on it: {reason}. Methods without training run.")
-    return FirstRun(
-        tuple(notes), command, None if training is None else _command(f"methods={_methods(trained=True)[0]}", *dataset, *training, *SHORT), weights
-    )
+    return FirstRun(tuple(notes), command, None if training is None else _short_training(dataset, training), weights)
+
+
+def _short_training(dataset: list[str], settings: list[str]) -> str:
+    return _command(f"methods={_methods(trained=True)[0]}", *dataset, *settings, *SHORT)
 
 
 def _command(*pairs: str) -> str:

@@ -93,7 +93,7 @@ def test_the_command_draws_what_was_stored(run_tiny, fsar, tmp_path):
     ):
         code, _, err = fsar("explain", str(stored["otam_frozen"].folder), *arguments)
         assert (code, message in err) == (1, True)
-    assert "No result is called 'nowhere'" in fsar("explain", "nowhere")[2]
+    assert "is called 'nowhere'" in fsar("explain", "nowhere")[2]
 
 
 def test_a_result_is_named_from_inside_its_folder_or_by_name(run_tiny, fsar, tmp_path, monkeypatch, capsys):

@@ -91,9 +91,9 @@ def test_a_result_is_found_by_all_its_names(tmp_path, capsys, monkeypatch):
     assert show_command("one", [f"out={tmp_path}", "dataset=toy", "shot=1"]) == 0
     with pytest.raises(ConfigError, match=r"'two' names 2 results: .*Name one by its hash or folder"):
         show_command("two", [f"out={tmp_path}"])
-    with pytest.raises(ConfigError, match=r"No result is called 'on'\. Did you mean 'one'"):
+    with pytest.raises(ConfigError, match=r"No result in .* is called 'on'\. Did you mean 'one'"):
         show_command("on", [f"out={tmp_path}"])
-    with pytest.raises(ConfigError, match="No result is called 'one'"):
+    with pytest.raises(ConfigError, match=r"No result in .* is called 'one'"):
         show_command("one", [f"out={tmp_path}", "shot=5"])
     with pytest.raises(ConfigError, match=r"There is no result 'one': .* leaderboards has no results/ folder"):
         show_command("one", [])

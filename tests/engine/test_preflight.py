@@ -47,7 +47,7 @@ def check(tiny, tmp_path):
         (["train.optimizer.momentun=1"], ConfigError, "The optimizer 'AdamW' cannot be built"),
         (['train.hooks=[{"type": "EMAHok"}]'], ConfigError, "Did you mean 'EMAHook'"),
         (['train.scheduler={"type": "ConstantLR", "factr": 1.0}'], ConfigError, "cannot be built"),
-        (["method.matcher.smoothin=1", "matcher=OTAM"], ConfigError, "smoothin"),
+        (["method.matcher.smoothin=1", "matcher=OTAM"], ConfigError, "It takes: smoothing, bidirectional"),
     ],
 )  # fmt: skip
 def test_every_problem_is_said_before_anything_is_run(check, pairs, error, message):
