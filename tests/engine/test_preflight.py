@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+import torch
 from helpers import annotation_rows, write_dataset
+from safetensors.torch import save_file
 
 from fsar_bench import errors
 from fsar_bench.config.resolve import resolve
@@ -131,3 +134,33 @@ def test_the_command_says_it_before_the_first_cell(fsar, tiny, tmp_path):
     )
     assert "[1/" not in out
     assert not list((tmp_path / "leaderboards").rglob("*.json"))
+
+
+def test_a_checkpoint_is_checked_and_nobody_is_told_to_delete_it(check, tmp_path):
+    (tmp_path / "mine.pth").write_bytes(b"no weights at all")
+    with pytest.raises(
+        WeightsError, match=r"mine\.pth is no checkpoint of fsar-bench: name a best\.safetensors"
+    ) as raised:
+        check("methods=otam,bi_mhm", f"checkpoint={tmp_path / 'mine.pth'}")
+    assert "elete" not in str(raised.value)
+    save_file({"backbone.clip.visual.proj": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"does not fit this method .*Name the method\.\*, backbone="):
+        check("methods=otam,bi_mhm", f"checkpoint={tmp_path / 'other.safetensors'}")
+
+
+def test_clips_that_are_known_not_to_decode_are_named_first(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSAR_BENCH_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    rows = annotation_rows()
+    (folder / "annotation.json").write_text(json.dumps(rows))
+    (folder / "dataset.py").write_text(
+        'dataset = dict(name="mine", annotation="prepared:mine")\nbackbone = "tiny_clip"\ncontrols = []\n'
+    )
+    test = [row for row in rows["clips"] if row["class"] == rows["classes"][-1]["name"]]
+    bad = {"accepted": False, "clips": [{"id": test[0]["id"], "class": test[0]["class"]}]}
+    (folder / "quarantine.json").write_text(json.dumps(bad))
+    with pytest.raises(errors.DataError, match=r"1 clips of the test split of mine .*data verify mine --accept"):
+        check("dataset=mine", "methods=otam_frozen,bi_mhm_frozen")
+    (folder / "quarantine.json").write_text(json.dumps({**bad, "accepted": True}))
+    check("dataset=mine", "methods=otam_frozen,bi_mhm_frozen")
