@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fsar_bench.engine.contract import Outcomes
     from fsar_bench.engine.submission import Episodes
     from fsar_bench.engine.sweep import CellRunner, Outcome
+    from fsar_bench.errors import FsarBenchError
     from fsar_bench.results.store import Stored
 
 
@@ -39,6 +41,7 @@ def run(
     Raises:
         ConfigError: a name or key that does not exist, or a value of the wrong type; nothing was run then.
         ProtocolError: episodes that a dataset cannot give; nothing was run then.
+        FsarBenchError: what is known to fail; the cells that can be run were run, if there were any that were asked for.
         BusyError: another run works on a cell; the others were run and stored.
         FsarBenchError: a cell failed; the others were run and stored.
 
@@ -49,22 +52,36 @@ def run(
     """
     names = [methods] if isinstance(methods, (str, Path)) else list(methods)
     work = resolve({**settings, "methods": [str(name) for name in names]})
-    outcomes = _sweep(work, isolate=isolate, progress=progress)
+    outcomes, refused = _sweep(work, isolate=isolate, progress=progress)
     write_tables(work.options.out, read_boards(work.options.out))
-    failed = [outcome for outcome in outcomes if outcome.error and outcome.state in ("failed", "busy")]
-    if failed:
-        first = failed[0]
-        rest = f" ({len(failed)} of {len(outcomes)} cells failed; the others are stored.)" if len(outcomes) > 1 else ""
-        assert first.error is not None
-        raise type(first.error)(f"{first.cell}: {first.error}{rest}") from first.error
+    if refused:
+        more = f" {len(refused) - 1} more problems." if len(refused) > 1 else ""
+        raise type(refused[0])(f"{refused[0]}{more} {len(outcomes)} other cells were run.") from refused[0]
+    _raise_first(outcomes)
     return Results([outcome.stored for outcome in outcomes if outcome.stored], work.options.out)
 
 
-def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
+def _raise_first(outcomes: list[Outcome]) -> None:
+    """Raise the error of the first cell that failed, if one did."""
+    failed = [(outcome.cell, outcome.error) for outcome in outcomes if outcome.state in ("failed", "busy")]
+    for cell, error in failed:
+        assert error is not None
+        rest = f" ({len(failed)} of {len(outcomes)} cells failed; the others are stored.)" if len(outcomes) > 1 else ""
+        raise type(error)(f"{cell}: {error}{rest}") from error
+
+
+def _sweep(work: Run, *, isolate: bool, progress: bool) -> tuple[list[Outcome], list[FsarBenchError]]:
+    """Outcomes of the cells that can be run, and what is wrong with others."""
     from fsar_bench.engine.preflight import preflight
+
+    found = preflight(work.cells, work.options, isolate=isolate)
+    outcomes = _sweep_cells(replace(work, cells=found.sound), isolate=isolate, progress=progress)
+    return outcomes, found.errors
+
+
+def _sweep_cells(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
     from fsar_bench.engine.sweep import sweep, sweep_on
 
-    preflight(work.cells, work.options, isolate=isolate)
     run_cell = _runner(isolate=isolate)
     if not progress:
         return list(sweep(work.cells, work.options, run_cell))
@@ -74,7 +91,6 @@ def _sweep(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
 
     for note in work.notes:
         print(f"note: {note}")
-
     from fsar_bench.engine.forecast import estimate_of
     from fsar_bench.progress.screen import Screen
 

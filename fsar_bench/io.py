@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import contextlib
 import hashlib
@@ -10,7 +11,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -91,18 +92,46 @@ def cache_folder() -> Path:
     return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fsar_bench"
 
 
-def module_files(module: str, folders: Iterable[str]) -> list[Path]:
-    """Source files of an importable module: the file itself, or all of its package; empty where it is not found.
+def module_files(module: str, folders: Sequence[str]) -> list[Path]:
+    """Source files of an importable module: its file or all of its package, and what these import from `folders`.
 
     Args:
         module: its name; of a dotted name, the top package counts.
         folders: where it is looked for before the import path.
+
+    Returns:
+        The files, the module's own first; empty where it is not found.
     """
-    spec = PathFinder.find_spec(module.split(".")[0], [*folders, *sys.path])
-    if spec is None or not spec.origin:
+    files = _own_files(module, [*folders, *sys.path])
+    waiting = list(files)
+    while waiting:
+        for name in _imported_names(waiting.pop()):
+            new = [file for file in _own_files(name, folders) if file not in files]
+            files += new
+            waiting += new
+    return files
+
+
+def _own_files(module: str, places: Sequence[str]) -> list[Path]:
+    """The file of a module, or all files of its package, which may be a folder without `__init__.py`."""
+    spec = PathFinder.find_spec(module.split(".")[0], list(places))
+    if spec is None:
         return []
-    origin = Path(spec.origin)
-    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    if spec.submodule_search_locations is not None:
+        return sorted(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.py"))
+    return [Path(spec.origin)] if spec.origin and Path(spec.origin).suffix == ".py" else []
+
+
+def _imported_names(file: Path) -> set[str]:
+    """Names of the modules that a source file imports, at any depth; a file with an error in it imports none."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError):
+        return set()
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
 
 
 _swept: set[Path] = set()  # folders in which this process has looked for files of dead processes

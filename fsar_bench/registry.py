@@ -177,12 +177,25 @@ def import_components(modules: Iterable[str], folders: Iterable[str]) -> None:
                     f"This process has imported another version of {module!r} than {files[0] if files else 'none'}. Start Python "
                     "again, or use isolate=True."
                 )
+            _check_origin(module, files)
             looked = ", ".join(str(Path(folder) / f"{module.replace('.', '/')}.py") for folder in folders)
             _load(module, f"a custom module; looked for {looked or 'it in no folder'} and for an installed package")
             _imported[module] = digests
     finally:
         for folder in folders:
             sys.path.remove(folder)
+
+
+def _check_origin(module: str, files: list[Path]) -> None:
+    """Raise `ConfigError` where another module of that name is loaded already, so that the custom one would never be."""
+    loaded = sys.modules.get(module)
+    if loaded is None or not files or hasattr(loaded, "__path__"):
+        return
+    origin = getattr(loaded, "__file__", None)
+    if origin is None or Path(origin).resolve() not in [file.resolve() for file in files]:
+        raise ConfigError(
+            f"A module called {module!r} is loaded already ({origin or 'a part of Python'}), so {files[0]} cannot be: rename it."
+        )
 
 
 def _load(module: str, why: str) -> None:

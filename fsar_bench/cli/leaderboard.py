@@ -110,7 +110,7 @@ def _of_training(common: dict[str, str]) -> str:
 def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     """A board for the screen."""
     frame, common = tables.frame(board), common_training(row.result.cell for row in board.rows)
-    titles = [title_of(row.result, common) for row in board.rows]
+    titles = [title_of(row.result, common) + row.mark for row in board.rows]
     methods = [*map(escape, titles), *map(escape, frame["method"][len(titles) :])]
     backbones = list(map(escape, frame["backbone"]))
     if len({row.result.backbone_name for row in board.rows}) == 1:

@@ -91,9 +91,9 @@ def run(
     fsar-bench run methods=./my_method.py
 
     """
-    from fsar_bench.cli.run import run_command
-
     try:
+        from fsar_bench.cli.run import run_command
+
         code = run_command(pairs or [], dry_run=dry_run)
     except (
         KeyboardInterrupt
@@ -474,6 +474,9 @@ def main() -> None:
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # before or between what typer and the verbs catch
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
 from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
-from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
+from fsar_bench.engine.forecast import estimate_of
+from fsar_bench.engine.preflight import preflight
+from fsar_bench.engine.sweep import Outcome, check_writable, run_isolated, sweep_on
 from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.events import Event
 from fsar_bench.progress.screen import Screen
@@ -35,43 +37,60 @@ class _Done:
 
 def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     """Run all cells, or with `dry_run` only list them; returns the exit code (1 if a cell failed, 130 after Ctrl-C)."""
-    run = resolve(pairs)
+    asked = resolve(pairs)
     console = Console(file=sys.stdout)
-    for note in run.notes:
+    for note in asked.notes:
         print(f"note: {note}", file=sys.stderr)
-    _warn_of_overlaps(run.cells)
-    estimate = _check(run, dry_run=dry_run)
+    _warn_of_overlaps(asked.cells)
+    if not dry_run:
+        check_writable(asked.options.out, "out")
+        check_writable(asked.options.work_dir, "work_dir")
+    run = _sound(asked)
     if dry_run:
         from fsar_bench.cli.dry_run import show_cells
 
         show_cells(run, console)
-        return 0
-    done = _run(run, estimate, console)
+        return 0 if run == asked else 1
+    done = _run(run, estimate_of(run.cells, run.options), console)
     if done.is_interrupted:
         return _end_early(run, done, console)
-    failed = [outcome for outcome in done.outcomes if outcome.state == "failed"]
-    for outcome in failed:
-        print(f"error: {outcome.cell}: {outcome.error}", file=sys.stderr)
-    for outcome in done.outcomes:
-        if outcome.state == "busy":
-            print(f"busy: {outcome.cell}: {outcome.error} Run the same command again for its row.", file=sys.stderr)
+    _tell(done.outcomes)
     _show_tables(run, console)
     _name_curves(run, done.outcomes, console)
-    return 1 if failed else 0
+    left_out = len(asked.cells) - len(run.cells)
+    if left_out:
+        print(f"{left_out} cells were not run: see the errors above the first cell.", file=sys.stderr)
+    return 1 if left_out or any(outcome.state == "failed" for outcome in done.outcomes) else 0
 
 
-def _check(run: Run, *, dry_run: bool) -> Estimate:
-    """Look at all that can be known before the first cell starts; returns how long the run takes."""
-    from fsar_bench.engine.forecast import estimate_of
-    from fsar_bench.engine.preflight import preflight
+def _tell(outcomes: list[Outcome]) -> None:
+    """Print why cells failed, each reason once, and which another run works on."""
+    failed: dict[str, list[str]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            failed[str(outcome.error)].append(str(outcome.cell))
+        if outcome.state == "busy":
+            print(f"busy: {outcome.cell}: {outcome.error} Run the same command again for its row.", file=sys.stderr)
+    for reason, cells in failed.items():
+        more = f" (and {len(cells) - 1} more: {'; '.join(cells[1:])})" if len(cells) > 1 else ""
+        print(f"error: {cells[0]}: {reason}{more}", file=sys.stderr)
 
+
+def _sound(run: Run) -> Run:
+    """The run without cells that are known to fail, of which each reason is printed once.
+
+    Raises:
+        FsarBenchError: no cell that was asked for can be run.
+    """
     with Console(stderr=True).status("checking") as status:
 
         def listener(event: Event) -> None:
             status.update(f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage)
 
-        preflight(run.cells, run.options, listener, isolate=True, single=dry_run)
-        return estimate_of(run.cells, run.options)
+        found = preflight(run.cells, run.options, listener, isolate=True)
+    for error in found.errors:
+        print(f"error: {error}", file=sys.stderr)
+    return replace(run, cells=found.sound)
 
 
 def _run(run: Run, estimate: Estimate, console: Console) -> _Done:

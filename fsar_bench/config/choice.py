@@ -331,6 +331,8 @@ class CellChoice:
 
 def _from_config(file: File, pretrained: Any) -> Any:
     """Weights that a config names; a path is relative to a custom config."""
+    if isinstance(pretrained, str) and not pretrained.strip():
+        raise ConfigError(f"pretrained= is empty in {file.path}: name weights, or None for random ones.")
     is_path = isinstance(pretrained, str) and file.is_custom
     if is_path and (is_weights_path(pretrained) or Path(file.next_to(pretrained)).is_dir()):
         return file.next_to(pretrained)

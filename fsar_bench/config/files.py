@@ -199,6 +199,8 @@ def prepared_datasets() -> dict[str, Path]:
 def _timm(name: str) -> dict[str, Any]:
     """Config of the backbone `timm:MODEL` or `timm:MODEL.TAG`; sizes and normalisation are those of its weights."""
     model, _, tag = name.removeprefix(TIMM).partition(".")
+    if not model:
+        raise ConfigError(f"backbone={name} names no model: say timm:MODEL, such as timm:convnext_tiny.")
     return {
         "type": "ImageBackbone",
         "model": model,

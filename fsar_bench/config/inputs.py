@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -47,6 +47,10 @@ class Modules:
         path = user_path(text).resolve()
         if not path.exists():
             raise ConfigError(f"The module imports={text} does not exist (looked for {path}).")
+        if path.is_dir() and not (path / "__init__.py").is_file():
+            raise ConfigError(
+                f"imports={text} is a folder without an __init__.py, so no package: name one of its modules."
+            )
         return cls((path.stem,), (str(path.parent),))
 
     def __add__(self, other: Modules) -> Modules:
@@ -70,13 +74,18 @@ class Modules:
 
 def _is_in(module: str, folder: Path) -> bool:
     top = module.split(".")[0]
-    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+    return (folder / f"{top}.py").is_file() or any((folder / top).rglob("*.py"))
 
 
-def _source_digests(module: str, folders: Iterable[str] = ()) -> dict[str, str]:
-    """SHA-256 by file of a module; empty where it is not found: importing it fails later, with its name."""
+def _source_digests(module: str, folders: Sequence[str] = ()) -> dict[str, str]:
+    """SHA-256 by file of a module and of what it imports; empty where it is not found: importing it fails later."""
     files = module_files(module, folders)
-    return {f"module {module} {file.relative_to(files[0].parent)}": file_digest(file) for file in files}
+    return {f"module {module} {_place(file, files[0].parent)}": file_digest(file) for file in files}
+
+
+def _place(file: Path, folder: Path) -> str:
+    """A file without the place of its folder on this machine."""
+    return os.path.relpath(file, folder)
 
 
 def installed_modules(method: str, backbone: str) -> dict[str, str]:

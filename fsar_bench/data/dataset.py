@@ -328,7 +328,10 @@ class Dataset:
     def _make(self, name: str) -> Split:
         rows = {(row.class_name, row.id): row for row in self._clips if self._classes[row.class_name].split == name}
         if not rows:
-            raise ProtocolError(f"Dataset {self.name!r} has no clips in its {name!r} split.")
+            raise ProtocolError(
+                f"Dataset {self.name!r} has no clips in its {name!r} split"
+                + (": prepare it with one, or name a dataset that has one with train_on=." if name != "test" else ".")
+            )
         clip_list = ClipList.of(list(rows))
         clips = tuple(
             self._clip(rows[class_name, clip_id])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from fsar_bench.backbones.backbone import Backbone
@@ -83,25 +84,41 @@ class ComponentCheck:
         self._backbones: dict[str, Backbone | Exception] = {}
         self._methods: dict[str, Exception | None] = {}
 
-    def __call__(self, cell: Cell) -> None:
-        """Check one cell.
+    def __call__(self, cell: Cell) -> Iterator[Exception]:
+        """What is wrong with a cell.
 
-        Raises:
-            FsarBenchError: a device, reader, backbone, method, optimiser, scheduler, hook or log backend that does not exist
-                or cannot be built.
-            Exception: whatever the constructor of a custom class raises.
+        A device, reader, backbone, method, optimiser, scheduler, hook or log backend that does not exist or cannot be built, or
+        whatever the constructor of a custom class raises.
         """
-        from fsar_bench.engine.training import check_training
+        try:
+            import_components(cell.identity.custom_imports, cell.setup.module_folders)
+        except Exception as error:
+            yield error
+            return
+        for check in (self._check_device, self._check_reader, self._check_method, self._check_training):
+            try:
+                check(cell)
+            except Exception as error:
+                yield error
 
+    def _check_device(self, cell: Cell) -> None:
         choose_device(self.options.device)
-        import_components(cell.identity.custom_imports, cell.setup.module_folders)
+
+    @staticmethod
+    def _check_reader(cell: Cell) -> None:
         find(READERS, cell.identity.reader)
+
+    def _check_method(self, cell: Cell) -> None:
         config, backbone = component_configs(cell)
         key = canonical([config, backbone, str(cell.setup.checkpoint), cell.train_dataset.model_dump()])
         if key not in self._methods:
             self._methods[key] = self._fault(cell, config, backbone)
         if (error := self._methods[key]) is not None:
             raise error
+
+    def _check_training(self, cell: Cell) -> None:
+        from fsar_bench.engine.training import check_training
+
         if cell.identity.train is not None and not cell.setup.checkpoint:
             check_training(cell.identity.train, self.options.log)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from fsar_bench.backbones.backbone import Backbone
-from fsar_bench.config.cell import Cell, Traits
+from fsar_bench.config.cell import TIMM, Cell, Traits
 from fsar_bench.config.files import BackboneConfig, load, names
 from fsar_bench.config.inputs import Modules
 from fsar_bench.config.overrides import coerce, override, parse_pairs, text_settings
@@ -27,6 +27,7 @@ from fsar_bench.testing import BackboneTester, MatcherTester, MethodTester, Outc
 from fsar_bench.testing.matchers import WIDTH
 
 TINY = {"backbone": "tiny_clip", "frames": "4"}  # on what methods are tested unless the settings say otherwise
+SMALL = 112  # pixels of the images that models of timm are tested with, which saves minutes, where they take them
 FRAMES = 4  # T of the videos that backbones are tested with
 
 Kind = Literal["method", "backbone", "matcher"]
@@ -143,12 +144,17 @@ def _backbone(name: str, values: dict[str, str]) -> Subject:
     if values.get("pretrained", "").lower() == "none":  # random weights
         config["pretrained"] = None
     frames = config["frames"] if "frames" in checked.backbone else config.pop("frames")
+    small = {"crop": SMALL, "resize": SMALL} if name.startswith(TIMM) and not {"crop", "resize"} & set(values) else {}
 
     def build() -> Backbone:
         modules = Modules.of(file, checked)
         import_components(modules.names, modules.folders)
-        backbone: Backbone = BACKBONES.build(dict(config))
-        return backbone
+        try:
+            return cast("Backbone", BACKBONES.build({**config, **small}))
+        except ConfigError:  # a model of one size of images alone
+            if not small:
+                raise
+            return cast("Backbone", BACKBONES.build(dict(config)))
 
     return Subject(file.name, lambda: BackboneTester(_seeded(build), frames=frames), values)
 

@@ -1,4 +1,4 @@
-"""Preflight: what can be known to fail is one error before the first cell starts. Imports no torch here.
+"""Preflight: what can be known to fail is said once, before the first cell starts. Imports no torch here.
 
 Episodes are checked against the annotation. Everything that a config names (methods, matchers, backbones with their weights,
 readers, devices, optimisers, hooks) is built once, in a process of its own where cells run in processes of their own.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from multiprocessing.connection import Connection
 
 from fsar_bench import errors, processes
-from fsar_bench.config.cell import Cell
+from fsar_bench.config.cell import Cell, DatasetSource, short_names
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
@@ -53,9 +54,20 @@ class Problem:
     message: str
 
 
-def preflight(
-    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, single: bool = False
-) -> None:
+@dataclass(frozen=True)
+class Findings:
+    """What a check found.
+
+    Attributes:
+        sound: cells that can be run.
+        errors: one for each problem, with the cells that have it.
+    """
+
+    sound: list[Cell]
+    errors: list[FsarBenchError]
+
+
+def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool) -> Findings:
     """Check the cells that are not finished yet.
 
     Args:
@@ -63,38 +75,42 @@ def preflight(
         options: how to run it.
         progress: is told how far the check is.
         isolate: build components in a process of its own.
-        single: build those of a single cell too; it says the same when it starts, just as early.
 
     Raises:
-        FsarBenchError: names each problem once, with the cells that have it; nothing was run.
+        FsarBenchError: no cell that the user asked for can be run; it names each problem once.
     """
     unfinished = [cell for cell in cells if options.overwrite or not _is_finished(cell, options)]
+    if not unfinished:
+        return Findings(cells, [])
     problems = list(_episode_problems(unfinished))
-    if (len(unfinished) > 1 or single) and unfinished and not problems:
-        check = _check_isolated if isolate else _check_here
-        problems = check(unfinished, options, progress)
-    if problems:
-        raise _error(unfinished, problems)
+    problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
+    found = _errors(unfinished, problems)
+    bad = {unfinished[problem.cell].hash for problem in problems}
+    sound = [cell for cell in cells if cell.hash not in bad]
+    if problems and all(cell.label.control and cell.setup.is_added for cell in sound):
+        raise _together(found)
+    return Findings(sound, found)
 
 
 def _is_finished(cell: Cell, options: RunOptions) -> bool:
     return (options.out / "results" / cell.folder / RECORD).exists()
 
 
-def _error(cells: list[Cell], problems: list[Problem]) -> FsarBenchError:
-    """One error that says each problem once."""
-    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+def _errors(cells: list[Cell], problems: list[Problem]) -> list[FsarBenchError]:
+    """One error for each problem, with the cells that have it."""
+    names, shown = short_names(cells), defaultdict(list)
     for problem in problems:
-        cell = str(cells[problem.cell]) if len(cells) > 1 else ""
-        names[problem.kind, problem.message].append(cell)
-    texts = [f"{message}{_of(which, len(cells))}" for (_, message), which in names.items()]
-    kind = getattr(errors, next(iter(names))[0]) if len(names) == 1 else ConfigError
-    if len(texts) == 1:
-        return kind(
-            f"{texts[0]}{_NEWLINE if _NEWLINE in texts[0] else ' '}Nothing was run."
-        )  # a command may end the text
-    lines = [f"  {number}. {text}" for number, text in enumerate(texts, 1)]
-    return kind("\n".join([f"{len(texts)} problems; nothing was run:", *lines]))
+        shown[problem.kind, problem.message].append(names[problem.cell])
+    return [getattr(errors, kind)(f"{message}{_of(which, len(cells))}") for (kind, message), which in shown.items()]
+
+
+def _together(found: list[FsarBenchError]) -> FsarBenchError:
+    """One error that says each problem once."""
+    if len(found) == 1:
+        text = str(found[0])
+        return type(found[0])(f"{text}{_NEWLINE if _NEWLINE in text else ' '}Nothing was run.")  # a command may end it
+    lines = [f"  {number}. {error}" for number, error in enumerate(found, 1)]
+    return ConfigError("\n".join([f"{len(found)} problems; nothing was run:", *lines]))
 
 
 def _of(cells: list[str], all_cells: int) -> str:
@@ -108,11 +124,11 @@ def _of(cells: list[str], all_cells: int) -> str:
 def _episode_problems(cells: list[Cell]) -> Iterator[Problem]:
     """Datasets that cannot be opened, and episodes that they cannot give."""
     for number, cell in enumerate(cells):
-        try:
-            _check_leaks(cell)
-            _check_episodes(cell)
-        except FsarBenchError as error:
-            yield Problem(number, type(error).__name__, str(error))
+        for check in (_check_leaks, *_episode_checks(cell)):
+            try:
+                check(cell)
+            except FsarBenchError as error:
+                yield Problem(number, type(error).__name__, str(error))
 
 
 def _check_leaks(cell: Cell) -> None:
@@ -132,33 +148,35 @@ def _check_leaks(cell: Cell) -> None:
         )
 
 
-def _check_episodes(cell: Cell) -> None:
-    """The splits have enough classes and clips."""
+def _episode_checks(cell: Cell) -> list[Callable[[Cell], None]]:
+    """A check for each split that the cell draws episodes of."""
     p, train = cell.protocol, cell.identity.train
-    wanted = [(cell.dataset, p.split, p.way, p.shot, p.query)]
+    checks: list[Callable[[Cell], None]] = [partial(_check_split, cell.dataset, p.split, p.way, p.shot, p.query)]
     if train is not None and not cell.setup.checkpoint:
         way, shot = train.way or p.way, train.shot or p.shot
-        wanted += [
-            (cell.train_dataset, "train", way, shot, train.query_per_class),
-            (cell.train_dataset, "val", way, shot, 1),
-        ]
-    for source, name, way, shot, query in wanted:
-        dataset = open_dataset(**source.model_dump())
-        split = dataset.split(name)
-        _check_decoded(dataset, split)
-        check_plan(split.list, way=way, shot=shot, query=query, purpose=name, missing=split.missing)
-        if p.group_disjoint:
-            EpisodePlan.sample(
-                split.list,
-                way=way,
-                shot=shot,
-                query=query,
-                episodes=DRAWN,
-                seed=p.seed,
-                purpose=name,
-                missing=split.missing,
-                recording=known_recordings(dataset.name, split),
-            )
+        checks.append(partial(_check_split, cell.train_dataset, "train", way, shot, train.query_per_class))
+        checks.append(partial(_check_split, cell.train_dataset, "val", way, shot, 1))
+    return checks
+
+
+def _check_split(source: DatasetSource, name: str, way: int, shot: int, query: int, cell: Cell) -> None:
+    """A split has enough classes and clips, and none that is known not to decode."""
+    p, dataset = cell.protocol, open_dataset(**source.model_dump())
+    split = dataset.split(name)
+    _check_decoded(dataset, split)
+    check_plan(split.list, way=way, shot=shot, query=query, purpose=name, missing=split.missing)
+    if p.group_disjoint:
+        EpisodePlan.sample(
+            split.list,
+            way=way,
+            shot=shot,
+            query=query,
+            episodes=DRAWN,
+            seed=p.seed,
+            purpose=name,
+            missing=split.missing,
+            recording=known_recordings(dataset.name, split),
+        )
 
 
 def _check_decoded(dataset: Dataset, split: Split) -> None:
@@ -231,22 +249,19 @@ def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> l
     logging.getLogger().addHandler(quiet)
     for number, cell in enumerate(cells):
         progress(Event(STAGE, number, len(cells)))
-        try:
-            check(cell)
-        except NotApplicableError as error:
-            if not cell.setup.is_added:
-                problems.append(Problem(number, type(error).__name__, str(error)))
-        except FsarBenchError as error:
-            problems.append(Problem(number, type(error).__name__, str(error)))
-        except Exception as error:
-            problems.append(Problem(number, ConfigError.__name__, f"{cell.name} cannot be built: {_place(error)}"))
+        for error in check(cell):
+            if isinstance(error, NotApplicableError) and cell.setup.is_added:
+                continue
+            is_ours = isinstance(error, FsarBenchError)
+            kind = type(error).__name__ if is_ours else ConfigError.__name__
+            problems.append(Problem(number, kind, str(error) if is_ours else _unforeseen(cell, error)))
     logging.getLogger().removeHandler(quiet)
     progress(Event(STAGE, len(cells), len(cells)))
     return problems
 
 
-def _place(error: Exception) -> str:
+def _unforeseen(cell: Cell, error: Exception) -> str:
     """An error that is not ours, with the line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
-    return f"{reason} ({frame.filename}, line {frame.lineno})."
+    return f"{cell.name} cannot be built: {reason} ({frame.filename}, line {frame.lineno})."

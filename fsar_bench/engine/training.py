@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -284,11 +285,22 @@ def check_training(train: Train, log: Iterable[str]) -> None:
     """
     for name in log:
         _require_package(name)
-    optimizer = build(OPTIMIZERS, copy.deepcopy(train.optimizer), params=[torch.nn.Parameter(torch.zeros(1))])
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    optimizer = _built("train.optimizer", lambda: build(OPTIMIZERS, copy.deepcopy(train.optimizer), params=parameters))
     for scheduler in _schedule(train):
-        build(PARAM_SCHEDULERS, scheduler, optimizer=optimizer)
+        _built("train.scheduler", partial(build, PARAM_SCHEDULERS, scheduler, optimizer=optimizer))
     for hook in train.hooks:
-        build(HOOKS, copy.deepcopy(hook))
+        _built("train.hooks", partial(build, HOOKS, copy.deepcopy(hook)))
+
+
+def _built(key: str, build_part: Callable[[], Any]) -> Any:
+    """A part of a training; a value that its class refuses is an error of the user."""
+    try:
+        return build_part()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{key} cannot be used: {type(error).__name__}: {error}.") from error
 
 
 def _log_interval(train: Train) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -91,7 +92,7 @@ class Board:
     """
 
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
-        self.rows = sorted(rows, key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
+        self.rows = sorted(_marked(rows), key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
         self._cache = cache
         self._plans: dict[tuple[str, int, int], EpisodePlan] = {}
 
@@ -212,6 +213,15 @@ def _cached(path: Path, row_count: int) -> BoardStatistics | None:
         return None
     sizes = {len(statistics.rows), len(statistics.p), *map(len, statistics.p)}
     return statistics if sizes == {row_count} else None
+
+
+def _marked(rows: list[Row]) -> list[Row]:
+    """Rows of which no two have the same title and backbone: those that would are told apart by their hashes."""
+    count = Counter((row.title, row.result.backbone_name) for row in rows)
+    return [
+        replace(row, mark=f" [{row.result.config_hash[:8]}]") if count[row.title, row.result.backbone_name] > 1 else row
+        for row in rows
+    ]
 
 
 def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]:

@@ -19,9 +19,11 @@ class Row:
 
     Attributes:
         seeds: the results of the trainings, by seed.
+        mark: tells it from another row of its board with the same title, such as one of another version of its code.
     """
 
     seeds: tuple[Stored, ...]
+    mark: str = ""
 
     @property
     def result(self) -> Result:
@@ -31,7 +33,7 @@ class Row:
     @property
     def title(self) -> str:
         """Title of the method with its changed settings; controls and submitted predictions are marked."""
-        return title_of(self.result)
+        return title_of(self.result) + self.mark
 
     @property
     def accuracy(self) -> float:

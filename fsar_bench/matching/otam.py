@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from fsar_bench.errors import ConfigError
 from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance, influence
 from fsar_bench.registry import MATCHERS
 
@@ -55,12 +56,17 @@ class OTAM(Matcher):
         smoothing: lambda of the relaxed minimum.
         bidirectional: add the cost of aligning support to query (as all official code bases do).
         epsilon: added to the product of norms in the cosine.
+
+    Raises:
+        ConfigError: a smoothing that is not above 0.
     """
 
     order_sensitive = True
 
     def __init__(self, *, smoothing: float = 0.1, bidirectional: bool = True, epsilon: float = 0.01) -> None:
         super().__init__()
+        if not smoothing > 0:
+            raise ConfigError(f"smoothing={smoothing:g} of OTAM must be above 0.")
         self.smoothing, self.bidirectional, self.epsilon = smoothing, bidirectional, epsilon
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.overrides import flatten
 from fsar_bench.config.resolve import resolve
-from fsar_bench.config.settings import PROTOCOL_KEYS
+from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol
 from fsar_bench.errors import FsarBenchError
 from fsar_bench.results.record import Result
 
@@ -55,7 +55,7 @@ def command_of(result: Result, places: dict[str, str]) -> Command:
             settings |= {key: value for key, value in _missing(result.cell, cell).items() if key not in places}
             cell = _resolved(settings)
     except FsarBenchError as error:
-        return Command(_pairs(settings), f"This machine lacks something: {error}")
+        return Command(_pairs(_in_full(result.cell) | settings), f"This machine lacks something: {error}")
     same = cell.hash == result.config_hash
     return Command(_pairs(settings), "" if same else _difference(result.cell, cell))
 
@@ -73,6 +73,15 @@ def _recorded(cell: Cell) -> dict[str, str]:
     if cell.identity.train and cell.identity.train.seed is not None:
         settings["train.seed"] = str(cell.identity.train.seed)
     return settings | ({"title": label["named"]} if label.get("named") else {})
+
+
+def _in_full(cell: Cell) -> dict[str, str]:
+    """Protocol, backbone and reader of a cell, where defaults cannot be compared."""
+    defaults = Protocol()
+    names = [name for name in PROTOCOL_KEYS if getattr(cell.protocol, name) != getattr(defaults, name)]
+    values = {name: getattr(cell.protocol, name) for name in ("way", "shot", *names)}
+    spelled = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+    return {**spelled, "backbone": str(cell.identity.backbone["name"])}
 
 
 def _missing(wanted: Cell, cell: Cell) -> dict[str, str]:

@@ -207,3 +207,50 @@ def test_names_that_are_meant_are_suggested(pair, message):
 def test_a_title_of_the_paper_finds_its_method():
     fails("Did you mean 'clip_fsar'", "methods=CLIP-FSAR")
     fails("Did you mean 'ma_clip'", "methods=MA-CLIP")
+
+
+def test_code_that_a_custom_module_imports_is_part_of_the_hash(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "space" / "deep").mkdir(parents=True)
+    (tmp_path / "code.py").write_text("import json\n\ndef late():\n    import helper\n    from parts.inner import x\n")
+    (tmp_path / "helper.py").write_text("import helper_of_helper\n")
+    (tmp_path / "helper_of_helper.py").write_text("import code\n")  # a circle
+    (tmp_path / "parts" / "__init__.py").write_text("")
+    (tmp_path / "parts" / "inner.py").write_text("from . import other\n")
+    (tmp_path / "parts" / "other.py").write_text("")
+    (tmp_path / "space" / "deep" / "module.py").write_text("")
+    (tmp_path / "unrelated.py").write_text("")
+    (tmp_path / "m.py").write_text('custom_imports = ["code", "space.deep.module"]\nmethod = dict(type="M")\n')
+
+    def hash_now() -> str:
+        return run_of(f"methods={tmp_path / 'm.py'}").cells[0].hash
+
+    last = hash_now()
+    changed = [
+        "code.py",
+        "helper.py",
+        "helper_of_helper.py",
+        "parts/inner.py",
+        "parts/other.py",
+        "space/deep/module.py",
+    ]
+    for name in changed:
+        path = tmp_path / name
+        path.write_text(path.read_text() + "VALUE = 1  # changed\n")
+        assert hash_now() != last, name
+        last = hash_now()
+    (tmp_path / "unrelated.py").write_text("VALUE = 1\n")
+    assert hash_now() == last
+
+
+def test_modules_that_cannot_be_what_they_seem_are_refused(tmp_path):
+    from fsar_bench.registry import import_components
+
+    (tmp_path / "random.py").write_text("VALUE = 1\n")
+    with pytest.raises(ConfigError, match=r"A module called 'random' is loaded already \(.*random\.py.* rename it"):
+        import_components(["random"], [str(tmp_path)])
+    (tmp_path / "folder").mkdir()
+    fails("is a folder without an __init__.py", "methods=otam", f"imports={tmp_path / 'folder'}")
+    (tmp_path / "empty.py").write_text('backbone = dict(type="CLIPBackbone", model="tiny_clip", pretrained=" ")\n')
+    fails("pretrained= is empty in", "methods=otam", f"backbone={tmp_path / 'empty.py'}")
+    fails("names no model", "methods=otam", "backbone=timm:")
