@@ -59,7 +59,8 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     _name_curves(run, done.outcomes, console)
     left_out = len(asked.cells) - len(run.cells)
     if left_out:
-        print(f"{left_out} cells were not run: see the errors above the first cell.", file=sys.stderr)
+        count = "1 cell was" if left_out == 1 else f"{left_out} cells were"
+        print(f"{count} not run: see the errors above the first cell.", file=sys.stderr)
     return 1 if left_out or any(outcome.state == "failed" for outcome in done.outcomes) else 0
 
 
