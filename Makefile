@@ -21,7 +21,7 @@ slow:  ## the tests that take long
 	$(PY) -m pytest -m slow
 
 benchmark:  ## ratios measured in one run
-	$(PY) -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc
+	$(PY) -m pytest tests/benchmarks -n 0 --benchmark-only --benchmark-disable-gc
 
 leaderboard:  ## rebuild the tables from the result files, and the cards of methods
 	.venv/bin/fsar-bench leaderboard

@@ -30,10 +30,14 @@ def check_command(names: list[str], pairs: list[str], kind: Kind = "method") -> 
     from fsar_bench.engine.contract import subjects
 
     chosen = [subject for name in names for subject in subjects(kind, name, pairs)]
+    console, before = Console(highlight=False), logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
-    warnings.simplefilter("ignore")
-    console = Console(highlight=False)
-    broken = [_check(subject, console, show_all=len(chosen) == 1) for subject in chosen]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            broken = [_check(subject, console, show_all=len(chosen) == 1) for subject in chosen]
+    finally:
+        logging.disable(before)
     return 1 if any(broken) else 0
 
 

@@ -45,7 +45,7 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     if not dry_run:
         check_writable(asked.options.out, "out")
         check_writable(asked.options.work_dir, "work_dir")
-    run = _sound(asked)
+    run = _sound(asked, console)
     if dry_run:
         from fsar_bench.cli.dry_run import show_cells
 
@@ -77,16 +77,20 @@ def _tell(outcomes: list[Outcome]) -> None:
         print(f"error: {cells[0]}: {reason}{more}", file=sys.stderr)
 
 
-def _sound(run: Run) -> Run:
+def _sound(run: Run, console: Console) -> Run:
     """The run without cells that are known to fail, of which each reason is printed once.
 
     Raises:
         FsarBenchError: no cell that was asked for can be run.
     """
+    told: set[str] = set()
     with Console(stderr=True).status("checking") as status:
 
         def listener(event: Event) -> None:
             status.update(f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage)
+            if not console.is_terminal and event.stage not in told:
+                print(event.stage, flush=True)
+                told.add(event.stage)
 
         found = preflight(run.cells, run.options, listener, isolate=True)
     for error in found.errors:

@@ -151,13 +151,15 @@ class Results:
         """
         return compare_by_name(self.boards, first, second)
 
-    def board(self, dataset: str | None = None, way: int | None = None, shot: int | None = None) -> Board:
-        """The one board of a dataset, way and shot; what is None may be left out where it is clear.
+    def board(
+        self, dataset: str | None = None, way: int | None = None, shot: int | None = None, seed: int | None = None
+    ) -> Board:
+        """The one board of a dataset, way, shot and seed of the episodes; what is None may be left out where it is clear.
 
         Raises:
             ConfigError: no board fits, or several do; the message lists them.
         """
-        wanted = {"dataset": dataset, "way": way, "shot": shot}
+        wanted = {"dataset": dataset, "way": way, "shot": shot, "seed": seed}
         fitting = [
             board
             for board in self.boards
@@ -170,7 +172,7 @@ class Results:
         if not fitting:
             raise ConfigError(f"No board fits {asked}. Choose from: {choices}.")
         hint = (
-            "Name dataset, way and shot"
+            "Name dataset, way, shot and seed"
             if len({_spelled(board) for board in fitting}) > 1
             else (
                 "They differ in their plan, frames, class texts or clips: use .boards, or filter the results with .where(...)"

@@ -24,7 +24,7 @@ def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
     assert done.returncode == 1
     assert done.stderr.count("error: failing on tiny, 5-way 1-shot: A clip is gone.") == 1
     assert re.search(r"^ +\d:\d\d  \[1/3\] Zero-shot text on tiny, 5-way 1-shot$", done.stdout, re.M)
-    assert re.search(r"^ +\d:\d\d    starting: importing torch and the methods", done.stdout, re.M)
+    assert re.search(r"^checking: importing torch and the methods\nchecking methods and backbones$", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d    after 8 of 8 training episodes, val accuracy [\d.]+ %$", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d    training 8/8, loss ", done.stdout, re.M)
     assert re.search(r"^ +\d:\d\d  estimated .* in all$", done.stdout, re.M)

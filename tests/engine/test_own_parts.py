@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PARTS = '''
+PARTS = """
 import numpy as np
 from pathlib import Path
 from mmengine.hooks import Hook
@@ -34,7 +34,7 @@ class OwnReader:
 class OwnHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         (Path(runner.work_dir) / "own_hook.txt").write_text(str(batch_idx + 1))
-'''
+"""
 
 
 def test_parts_that_imports_names_are_used_in_every_process(run_tiny, tmp_path):
@@ -47,6 +47,8 @@ def test_parts_that_imports_names_are_used_in_every_process(run_tiny, tmp_path):
     assert result.frames.reader == "own 1"
     assert result.cell.identity.method["matcher"]["type"] == "OwnMatcher"
     assert result.cell.identity.custom_imports == ["own_parts"]
-    assert [name for name in result.cell.identity.inputs if name.startswith("module")] == ["module own_parts own_parts.py"]
+    assert [name for name in result.cell.identity.inputs if name.startswith("module")] == [
+        "module own_parts own_parts.py"
+    ]
     (note,) = (tmp_path / "work_dirs").rglob("own_hook.txt")
     assert note.read_text() == "8"

@@ -36,7 +36,7 @@ def test_an_isolated_cell_gives_the_bytes_of_one_in_process(tiny, tmp_path, run_
     (cell,), options = cells_of(tiny, tmp_path, "methods=otam_frozen")
     events = []
     stored = run_isolated(cell, options, events.append, method=method)
-    assert events[0].stage == "starting: importing torch and the methods"
+    assert events[0].stage in ("starting: importing torch and the methods", "starting")  # a warm server imports nothing
     assert [event.stage for event in events if event.done == event.total][-1] == "scoring"
     isolated = outputs(options.out)
     run_tiny("otam_frozen", episodes=300, controls=False, out=tmp_path / "again", work_dir=tmp_path / "again_work")

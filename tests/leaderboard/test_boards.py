@@ -409,11 +409,14 @@ def test_rows_share_a_line_only_if_the_seed_of_the_training_alone_differs(tmp_pa
     add(tmp_path, "m", 0.8, 2, train={**train, "seed": 2}, changed={"method.alpha": "0.3"})
     add(tmp_path, "m", 0.8, 3, train={"episodes": 5, "warmup": 0.1, "seed": 3})
     (board,) = read_boards(tmp_path)
-    assert sorted((row.title, len(row.seeds)) for row in board.rows) == [
+    assert sorted((row.title.split(" [")[0], len(row.seeds)) for row in board.rows) == [
         ("m", 1),
         ("m", 2),
         ("m (method.alpha=0.3)", 1),
     ]
+    same = [row for row in board.rows if row.title.startswith("m [")]  # nothing else tells these apart
+    assert [row.title for row in same] == [f"m [{row.result.config_hash[:8]}]" for row in same]
+    assert len(same) == 2
 
 
 def test_nothing_of_a_store_is_skipped():

@@ -102,16 +102,24 @@ def test_comparisons_print_what_they_hold(results):
 def test_one_board_or_the_choices(results):
     assert results.board(shot=2).title == "Toy (synthetic), 2-way 2-shot"
     assert results.where(shot=1).board() is not None
-    with pytest.raises(ConfigError, match=r"2 boards fit these results: dataset='toy', way=2, shot=1; .*shot=2"):
+    with pytest.raises(
+        ConfigError, match=r"2 boards fit these results: dataset='toy', way=2, shot=1, seed=0; .*shot=2"
+    ):
         results.board()
-    with pytest.raises(ConfigError, match=r"No board fits dataset='tow'. Choose from: dataset='toy', way=2, shot=1"):
+    with pytest.raises(
+        ConfigError, match=r"No board fits dataset='tow'. Choose from: dataset='toy', way=2, shot=1, seed=0"
+    ):
         results.board(dataset="tow")
     again = make_plan(seed=1)
     store(results.out, "strong", predictions(again, 0.9, 5), again)
     with pytest.raises(
-        ConfigError, match=r"2 boards fit dataset='toy', shot=1: dataset='toy', way=2, shot=1. They differ in"
+        ConfigError, match=r"2 boards fit dataset='toy', shot=1: .*seed=0; .*seed=1. Name dataset, way, shot and seed"
     ):
         load_results(results.out).board("toy", shot=1)
+    assert load_results(results.out).board("toy", shot=1, seed=1).title == "Toy (synthetic), 2-way 1-shot, seed 1"
+    store(results.out, "strong", predictions(again, 0.9, 5), again, reader="other 2")
+    with pytest.raises(ConfigError, match=r"2 boards fit dataset='toy', shot=1, seed=1: .* They differ in"):
+        load_results(results.out).board("toy", shot=1, seed=1)
 
 
 def test_notebooks_get_tables(results):
