@@ -109,10 +109,9 @@ def test_ctrl_c_while_torch_is_imported_prints_no_traceback(command, tiny):
             break
     sleep(0.7)  # the fork server is at its imports
     os.killpg(process.pid, signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == "Interrupted. Run the same command again to resume."
-    assert "0 of 1 cells ended (none done)" in printed
 
 
 def is_alive(group: int) -> bool:
