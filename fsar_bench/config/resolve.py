@@ -137,7 +137,7 @@ class _Resolution:
         for name in several("dataset", common.get("dataset", "synthact")):
             dataset = self._dataset(name)
             for asked in self._methods_on(dataset):
-                keys = {k: v for k, v in common.items() if not self._is_control(asked) or k in CONTROL_KEYS}
+                keys = {k: v for k, v in common.items() if not self._is_control(asked) or k in self._of_controls}
                 cells += self._cells(asked, dataset, keys, addressed.get(asked.name, {}))
         self._check_taken()
         unique = list({cell.hash: cell for cell in cells}.values())
@@ -147,6 +147,11 @@ class _Resolution:
     @cached_property
     def _asked(self) -> list[_Asked]:
         return [asked for name in several("methods", self.given["methods"]) for asked in _asked(name)]
+
+    @property
+    def _of_controls(self) -> tuple[str, ...]:
+        """Keys that hold for controls too; a reader may be one of the modules that the user names."""
+        return (*CONTROL_KEYS, "imports") if "reader" in self.given else CONTROL_KEYS
 
     def _is_control(self, asked: _Asked) -> bool:
         return asked not in self._asked

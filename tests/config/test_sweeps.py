@@ -254,3 +254,11 @@ def test_modules_that_cannot_be_what_they_seem_are_refused(tmp_path):
     (tmp_path / "empty.py").write_text('backbone = dict(type="CLIPBackbone", model="tiny_clip", pretrained=" ")\n')
     fails("pretrained= is empty in", "methods=otam", f"backbone={tmp_path / 'empty.py'}")
     fails("names no model", "methods=otam", "backbone=timm:")
+
+
+def test_controls_import_what_the_user_names_only_where_a_reader_may_come_from_it(tmp_path):
+    (tmp_path / "parts.py").write_text("")
+    for more, modules in (([], []), (["reader=own"], ["parts"])):
+        run = resolve(["methods=otam_frozen", f"imports={tmp_path / 'parts.py'}", *more])
+        assert {tuple(cell.identity.custom_imports) for cell in run.cells if cell.label.control} == {tuple(modules)}
+        assert [cell.identity.custom_imports for cell in run.cells if not cell.label.control] == [["parts"]]
