@@ -223,10 +223,12 @@ class CellChoice:
 
     def _label(self, protocol_name: str) -> Label:
         config, name = self.method.config, self.method.name
-        dataset = self.dataset.config
+        dataset, named = self.dataset.config, self.chosen.get("title")
+        if named is not None:
+            Choices.of({"title": named})  # a fault of it is told by its key
         return Label(
             title=config.title or name,
-            named=self.chosen.get("title"),
+            named=named,
             paper=config.paper,
             changed=self._changed(),
             dataset=dataset.title or dataset.dataset.name,

@@ -93,7 +93,8 @@ def test_a_title_names_a_row_and_changes_no_result():
     assert named["ma_clip"].hash == cells_of("methods=ma_clip", "method.alpha=0.3")["ma_clip"].hash
     assert len(run_of("methods=otam", "shot=1,5", "train.seed=0,1", "title=Ours").cells) == 4
     fails("would name 2 different rows (ma_clip", "methods=ma_clip", "method.alpha=0.1,0.2", "title=Ours")
-    fails("must be one line without < and >", "methods=otam", "title=<b>")
+    fails("title='<b>' must be one line without < and >", "methods=otam", "title=<b>")
+    fails("is too long: at most 300 characters", "methods=otam", "title=" + 301 * "x")
 
 
 def test_whole_numbers_may_be_written_as_powers_of_ten():
