@@ -89,6 +89,42 @@ def start(
         return process
 
 
+def converse(
+    target: Callable[..., object],
+    args: tuple[Any, ...],
+    hear: Callable[[Any], None],
+    *,
+    preload: tuple[str, ...],
+    method: Method | None = None,
+) -> int | None:
+    """Run a function in a child and hear what it sends, until it ends; an interrupted owner kills it.
+
+    Args:
+        target: a module-level function outside `__main__`; the sending end of a connection is its last argument.
+        args: its other arguments.
+        hear: is given each message.
+        preload: as in `start`.
+        method: as in `start`.
+
+    Returns:
+        Its exit code.
+    """
+    ours, theirs = pipe(duplex=False)
+    child = start(target, (*args, theirs), preload=preload, method=method)
+    theirs.close()
+    try:
+        with contextlib.suppress(EOFError):
+            while True:
+                hear(ours.recv())
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        child.join()
+        ours.close()
+    return child.exitcode
+
+
 def is_warm(preload: tuple[str, ...]) -> bool:
     """Whether this process has a fork server that has imported these modules, or is importing them."""
     return (os.getpid(), preload) in _servers

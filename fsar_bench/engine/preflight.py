@@ -36,7 +36,6 @@ _NEWLINE = "\n"
 STAGE = "checking methods and backbones"
 IMPORTING = "checking: importing torch and the methods"
 DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
-PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 
 
 @dataclass(frozen=True)
@@ -197,41 +196,23 @@ def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) 
     by_modules = sorted(enumerate(cells), key=lambda item: _modules(item[1]))
     for _, group in groupby(by_modules, key=lambda item: _modules(item[1])):
         numbers, members = zip(*group, strict=True)
-        ours, theirs = processes.pipe(duplex=False)
         if not processes.is_warm(PRELOAD):
             progress(Event(IMPORTING, 0, 1))
-        process = processes.start(_body, (list(members), options, theirs), preload=PRELOAD)
-        theirs.close()
-        try:
-            found = _listen(ours, progress)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            process.join()
-            ours.close()
-        if found is None:
-            message = f"The check of methods and backbones ended early (exit code {process.exitcode}; out of memory?)."
-            found = [Problem(number, CellCrashedError.__name__, message) for number in range(len(members))]
+        answers: list[list[Problem]] = []
+
+        def hear(message: Event | list[Problem], answers: list[list[Problem]] = answers) -> None:
+            progress(message) if isinstance(message, Event) else answers.append(message)
+
+        exit_code = processes.converse(_body, (list(members), options), hear, preload=PRELOAD)
+        message = f"The check of methods and backbones ended early (exit code {exit_code}; out of memory?)."
+        died = [Problem(number, CellCrashedError.__name__, message) for number in range(len(members))]
+        found = answers[-1] if answers else died
         problems += [Problem(numbers[problem.cell], problem.kind, problem.message) for problem in found]
     return problems
 
 
 def _modules(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(cell.identity.custom_imports), cell.setup.module_folders
-
-
-def _listen(connection: Connection, progress: Listener) -> list[Problem] | None:
-    """Pass events on until the problems come; None if the process died before it named them."""
-    while True:
-        try:
-            message = connection.recv()
-        except EOFError:
-            return None
-        if not isinstance(message, Event):
-            problems: list[Problem] = message
-            return problems
-        progress(message)
 
 
 def _body(cells: list[Cell], options: RunOptions, connection: Connection) -> None:

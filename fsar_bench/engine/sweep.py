@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -170,42 +169,24 @@ def run_isolated(
         CellCrashedError: the process died, or met an error that is not the user's.
     """
     progress(Event(STARTING if processes.is_warm(PRELOAD) else IMPORTING, 0, 1))
-    ours, theirs = processes.pipe(duplex=False)
-    process = processes.start(_body, (cell, options, theirs), preload=PRELOAD, method=method)
-    theirs.close()
-    try:
-        answer = _listen(ours, progress)
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        process.join()
-        ours.close()
-    if answer is None:
-        raise _death(process, options.work_dir / cell.work_folder / LOG)
-    if isinstance(answer, Failed):
-        raise getattr(errors, answer.kind)(answer.message)
-    return read(answer.folder)
+    answers: list[Finished | Failed] = []
 
-
-def _listen(connection: Connection, progress: Listener) -> Finished | Failed | None:
-    """Pass events on until the cell ends; None if its process died before it said how."""
-    answer = None
-    while True:
-        try:
-            message = connection.recv()
-        except EOFError:
-            return answer
+    def hear(message: Event | Finished | Failed) -> None:
         if isinstance(message, Event):
             relay(message, progress)
         else:
-            answer = message
+            answers.append(message)
+
+    exit_code = processes.converse(_body, (cell, options), hear, preload=PRELOAD, method=method)
+    if not answers:
+        raise _death(exit_code, options.work_dir / cell.work_folder / LOG)
+    if isinstance(answers[-1], Failed):
+        raise getattr(errors, answers[-1].kind)(answers[-1].message)
+    return read(answers[-1].folder)
 
 
-def _death(process: BaseProcess, log: Path) -> CellCrashedError:
-    return CellCrashedError(
-        f"its process ended early (exit code {process.exitcode}; out of memory?). The log is {log}."
-    )
+def _death(exit_code: int | None, log: Path) -> CellCrashedError:
+    return CellCrashedError(f"its process ended early (exit code {exit_code}; out of memory?). The log is {log}.")
 
 
 def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
