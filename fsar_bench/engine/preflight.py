@@ -202,7 +202,10 @@ def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) 
         answers: list[list[Problem]] = []
 
         def hear(message: Event | list[Problem], answers: list[list[Problem]] = answers) -> None:
-            progress(message) if isinstance(message, Event) else answers.append(message)
+            if isinstance(message, Event):
+                progress(message)
+            else:
+                answers.append(message)
 
         exit_code = processes.converse(_body, (list(members), options), hear, preload=PRELOAD)
         message = f"The check of methods and backbones ended early (exit code {exit_code}; out of memory?)."
@@ -226,20 +229,29 @@ def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> l
     """Problems of components, found in this process."""
     from fsar_bench.engine.components import ComponentCheck
 
-    check, problems = ComponentCheck(options), []
+    check = ComponentCheck(options)
     quiet = logging.NullHandler()  # what libraries say of weights is said again in the log of each cell
     logging.getLogger().addHandler(quiet)
-    for number, cell in enumerate(cells):
-        progress(Event(STAGE, number, len(cells)))
-        for error in check(cell):
-            if isinstance(error, NotApplicableError) and cell.setup.is_added:
-                continue
-            is_ours = isinstance(error, FsarBenchError)
-            kind = type(error).__name__ if is_ours else ConfigError.__name__
-            problems.append(Problem(number, kind, str(error) if is_ours else _unforeseen(cell, error)))
-    logging.getLogger().removeHandler(quiet)
+    problems: list[Problem] = []
+    try:
+        for number, cell in enumerate(cells):
+            progress(Event(STAGE, number, len(cells)))
+            problems += _problems_of(check(cell), number, cell)
+    finally:
+        logging.getLogger().removeHandler(quiet)
     progress(Event(STAGE, len(cells), len(cells)))
     return problems
+
+
+def _problems_of(found: Iterator[Exception], number: int, cell: Cell) -> Iterator[Problem]:
+    """Problems of one cell; a method that the user did not name may be one that does not apply."""
+    for error in found:
+        if isinstance(error, NotApplicableError) and cell.setup.is_added:
+            continue
+        if isinstance(error, FsarBenchError):
+            yield Problem(number, type(error).__name__, str(error))
+        else:
+            yield Problem(number, ConfigError.__name__, _unforeseen(cell, error))
 
 
 def _unforeseen(cell: Cell, error: Exception) -> str:

@@ -297,9 +297,8 @@ def _printing_to(log: IO[str], progress: Listener) -> Iterator[None]:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             progress(event)
 
-    handler = logging.StreamHandler(
-        log
-    )  # else the first message of a library would keep a handler to this log for ever
+    # Without a handler of ours, the first message of a library would make one, which would keep this log for ever.
+    handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
     try:
         with listening(outside), contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):

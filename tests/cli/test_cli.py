@@ -206,3 +206,12 @@ def test_a_mistake_ends_the_process_with_exit_code_1(command):
     done = command("run", "methods=ma_clop")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: Unknown method 'ma_clop'. Did you mean 'ma_clip'")
+
+
+def test_ctrl_c_before_a_verb_begins_is_no_traceback(fsar, monkeypatch):
+    def interrupted(**_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fsar_bench.cli.main.app", interrupted)
+    code, _, err = fsar("run", "methods=otam")
+    assert (code, err.strip()) == (130, "Interrupted.")

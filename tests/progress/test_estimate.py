@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fsar_bench.progress.estimate import PASSES, Estimate, Rates, Work
-from fsar_bench.progress.events import VALIDATED, Event
+from fsar_bench.progress.events import CACHED, VALIDATED, Event
 
 TRAINED = Work(
     "otam", "clip", training="t", episodes=40, episode_videos=10, validations=6, val_videos=30, val_episodes=20,
@@ -165,3 +165,14 @@ def test_a_postponed_cell_counts_still():
         estimate.begin(number)
         estimate.end(finished=True)
     assert estimate.remaining() == 0
+
+
+def test_features_from_a_cache_say_nothing_of_the_time_of_others():
+    clock = Clock()
+    estimate = Estimate({0: FROZEN, 1: TRAINED}, clock=clock)
+    estimate.begin(0)
+    for seconds, event in counted("encoding", 60, 10, 0.001):
+        clock.now += seconds
+        estimate.tell(Event(event.stage, event.done, event.total, CACHED if event.done else ""))
+    assert estimate.rates.seconds("encode", TRAINED) is None
+    assert estimate.remaining() is None  # rather than a training at the speed of a cache
