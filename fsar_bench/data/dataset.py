@@ -59,6 +59,7 @@ class AnnotatedClip(BaseModel):
         path: of the file or folder, relative to the annotation; None for a clip that is not on this disk.
         sha256: of the file, where it is recorded.
         frames: number of images of a clip that is a folder of images, where it is recorded.
+        recording: name of the source recording that the clip was cut from, where it is known.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -68,6 +69,7 @@ class AnnotatedClip(BaseModel):
     path: str | None
     sha256: str | None = None
     frames: int | None = None
+    recording: str | None = None
 
 
 class Annotation(BaseModel):
@@ -118,6 +120,7 @@ class Clip:
         path: its file, or its folder of images.
         sha256: SHA-256 of the file where the annotation records it.
         whole: whether the whole file identifies the clip, or a sample of it.
+        recording: name of its source recording where the annotation records it.
     """
 
     id: str
@@ -125,6 +128,7 @@ class Clip:
     path: Path
     sha256: str | None = None
     whole: bool = True
+    recording: str | None = None
 
     @cached_property
     def content(self) -> str:
@@ -350,7 +354,7 @@ class Dataset:
             path = MISSING
         else:
             path = user_path(row.path) if row.path.startswith("~/") else self.annotation.parent / row.path
-        return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared)
+        return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared, recording=row.recording)
 
 
 def open_dataset(name: str, annotation: str, groups: list[str] | None = None) -> Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from mmaction.datasets.transforms import CenterCrop, DecordDecode, DecordInit, PyAVDecode, PyAVInit, Resize
 
-from fsar_bench.io import IMAGE_SUFFIXES
+from fsar_bench.data.images import frame_files
 from fsar_bench.registry import READERS
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]  # from mmaction2's results to more of them
@@ -101,8 +100,7 @@ class ImageReader:
 
     def open(self, path: str) -> dict[str, Any]:
         """List the images of a folder; the result has their number as `total_frames`."""
-        files = [file for file in Path(path).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-        files.sort(key=lambda file: ([int(number) for number in re.findall(r"\d+", file.stem)], file.name))
+        files = frame_files(Path(path))
         return {"files": files, "total_frames": len(files)}
 
     def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
