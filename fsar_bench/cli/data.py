@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ from fsar_bench.progress.task import Task
 if TYPE_CHECKING:
     from fsar_bench.config.files import DatasetConfig
     from fsar_bench.data.importing.audit import Leak
+    from fsar_bench.data.importing.verify import Verdict
 
 SHOWN = 10  # rows of one kind that are printed
+EXAMPLES = 3  # of clips with the same fault or oddity
 
 
 def _console() -> Console:
@@ -232,6 +235,7 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
             progress=task,
         )
     count = len(verification.verdicts)
+    _print_remarks(console, verification.verdicts)
     for verdict in verification.bad:
         console.print(f"[red]✗[/] {verdict.split}, {escape(verdict.clip.class_name)}: {escape(verdict.reason)}")
     console.print(f"{count - len(verification.bad)} of {count} clips decode")
@@ -248,6 +252,18 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
     listed = f"Listed in {verification.quarantine}. " if verification.quarantine else ""
     console.print(f"{listed}Runs stop at these clips: {advice}.")
     return 1
+
+
+def _print_remarks(console: Console, verdicts: list[Verdict]) -> None:
+    """What is odd about good clips: the number of clips of each kind, with examples."""
+    remarks: dict[str, list[str]] = defaultdict(list)
+    for verdict in verdicts:
+        for remark in verdict.remarks:
+            remarks[remark.kind].append(f"{verdict.clip.class_name}/{verdict.clip.id}: {remark.text}")
+    for texts in remarks.values():
+        console.print(f"[yellow]remarkable[/]: {len(texts)} clips, such as {escape(texts[0])}")
+        for text in texts[1:EXAMPLES]:
+            console.print(f"  {escape(text)}")
 
 
 def parity_command(name: str, *, readers: str, count: int, workers: int, seconds: float) -> int:
@@ -275,12 +291,20 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
             _dataset(name), (first, second), count=count, workers=workers, seconds=seconds, progress=task
         )
     report = _table("clip", "mean difference", "largest")
-    for row in sorted(differences, key=lambda row: -row.mean)[:SHOWN]:
+    compared = [row for row in differences if not row.refusal]
+    refused = [row for row in differences if row.refusal]
+    for row in refused[:EXAMPLES]:
+        console.print(f"[yellow]refused[/]: {escape(row.refusal)}")
+    if refused:
+        console.print(f"{len(refused)} of {len(differences)} clips are refused by a reader")
+    if not compared:
+        return 1
+    for row in sorted(compared, key=lambda row: -row.mean)[:SHOWN]:
         report.add_row(escape(f"{row.clip.class_name}/{row.clip.id}"), f"{row.mean:.3f}", f"{row.largest:.0f}")
     console.print(report)
-    mean = sum(row.mean for row in differences) / len(differences)
+    mean = sum(row.mean for row in compared) / len(compared)
     console.print(
-        f"{first} and {second}, {len(differences)} clips: mean difference {mean:.3f} of 255; the largest are listed above"
+        f"{first} and {second}, {len(compared)} clips: mean difference {mean:.3f} of 255; the largest are listed above"
     )
     return 0
 

@@ -61,7 +61,7 @@ def _packages(console: Console) -> bool:
         except PackageNotFoundError:
             optional = name == "decord"  # some platforms have no wheel of it
             fine &= optional
-            advice = "use reader=pyav" if optional else "install fsar-bench again"
+            advice = "reader=pyav, the default, does without it" if optional else "install fsar-bench again"
             console.print(f"{NOTE if optional else BAD} {name} is not installed: {advice}")
     return fine
 
@@ -89,20 +89,21 @@ def _readers(console: Console) -> bool:
     READERS.import_from_location()
     clip = Dataset("synthact", "builtin:synthact").split("val").clips[0]
     works = {}
-    for name in ("decord", "pyav"):
+    for name in ("pyav", "decord"):
         pool = DecodePool(ReadPlan(name, 60, 60, 8), workers=1, seconds=30)
         try:
-            frames, _ = pool.submit(Request(clip)).result()
+            frames = pool.submit(Request(clip)).result().frames
             works[name] = frames.shape == (8, 60, 60, 3)
             console.print(f"{GOOD} {READERS.get(name).version}")
         except FsarBenchError as error:
             works[name] = False
-            console.print(f"{BAD} {name}: {escape(str(error))}")
+            sign = BAD if name == "pyav" else NOTE
+            console.print(f"{sign} {name}: {escape(str(error))}")
         finally:
             pool.close()
-    if works["pyav"] and not works["decord"]:
-        console.print("  use reader=pyav")
-    return any(works.values())
+    if not works["decord"]:
+        console.print("  reader=pyav, the default, does without decord")
+    return works["pyav"]
 
 
 def _weights(console: Console) -> None:

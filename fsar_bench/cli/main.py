@@ -367,7 +367,7 @@ DatasetName = Annotated[
 @data.command()
 def verify(
     dataset: DatasetName,
-    reader: Annotated[str, typer.Option("--reader", help="decord or pyav.")] = "decord",
+    reader: Annotated[str, typer.Option("--reader", help="pyav or decord.")] = "pyav",
     workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
     seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take to decode.")] = 60.0,
     accept: Annotated[bool, typer.Option("--accept", help="Treat bad clips as missing from now on.")] = False,

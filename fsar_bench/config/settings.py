@@ -264,7 +264,7 @@ class Choices(Settings):
     )
     matcher: str = Field("", description="matcher in place of the method's own")
     checkpoint: str = Field("", description="trained weights to evaluate instead of training")
-    reader: Text = Field("decord", description="how clips are decoded")
+    reader: Text = Field("pyav", description="how clips are decoded")
     title: Text = Field("", description="what tables call the row in place of the method's title and settings")
     imports: str = Field("", description="custom modules to import, such as ./my_matchers.py")
 

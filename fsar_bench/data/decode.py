@@ -1,7 +1,7 @@
 """Decode workers: watched child processes, so that a clip that takes too long is stopped and named.
 
-decord can hang forever while it holds the interpreter lock, which no thread or signal handler of the same process can end.
-Clips are therefore decoded in child processes, which their owner kills.
+A decoder can hang forever while it holds the interpreter lock (decord does), which no thread or signal handler of the same
+process can end. Clips are therefore decoded in child processes, which their owner kills.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from fsar_bench.data.sampling import midpoints, random_frames
 from fsar_bench.errors import DataError
 
 START_SECONDS = 120.0  # time that a worker may take to import its libraries
+DEFAULT_READER, IMAGES = "pyav", "images"
 PRELOAD = ("fsar_bench.data.readers",)
 
 
@@ -43,6 +45,7 @@ class ReadPlan:
             be cached; 0 reads no clip completely.
         modules: modules to import first (custom readers).
         folders: where these modules are looked for before the import path.
+        is_inspected: whether videos are decoded completely besides, and compared with what the reader takes.
     """
 
     reader: str
@@ -52,6 +55,7 @@ class ReadPlan:
     whole_up_to: int = 0
     modules: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    is_inspected: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,34 @@ class Request:
             raise ValueError("only clips whose frames are drawn at random are augmented")
 
 
+class Remark(NamedTuple):
+    """Something that is worth knowing of a clip that can be read.
+
+    Attributes:
+        kind: what remarks on several clips have in common, in a word.
+        text: the remark.
+    """
+
+    kind: str
+    text: str
+
+
 class DecodedClip(NamedTuple):
     """Frames of one clip.
 
     Attributes:
         frames: uint8 RGB `[T, crop, crop, 3]`, or all frames of the clip, which are not cropped yet if the clip is augmented.
         is_complete: whether these are all frames of the clip.
+        remarks: on the file, if it was inspected.
     """
 
     frames: np.ndarray
     is_complete: bool
+    remarks: tuple[Remark, ...] = ()
+
+
+class RecountedError(Exception):
+    """Raised by a reader that finds, while it decodes, another number of frames than it told; `total_frames` is right now."""
 
 
 class Reader(Protocol):
@@ -103,7 +125,10 @@ class Reader(Protocol):
         ...
 
     def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
-        """Frames uint8 RGB `[len(indices), crop, crop, 3]` of an opened clip; `crop=None` asks for whole frames."""
+        """Frames uint8 RGB `[len(indices), crop, crop, 3]` of an opened clip; `crop=None` asks for whole frames.
+
+        May raise `RecountedError` once: other frames are then asked for.
+        """
         ...
 
 
@@ -127,6 +152,25 @@ def read_clip(
         ValueError: the clip has no frames, or the reader crops frames that are to be augmented. The reader may raise anything.
     """
     clip = reader.open(path)
+    try:
+        decoded = _read_opened(reader, plan, clip, seed, augmentation)
+    except RecountedError:
+        decoded = _read_opened(reader, plan, clip, seed, augmentation)
+    if not plan.is_inspected or not Path(path).is_file():
+        return decoded
+    from fsar_bench.data.inspection import inspect
+
+    remarks = inspect(path, plan, decoded.frames, int(clip["total_frames"]))
+    return decoded._replace(remarks=remarks)
+
+
+def _read_opened(
+    reader: Reader,
+    plan: ReadPlan,
+    clip: dict[str, Any],
+    seed: tuple[int, ...] | None,
+    augmentation: Augmentation | None,
+) -> DecodedClip:
     length = int(clip["total_frames"])
     if length < 1:
         raise ValueError("it has no frames")
@@ -196,6 +240,15 @@ def _build_reader(plan: ReadPlan) -> Reader:
     return reader
 
 
+def _advice(plan: ReadPlan) -> str:
+    """What to do about a clip that cannot be read."""
+    return (
+        "replace the file"
+        if plan.reader in (DEFAULT_READER, IMAGES)
+        else f"replace the file, or take reader={DEFAULT_READER}"
+    )
+
+
 class _Worker:
     """One decode process and the connection to it; one thread reads with it, any thread may `end` it."""
 
@@ -218,19 +271,18 @@ class _Worker:
                 self.stop()
                 raise DataError(
                     f"Clip {clip.id!r} was not decoded within {seconds:g} s by the reader {self.plan.reader!r}: {clip.path}. "
-                    "Try another reader= (decord, pyav), raise decode_timeout=, or replace the file."
+                    f"Raise decode_timeout=, or {_advice(self.plan)}."
                 )
             kind, answer = connection.recv()
         except (EOFError, OSError) as error:
             self.stop()
             raise DataError(
-                f"The reader {self.plan.reader!r} crashed on clip {clip.id!r}: {clip.path}. Replace the file, or try another "
-                "reader= (decord, pyav)."
+                f"The reader {self.plan.reader!r} crashed on clip {clip.id!r}: {clip.path}. {_advice(self.plan).capitalize()}."
             ) from error
         if kind == "error":
             raise DataError(
                 f"Clip {clip.id!r} cannot be decoded by the reader {self.plan.reader!r}: {clip.path} ({answer}). "
-                "Replace the file, or try another reader= (decord, pyav)."
+                f"{_advice(self.plan).capitalize()}."
             )
         return DecodedClip(*answer)
 
@@ -253,7 +305,8 @@ class _Worker:
         if kind != "ready":
             self.stop()
             raise DataError(
-                f"The reader {self.plan.reader!r} cannot be used: {answer}. Try another reader= (decord, pyav)."
+                f"The reader {self.plan.reader!r} cannot be used: {answer}. Take another one with reader=, such as "
+                f"{'decord' if self.plan.reader == DEFAULT_READER else DEFAULT_READER}."
             )
         return connection
 

@@ -125,7 +125,7 @@ class FrameSource:
 
     def _decoded(self, request: Request, pending: Future[DecodedClip]) -> np.ndarray:
         """Wait for a clip, cache what will be requested again, and pick the frames of the request."""
-        frames, is_complete = pending.result()
+        frames, is_complete, _ = pending.result()
         if is_complete or request.seed is None:
             array = io.BytesIO()  # numpy would not say why it cannot write to a file
             np.save(array, frames)

@@ -1,4 +1,8 @@
-"""Readers: from files to frames, with mmaction2's transforms. They run inside decode processes (see `decode`)."""
+"""Readers: from files to frames. They run inside decode processes (see `decode`).
+
+The reader `pyav` takes the frames that FFmpeg presents, of any file (see `video`). The others go through mmaction2's
+transforms; they take the same frames of most files, and refuse those of which they might take others.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import cv2
 import numpy as np
 from mmaction.datasets.transforms import CenterCrop, DecordDecode, DecordInit, PyAVDecode, PyAVInit, Resize
 
+from fsar_bench.data import video
+from fsar_bench.data.decode import RecountedError
 from fsar_bench.data.images import frame_files
 from fsar_bench.registry import READERS
 
@@ -24,26 +30,20 @@ def _name_and_version(package: str) -> str:
         return f"{package} (not installed)"
 
 
-class TransformReader:
-    """A reader that consists of two transforms of mmaction2.
-
-    Args:
-        opener: opens a file.
-        decoder: decodes frames of an open file.
+@READERS.register_module(name="pyav")
+class VideoReader:
+    """The default reader: the frames that FFmpeg presents, decoded with PyAV.
 
     Attributes:
         version: name and version of the decoder; part of results and cache keys.
     """
 
-    version: str
-
-    def __init__(self, opener: Transform, decoder: Transform) -> None:
-        self._open = opener
-        self._decode = decoder
+    version = video.VERSION
 
     def open(self, path: str) -> dict[str, Any]:
         """Open a clip; the result has the number of its frames as `total_frames`."""
-        return self._open({"filename": str(path), "start_index": 0})
+        clip = video.Video(path)
+        return {"video": clip, "total_frames": clip.count}
 
     def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
         """Decode frames of an opened clip.
@@ -56,12 +56,86 @@ class TransformReader:
 
         Returns:
             uint8 RGB `[len(indices), crop, crop, 3]`, or with the size of whole frames.
+
+        Raises:
+            RecountedError: the clip has another number of frames than `open` said.
+            ValueError: frames that cannot be decoded, or turned upright.
         """
+        chosen, places = np.unique(indices, return_inverse=True)
+        try:
+            frames = [resize_and_crop([frame], resize, crop) for frame in clip["video"].frames(chosen.tolist())]
+        except RecountedError:
+            clip["total_frames"] = clip["video"].count
+            raise
+        if len(frames) < len(chosen):
+            raise ValueError(f"only {len(frames)} of {len(chosen)} frames decode")
+        return np.concatenate(frames)[places]
+
+
+class TransformReader:
+    """A reader that consists of two transforms of mmaction2.
+
+    They take frames by time stamps or by the order in the file, so a clip whose packets do not prove that this is the order in
+    which FFmpeg presents them is refused.
+
+    Args:
+        opener: opens a file.
+        decoder: decodes frames of an open file.
+        turns: whether it turns frames upright.
+
+    Attributes:
+        version: name and version of the decoder; part of results and cache keys.
+    """
+
+    version: str
+
+    def __init__(self, opener: Transform, decoder: Transform, *, turns: bool) -> None:
+        self._open = opener
+        self._decode = decoder
+        self._turns = turns
+
+    def open(self, path: str) -> dict[str, Any]:
+        """Open a clip; the result has the number of its frames as `total_frames`.
+
+        Raises:
+            ValueError: it might take other frames than FFmpeg presents.
+        """
+        count = self._presented(path)
+        clip = self._open({"filename": str(path), "start_index": 0})
+        if clip["total_frames"] != count:
+            raise ValueError(f"it would take {clip['total_frames']} frames for the {count} that FFmpeg presents")
+        return clip
+
+    def _presented(self, path: str) -> int:
+        """Number of frames that FFmpeg presents; `ValueError` where the packets do not prove that these are taken."""
+        with video.Video(path) as clip:
+            if doubt := self._doubt(clip):
+                raise ValueError(f"it might take other frames than FFmpeg presents: {doubt}; reader=pyav takes those")
+            return clip.count
+
+    def _doubt(self, clip: video.Video) -> str:
+        """Why other frames might be taken of a clip; empty where they are not."""
+        if clip.streams > 1:
+            return f"it has {clip.streams} video streams"
+        if clip.doubt:
+            return clip.doubt
+        if not clip.is_closed:
+            return "decoding cannot begin at each of its key frames"
+        if clip.codec == "mpeg4" and clip.has_b_frames:
+            return "it has B-frames of MPEG-4"
+        turn = "" if self._turns else clip.turn()
+        return f"it is to be turned {turn}" if turn else ""
+
+    def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
+        """Decode frames of an opened clip; see `VideoReader.read`."""
         results = {**clip, "frame_inds": indices, "modality": "RGB", "num_clips": 1, "clip_len": len(indices)}
-        return _resize_and_crop(self._decode(results), resize, crop)
+        return resize_and_crop(self._decode(results)["imgs"], resize, crop)
 
 
-def _resize_and_crop(results: dict[str, Any], resize: int, crop: int | None) -> np.ndarray:
+def resize_and_crop(images: list[np.ndarray], resize: int, crop: int | None) -> np.ndarray:
+    """Resize images of one size to a short side, and crop their centre; uint8 `[len(images), H, W, 3]`."""
+    shape = images[0].shape[:2]
+    results = {"imgs": images, "img_shape": shape, "original_shape": shape, "modality": "RGB"}
     results = Resize(scale=(-1, resize))(results)
     if crop is not None:
         results = CenterCrop(crop)(results)
@@ -70,22 +144,22 @@ def _resize_and_crop(results: dict[str, Any], resize: int, crop: int | None) -> 
 
 @READERS.register_module(name="decord")
 class DecordReader(TransformReader):
-    """decord: the default reader."""
+    """decord, through mmaction2."""
 
     version = _name_and_version("decord")
 
     def __init__(self) -> None:
-        super().__init__(DecordInit(num_threads=1), DecordDecode())
+        super().__init__(DecordInit(num_threads=1), DecordDecode(), turns=True)
 
 
-@READERS.register_module(name="pyav")
-class PyAVReader(TransformReader):
-    """PyAV (FFmpeg): reads formats that decord cannot, such as AV1."""
+@READERS.register_module(name="mmaction2_pyav")
+class MMActionPyAVReader(TransformReader):
+    """PyAV, through mmaction2: it keeps all frames of a clip in memory."""
 
-    version = _name_and_version("av")
+    version = f"mmaction2 {version('mmaction2')}, {_name_and_version('av')}"
 
     def __init__(self) -> None:
-        super().__init__(PyAVInit(), PyAVDecode())
+        super().__init__(PyAVInit(), PyAVDecode(), turns=False)
 
 
 @READERS.register_module(name="images")
@@ -123,8 +197,7 @@ class ImageReader:
         shape = frames[0].shape[:2]
         if any(frame.shape[:2] != shape for frame in frames):
             raise ValueError("its images differ in size")
-        results = {"imgs": frames, "img_shape": shape, "original_shape": shape, "modality": "RGB"}
-        return _resize_and_crop(results, resize, crop)
+        return resize_and_crop(frames, resize, crop)
 
 
 def _image(path: Path) -> np.ndarray:

@@ -39,6 +39,6 @@ def test_reading(benchmark, tmp_path, monkeypatch, whole_up_to):
         writer.release()
         clips.append(Clip(str(number), "c", path))
     requests = [Request(clip, (0, place), KINDS["random crop"]) for place, clip in enumerate(clips)]
-    with FrameSource(ReadPlan("decord", 256, 224, 8, whole_up_to=whole_up_to), workers=1, seconds=60) as source:
+    with FrameSource(ReadPlan("pyav", 256, 224, 8, whole_up_to=whole_up_to), workers=1, seconds=60) as source:
         source.read(requests)
         assert benchmark(source.read, requests).shape == (12, 8, 224, 224, 3)

@@ -36,7 +36,7 @@ def test_hash_follows_what_changes_results_and_nothing_else():
         "method.alpha=0.4",
         "train.optimizer.lr=0.5",
         "template=a clip of {}",
-        "reader=pyav",
+        "reader=decord",
         "group_disjoint=true",
     ):
         assert hashes("methods=ma_clip", pair) != base, pair

@@ -23,7 +23,7 @@ from fsar_bench.data.frames import FrameSource, frame_source
 from fsar_bench.data.sampling import midpoints, random_frames
 from fsar_bench.errors import DataError
 
-PLAN = ReadPlan("decord", resize=60, crop=60, frames=8, whole_up_to=64)
+PLAN = ReadPlan("pyav", resize=60, crop=60, frames=8, whole_up_to=64)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_long_clips_are_read_frame_by_frame_to_the_same_end(shipped):
     requests = [Request(clip, (0, 1, i)) for i, clip in enumerate(shipped[:3])]
     with (
         FrameSource(PLAN, workers=1, seconds=60) as whole,
-        FrameSource(ReadPlan("decord", 60, 60, 8, whole_up_to=0), workers=1, seconds=60) as single,
+        FrameSource(ReadPlan("pyav", 60, 60, 8, whole_up_to=0), workers=1, seconds=60) as single,
     ):
         assert (whole.read(requests) == single.read(requests)).all()
 
@@ -98,7 +98,7 @@ def test_damaged_clip_is_named(pool, shipped, tmp_path, name, change, message):
     clip = copy_of(shipped[0], tmp_path / name, change)
     with pytest.raises(DataError, match=f"'bad_clip' {message}.*{name}"):
         pool.submit(Request(clip)).result()
-    frames, _ = pool.submit(Request(shipped[0])).result()  # the process lives on
+    frames, *_ = pool.submit(Request(shipped[0])).result()  # the process lives on
     assert frames.shape == (8, 60, 60, 3)
 
 
@@ -178,7 +178,7 @@ def test_workers_survive_an_interrupt_from_the_terminal(pool, shipped):
     pool.submit(Request(shipped[0])).result()
     process = pool._workers[0].process
     os.kill(process.pid, signal.SIGINT)
-    frames, _ = pool.submit(Request(shipped[0])).result()
+    frames, *_ = pool.submit(Request(shipped[0])).result()
     assert frames.shape == (8, 60, 60, 3)
     assert pool._workers[0].process is process
 

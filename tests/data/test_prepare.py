@@ -97,7 +97,7 @@ def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeyp
         assert f"test: {WAYS} classes, {WAYS * CLIPS} videos" in capsys.readouterr().out
     assert prepare_command(dataset, tmp_path / "disk") == 0
     assert "100.00" in capsys.readouterr().out
-    assert verify_command(dataset, reader="decord", workers=1, seconds=30, accept=False) == 0
+    assert verify_command(dataset, reader="pyav", workers=1, seconds=30, accept=False) == 0
     assert f"{WAYS * CLIPS} of {WAYS * CLIPS} clips decode" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
     pairs = ["methods=otam_frozen", f"dataset={dataset}", "backbone=tiny_clip", "episodes=50", "controls=false"]
@@ -107,7 +107,7 @@ def test_from_a_disk_to_a_row(tmp_path, videos, dataset, layout, capsys, monkeyp
     page = Path("leaderboards", f"{dataset}-5way_1shot.md").read_text()
     assert f"{WAYS} test classes, {WAYS * CLIPS} clips" in page
     assert "Coverage" not in page
-    assert ("reader images (opencv" if layout == "frames" else "reader decord") in page
+    assert ("reader images (opencv" if layout == "frames" else "reader pyav") in page
     rows = (tmp_path / "data" / dataset / "mmaction2_test.txt").read_text().splitlines()
     assert len(rows) == WAYS * CLIPS
     assert {row.rsplit(" ", 1)[1] for row in rows} == set("01234")

@@ -50,7 +50,7 @@ def test_bad_clips_are_named_and_left_out_only_if_accepted(fsar, tmp_path, custo
     (custom / "sit" / "1.mp4").write_bytes(whole[: len(whole) // 3])
     (custom / "run" / "0.mp4").write_bytes(b"")
     (custom / "fall" / "2.mp4").write_text("not a video")
-    how = {"reader": "decord", "workers": 1, "seconds": 60.0}
+    how = {"reader": "pyav", "workers": 1, "seconds": 60.0}
     assert verify_command("custom", **how, accept=False) == 1
     printed = capsys.readouterr().out
     assert "22 of 25 clips decode" in printed
@@ -151,7 +151,7 @@ def test_damaged_files_never_crash_and_never_pass(tmp_path, custom, count):
             (folder / f"{image}.jpg").write_bytes(damaged(number % 4, picture, rng) if image == 1 else picture)
         folders.append(ListedClip("test", Clip(f"f{number}", "x", folder, whole=False)))
     how = {"workers": 2, "seconds": 20, "log": tmp_path / "log.jsonl"}
-    verdicts = [*verify(videos, reader="decord", **how), *verify(folders, reader="images", **how)]
+    verdicts = [*verify(videos, reader="pyav", **how), *verify(folders, reader="images", **how)]
     assert len(verdicts) == count
     good = [v for v in verdicts if not v.reason]
     assert all(int(v.clip.id.lstrip("f")) % 4 in (0, 3) for v in good)  # foreign and zeroed files never pass
@@ -269,7 +269,7 @@ def test_group_disjoint_training_episodes_do_not_leak(tmp_path):
     (tmp_path / "annotation.json").write_text(json.dumps(table))
     how = {
         "dataset": {"name": "ucf101", "annotation": str(tmp_path / "annotation.json")}, "template": "{}", "seed": 0,
-        "frames": {"reader": "decord", "resize": 32, "crop": 32, "frames": 4, "workers": 1, "seconds": 5.0},
+        "frames": {"reader": "pyav", "resize": 32, "crop": 32, "frames": 4, "workers": 1, "seconds": 5.0},
         "way": 5, "shot": 2, "query": 2, "episodes": 50,
     }  # fmt: skip
     kept, plain = (TrainEpisodes(**how, group_disjoint=disjoint) for disjoint in (True, False))

@@ -111,7 +111,7 @@ def test_supports_are_only_cropped_where_the_queries_alone_are_augmented(dataset
         {
             "type": "TrainEpisodes", "dataset": cell.dataset.model_dump(), "template": "{}", "way": 3, "shot": 2,
             "query": 4, "episodes": 2, "seed": 0, "augmentation": vars(asked), "augmented": augmented,
-            "frames": {"reader": "decord", "resize": 32, "crop": 32, "frames": 4, "workers": 1, "seconds": 60},
+            "frames": {"reader": "pyav", "resize": 32, "crop": 32, "frames": 4, "workers": 1, "seconds": 60},
         }
     )  # fmt: skip
     assert isinstance(episodes, TrainEpisodes)

@@ -223,8 +223,8 @@ def test_what_does_not_fit_is_named(run_tiny, settings, error, message):
     ("change", "message"),
     [
         (lambda data: b"", "is empty"),
-        (lambda data: data[: len(data) // 2], "cannot be decoded by the reader 'decord'"),
-        (lambda data: b"GIF89a no video", "cannot be decoded by the reader 'decord'"),
+        (lambda data: data[: len(data) // 2], "cannot be decoded by the reader 'pyav'"),
+        (lambda data: b"GIF89a no video", "cannot be decoded by the reader 'pyav'"),
     ],
 )
 def test_a_bad_clip_stops_the_cell_and_is_named(run_tiny, tmp_path, change, message):

@@ -1,4 +1,8 @@
-"""Verification: every clip is decoded once, before a long run meets the bad ones; these are named, and left out if accepted."""
+"""Verification: every clip is decoded once, before a long run meets the bad ones; these are named, and left out if accepted.
+
+A video is decoded from its beginning to its end: a clip of which a reader takes other frames than FFmpeg presents is bad, and
+what is odd about a good one is remarked.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
-from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
+from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Remark, Request
 from fsar_bench.errors import ConfigError, DataError, ResultError
 from fsar_bench.io import CachedLines, cache_folder, read_text, to_json, write_atomically
 
@@ -44,11 +48,13 @@ class Verdict:
         split: name of the split.
         clip: the clip.
         reason: why it is bad; empty for a good clip.
+        remarks: what is odd about a good clip.
     """
 
     split: str
     clip: Clip
     reason: str
+    remarks: tuple[Remark, ...] = ()
 
 
 def all_clips(dataset: Dataset) -> list[ListedClip]:
@@ -151,13 +157,13 @@ def verify(
     verdicts: list[Verdict] = []
     lines = CachedLines(log)
     lines.append("")  # ends an incomplete line of a run that was killed
-    pool = DecodePool(ReadPlan(reader, SIDE, SIDE, FRAMES), workers=workers, seconds=seconds)
+    pool = DecodePool(ReadPlan(reader, SIDE, SIDE, FRAMES, is_inspected=True), workers=workers, seconds=seconds)
     try:
         for item in _submit(clips, good, pool):
-            reason = "" if item.future is None else _reason(item.future)
+            reason, remarks = ("", good[item.identity]) if item.future is None else _judged(item.future)
             if item.future is not None:
-                lines.append(json.dumps([reader, *item.identity, reason], ensure_ascii=False))
-            verdicts.append(Verdict(item.split, item.clip, reason))
+                lines.append(json.dumps([reader, *item.identity, reason, remarks], ensure_ascii=False))
+            verdicts.append(Verdict(item.split, item.clip, reason, remarks))
             if progress:
                 progress(len(verdicts), len(clips))
     finally:
@@ -167,6 +173,7 @@ def verify(
 
 
 Identity = tuple[str, str, str, str]  # split, class, id and content of a clip
+_Good = dict[Identity, tuple[Remark, ...]]  # remarks on clips that are known to be good
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ class _Submitted:
         return self.split, self.clip.class_name, self.clip.id, self.content
 
 
-def _submit(clips: list[ListedClip], good: set[Identity], pool: DecodePool) -> Iterator[_Submitted]:
+def _submit(clips: list[ListedClip], good: _Good, pool: DecodePool) -> Iterator[_Submitted]:
     """Clips in their order; up to `AHEAD` of them are decoded in advance."""
     waiting: list[_Submitted] = []
     for listed in clips:
@@ -193,7 +200,7 @@ def _submit(clips: list[ListedClip], good: set[Identity], pool: DecodePool) -> I
     yield from waiting
 
 
-def _submit_one(listed: ListedClip, good: set[Identity], pool: DecodePool) -> _Submitted:
+def _submit_one(listed: ListedClip, good: _Good, pool: DecodePool) -> _Submitted:
     split, clip = listed.split, listed.clip
     try:
         content = clip.content
@@ -206,29 +213,30 @@ def _submit_one(listed: ListedClip, good: set[Identity], pool: DecodePool) -> _S
     return _Submitted(split, clip, content, pool.submit(Request(clip)))
 
 
-def _reason(future: Future[DecodedClip]) -> str:
-    """Why a clip is bad; empty for a good one."""
+def _judged(future: Future[DecodedClip]) -> tuple[str, tuple[Remark, ...]]:
+    """Why a clip is bad, empty for a good one, and remarks on it."""
     try:
-        frames = future.result().frames
+        decoded = future.result()
     except DataError as error:
-        return str(error)
-    return "" if frames.shape[0] == FRAMES and np.isfinite(frames).all() else f"it gave {frames.shape[0]} frames"
+        return str(error), ()
+    count = decoded.frames.shape[0]
+    return ("", decoded.remarks) if count == FRAMES else (f"it gave {count} frames", ())
 
 
-def _read_good(log: Path, reader: str) -> set[Identity]:
+def _read_good(log: Path, reader: str) -> _Good:
     """Clips that this reader decoded before."""
-    good: set[Identity] = set()
+    good: _Good = {}
     try:
         lines = read_text(log).splitlines()
     except (OSError, UnicodeDecodeError):
         return good  # there is none, or it is damaged: decode again
     for line in lines:
         try:
-            line_reader, split, class_name, clip_id, content, reason = json.loads(line)
-        except ValueError:
+            line_reader, split, class_name, clip_id, content, reason, remarks = json.loads(line)
+            if line_reader == reader and not reason:
+                good[split, class_name, clip_id, content] = tuple(Remark(kind, text) for kind, text in remarks)
+        except (ValueError, TypeError):
             continue  # empty, or an incomplete line of a run that was killed: decode again
-        if line_reader == reader and not reason:
-            good.add((split, class_name, clip_id, content))
     return good
 
 
@@ -259,13 +267,15 @@ class Difference:
 
     Attributes:
         clip: the clip.
-        mean: mean absolute difference, of 255.
-        largest: largest absolute difference, of 255.
+        mean: mean absolute difference, of 255; NaN where a reader refuses the clip.
+        largest: largest absolute difference, of 255; NaN likewise.
+        refusal: why a reader refuses the clip; empty where both read it.
     """
 
     clip: Clip
     mean: float
     largest: float
+    refusal: str = ""
 
 
 def compare_readers(
@@ -289,7 +299,6 @@ def compare_readers(
 
     Raises:
         ConfigError: the clips are folders of images.
-        DataError: a clip that one of the readers cannot decode.
     """
     if dataset.frames:
         raise ConfigError(f"The clips of {dataset.name} are folders of images: there is one reader for them.")
@@ -312,22 +321,34 @@ def parity(
         workers: number of decode processes.
         seconds: time limit per clip.
         progress: called with (clips decoded, clips to decode), by both readers.
-
-    Raises:
-        DataError: a clip that one of the readers cannot decode.
     """
-    frames: list[list[np.ndarray]] = []
+    answers: list[list[np.ndarray | DataError]] = []
     for reader in readers:
         plan = ReadPlan(reader, PARITY_SIDE, PARITY_SIDE, FRAMES)
         pool = DecodePool(plan, workers=workers, seconds=seconds)
         try:
             futures = pool.map(Request(clip) for clip in clips)
-            frames.append([])
+            answers.append([])
             for future in futures:
-                frames[-1].append(future.result().frames.astype(np.int16))
+                answers[-1].append(_frames_or_refusal(future))
                 if progress:
-                    progress(sum(map(len, frames)), len(clips) * len(readers))
+                    progress(sum(map(len, answers)), len(clips) * len(readers))
         finally:
             pool.close()
-    differences = [np.abs(a - b) for a, b in zip(*frames, strict=True)]
-    return [Difference(clip, float(d.mean()), float(d.max())) for clip, d in zip(clips, differences, strict=True)]
+    return [_difference(clip, *both) for clip, *both in zip(clips, *answers, strict=True)]
+
+
+def _frames_or_refusal(future: Future[DecodedClip]) -> np.ndarray | DataError:
+    try:
+        frames: np.ndarray = future.result().frames.astype(np.int16)
+    except DataError as error:
+        return error
+    return frames
+
+
+def _difference(clip: Clip, first: np.ndarray | DataError, second: np.ndarray | DataError) -> Difference:
+    if isinstance(first, DataError) or isinstance(second, DataError):
+        refusal = first if isinstance(first, DataError) else second
+        return Difference(clip, float("nan"), float("nan"), str(refusal))
+    difference = np.abs(first - second)
+    return Difference(clip, float(difference.mean()), float(difference.max()))
