@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fsar_bench.errors import ConfigError, DataError, ProtocolError
+from fsar_bench.data.faults import annotation_faults, examples, twin_fault
+from fsar_bench.errors import ConfigError, DataError, ProtocolError, suggest
 from fsar_bench.io import annotation_file, read_json, user_path
 from fsar_bench.plan import ClipList
 
@@ -45,8 +46,12 @@ class AnnotatedClass(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_text_and_split(cls, row: Any) -> Any:
-        if isinstance(row, dict) and "name" in row and not {"text", "split"} <= set(row):
-            raise ValueError(f"the class {row['name']!r} lacks its text or split.")
+        if isinstance(row, dict) and "name" in row:
+            if not {"text", "split"} <= set(row):
+                raise ValueError(f"the class {row['name']!r} lacks its text or split.")
+            split = row["split"]
+            if isinstance(split, str) and split not in SPLITS:
+                raise ValueError(f"the class {row['name']!r} has the split {split!r}.{suggest(split, SPLITS)}")
         return row
 
 
@@ -59,7 +64,8 @@ class AnnotatedClip(BaseModel):
         path: of the file or folder, relative to the annotation; None for a clip that is not on this disk.
         sha256: of the file, where it is recorded.
         frames: number of images of a clip that is a folder of images, where it is recorded.
-        recording: name of the source recording that the clip was cut from, where it is known.
+        recording: name of the source recording that the clip was cut from, where it is known: of all clips, or of none. Clips of
+            several classes may share one.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -86,13 +92,10 @@ class Annotation(BaseModel):
     clips: list[AnnotatedClip]
 
     @model_validator(mode="after")
-    def _clips_have_known_classes_and_unique_ids(self) -> Annotation:
-        names = {row.name for row in self.classes}
-        unknown = sorted({clip.class_name for clip in self.clips} - names)
-        if unknown:
-            raise ValueError(f"clips are of the class {unknown[0]!r}, which is not among the classes.")
-        if len({(clip.class_name, clip.id) for clip in self.clips}) < len(self.clips):
-            raise ValueError("a clip id occurs twice in one class. Remove the duplicates.")
+    def _is_sound(self) -> Annotation:
+        fault = next(annotation_faults(self.classes, self.clips), None)
+        if fault:
+            raise ValueError(fault)
         return self
 
 
@@ -212,6 +215,11 @@ class Split:
         return 1 - len(self.missing) / len(self.clips)
 
     @property
+    def present(self) -> list[Clip]:
+        """The clips that are on this disk, in their order."""
+        return [clip for clip in self.clips if clip.path != MISSING]
+
+    @property
     def class_of(self) -> Sequence[int]:
         """Class number of each clip."""
         return [number for number, clips in enumerate(self.list.clips) for _ in clips]
@@ -264,7 +272,7 @@ class Dataset:
     """A dataset, read from an annotation file.
 
     The annotation is JSON: `classes` (name, text, split, optionally group and reverse_of) and `clips` (id, class, path
-    relative to the annotation or null for a missing clip, optionally sha256); `kind` is "frames" where clips are folders of
+    relative to the annotation or null for a missing clip, optionally sha256 and recording); `kind` is "frames" where clips are folders of
     images. A variant keeps some groups. The clips in an accepted quarantine of a prepared dataset count as missing.
 
     Args:
@@ -281,7 +289,7 @@ class Dataset:
         undecided: (class, id) of clips that do not decode, as `fsar-bench data verify` found, and are not left out.
 
     Raises:
-        DataError: the annotation or the quarantine is missing or damaged.
+        DataError: the annotation or the quarantine is missing, damaged or contradicts itself (see `faults`).
         ConfigError: a group that it does not have.
     """
 
@@ -306,6 +314,8 @@ class Dataset:
         self._quarantined = bad if quarantine and quarantine.accepted else frozenset()
         self.undecided = bad - self._quarantined
         self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
+        if fault := twin_fault(self._classes.values()):  # groups that are not kept may spell the same names
+            raise DataError(f"In {path}, {fault}")
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
         self._splits: dict[str, Split] = {}
 
@@ -346,7 +356,17 @@ class Dataset:
         classes = [self._classes[class_name] for class_name in clip_list.classes]
         reverse = tuple(number.get(row.reverse_of, -1) if row.reverse_of is not None else -1 for row in classes)
         missing = frozenset(clip.id for clip in clips if clip.path == MISSING)
+        self._check_missing(clips, missing)
         return Split(name, clip_list, clips, tuple(row.text for row in classes), reverse, missing)
+
+    def _check_missing(self, clips: Sequence[Clip], missing: frozenset[str]) -> None:
+        """Missing clips are known by their ids: none of these may be the id of a clip that is here, which would vanish too."""
+        shared = [f"{clip.id!r} of {clip.class_name!r}" for clip in clips if clip.id in missing and clip.path != MISSING]
+        if shared:
+            raise DataError(
+                f"In {self.annotation}, {len(shared)} clips have the id of a missing clip of another class: {examples(shared)}. "
+                "Give clips ids that are unique among all classes, such as CLASS/NAME."
+            )
 
     def _clip(self, row: AnnotatedClip) -> Clip:
         is_missing = row.path is None or (row.class_name, row.id) in self._quarantined

@@ -264,7 +264,7 @@ def test_group_disjoint_training_episodes_do_not_leak(tmp_path):
     ids = {f"c{c}": [f"v_c{c}_g{g:02d}_c{i:02d}" for g in range(4) for i in range(3)] for c in range(6)}
     table = {
         "classes": [{"name": name, "text": name, "split": "train"} for name in ids],
-        "clips": [{"id": clip, "class": name, "path": "x.mp4"} for name, clips in ids.items() for clip in clips],
+        "clips": [{"id": clip, "class": name, "path": f"{clip}.mp4"} for name, clips in ids.items() for clip in clips],
     }
     (tmp_path / "annotation.json").write_text(json.dumps(table))
     how = {
