@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fsar_bench.data.contents import contents_of
 from fsar_bench.data.faults import annotation_faults, examples, twin_fault
 from fsar_bench.errors import ConfigError, DataError, ProtocolError, suggest
 from fsar_bench.io import annotation_file, read_json, user_path
@@ -23,7 +23,6 @@ from fsar_bench.plan import ClipList
 BUILTIN = Path(__file__).with_name("builtin")
 MISSING = Path("missing")  # path of a clip that is not on this disk
 SPLITS = ("train", "val", "test")
-_SAMPLE_BYTES = 1 << 16  # read at either end of a file that is identified by a sample
 
 
 class AnnotatedClass(BaseModel):
@@ -122,7 +121,6 @@ class Clip:
         class_name: name of its class.
         path: its file, or its folder of images.
         sha256: SHA-256 of the file where the annotation records it.
-        whole: whether the whole file identifies the clip, or a sample of it.
         recording: name of its source recording where the annotation records it.
     """
 
@@ -130,49 +128,16 @@ class Clip:
     class_name: str
     path: Path
     sha256: str | None = None
-    whole: bool = True
     recording: str | None = None
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of the file, or of a sample of it (see `_sample`), as for prepared datasets and folders of images.
+        """SHA-256 of all bytes of the file, or over those of all frames of the folder (see `fsar_bench.data.contents`).
 
         Raises:
             DataError: the file is missing, empty, or not the one that the annotation describes.
         """
-        try:
-            self.path.stat()
-            data = self.path.read_bytes() if self.whole and self.path.is_file() else _sample(self.path)
-        except OSError as error:
-            raise DataError(
-                f"Clip {self.id!r} cannot be read: {self.path} ({error.strerror}). Restore the file."
-            ) from error
-        if not data:
-            raise DataError(f"Clip {self.id!r} is empty, or no file at all: {self.path}. Restore the file.")
-        digest = hashlib.sha256(data).hexdigest()
-        if self.sha256 and digest != self.sha256:
-            raise DataError(
-                f"Clip {self.id!r} is damaged: {self.path} does not have the SHA-256 that its annotation records. "
-                "Restore the file (for the built-in data: install fsar-bench again)."
-            )
-        return digest
-
-
-def _sample(path: Path) -> bytes:
-    """Bytes that identify a clip without reading all of it.
-
-    Of a file, its size and its first and last 64 KiB; of a folder, the names and sizes of its files. Empty for anything else.
-    """
-    if path.is_dir():
-        entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
-        return repr(entries).encode() if entries else b""
-    if not path.is_file():  # reading a pipe or device would block
-        return b""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        first = file.read(_SAMPLE_BYTES)
-        file.seek(max(0, size - _SAMPLE_BYTES))
-        return f"{size}|".encode() + first + file.read() if size else b""
+        return contents_of([self])[0]
 
 
 @dataclass(frozen=True)
@@ -197,27 +162,27 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and contents of all clips on this disk. Reads every file once (prepared datasets: a sample of it).
+        """SHA-256 over ids and contents of all clips on this disk.
+
+        Reads every file whose content is not known yet; `contents_of(split.present, progress)` does so with progress.
 
         Raises:
             DataError: a clip is missing, empty, or not the one that the annotation describes.
         """
         sha = hashlib.sha256()
-        for clip in self.clips:
-            if clip.id in self.missing:
-                continue
-            sha.update(f"{clip.class_name}\t{clip.id}\t{clip.content}\n".encode())
+        for clip, content in zip(self.present, contents_of(self.present), strict=True):
+            sha.update(f"{clip.class_name}\t{clip.id}\t{content}\n".encode())
         return sha.hexdigest()
+
+    @property
+    def present(self) -> list[Clip]:
+        """The clips that are on this disk."""
+        return [clip for clip in self.clips if clip.id not in self.missing]
 
     @property
     def coverage(self) -> float:
         """Share of the listed clips that is on this disk."""
-        return 1 - len(self.missing) / len(self.clips)
-
-    @property
-    def present(self) -> list[Clip]:
-        """The clips that are on this disk, in their order."""
-        return [clip for clip in self.clips if clip.path != MISSING]
+        return 1 - (len(self.clips) - len(self.present)) / len(self.clips)
 
     @property
     def class_of(self) -> Sequence[int]:
@@ -374,7 +339,7 @@ class Dataset:
             path = MISSING
         else:
             path = user_path(row.path) if row.path.startswith("~/") else self.annotation.parent / row.path
-        return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared, recording=row.recording)
+        return Clip(row.id, row.class_name, path, row.sha256, recording=row.recording)
 
 
 def open_dataset(name: str, annotation: str, groups: list[str] | None = None) -> Dataset:

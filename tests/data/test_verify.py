@@ -149,7 +149,7 @@ def test_damaged_files_never_crash_and_never_pass(tmp_path, custom, count):
         folder.mkdir()
         for image in range(3):
             (folder / f"{image}.jpg").write_bytes(damaged(number % 4, picture, rng) if image == 1 else picture)
-        folders.append(ListedClip("test", Clip(f"f{number}", "x", folder, whole=False)))
+        folders.append(ListedClip("test", Clip(f"f{number}", "x", folder)))
     how = {"workers": 2, "seconds": 20, "log": tmp_path / "log.jsonl"}
     verdicts = [*verify(videos, reader="decord", **how), *verify(folders, reader="images", **how)]
     assert len(verdicts) == count
