@@ -313,9 +313,22 @@ def stats_command(name: str) -> int:
             f"seconds of {seconds.count} clips, spread over all: {seconds.shortest:.1f} to {seconds.longest:.1f}, "
             f"median {seconds.median:.1f}"
         )
+    _print_recordings(console, dataset)
     _print_leaks(console, leak_audit(dataset))
     _print_first_run(console, name, config)
     return 0
+
+
+def _print_recordings(console: Console, dataset: Dataset) -> None:
+    """How many source recordings each split has, and which are in two splits."""
+    from fsar_bench.data.faults import examples
+    from fsar_bench.data.importing.audit import recording_counts, shared_recordings
+
+    for count in recording_counts(dataset):
+        console.print(f"recordings, {count.split}: {count.recordings}, of {count.clips} clips")
+    for (one, other), names in shared_recordings(dataset).items():
+        note = f"note: {len(names)} recordings have clips in {one} and in {other}: {examples(names, ', ')}"
+        console.print(note, markup=False)
 
 
 def _print_leaks(console: Console, leaks: list[Leak] | None) -> None:

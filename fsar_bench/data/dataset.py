@@ -237,8 +237,9 @@ class Dataset:
     """A dataset, read from an annotation file.
 
     The annotation is JSON: `classes` (name, text, split, optionally group and reverse_of) and `clips` (id, class, path
-    relative to the annotation or null for a missing clip, optionally sha256 and recording); `kind` is "frames" where clips are folders of
-    images. A variant keeps some groups. The clips in an accepted quarantine of a prepared dataset count as missing.
+    relative to the annotation or null for a missing clip, optionally sha256 and recording); `kind` is "frames" where clips
+    are folders of images. A variant keeps some groups. The clips in an accepted quarantine of a prepared dataset count as
+    missing.
 
     Args:
         name: name of the dataset or variant.
@@ -326,7 +327,9 @@ class Dataset:
 
     def _check_missing(self, clips: Sequence[Clip], missing: frozenset[str]) -> None:
         """Missing clips are known by their ids: none of these may be the id of a clip that is here, which would vanish too."""
-        shared = [f"{clip.id!r} of {clip.class_name!r}" for clip in clips if clip.id in missing and clip.path != MISSING]
+        shared = [
+            f"{clip.id!r} of {clip.class_name!r}" for clip in clips if clip.id in missing and clip.path != MISSING
+        ]
         if shared:
             raise DataError(
                 f"In {self.annotation}, {len(shared)} clips have the id of a missing clip of another class: {examples(shared)}. "

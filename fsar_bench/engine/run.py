@@ -26,6 +26,7 @@ from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
 from fsar_bench.engine.keys import Keys, make_keys
+from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.engine.locks import alone_in
 from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
@@ -123,6 +124,7 @@ class CellRun:
             source, train_source = (_source(cell, options, method, d) for d in (dataset, train_dataset))
             splits = [train_dataset.split(name) for name in ("train", "val")] if trains else []
             keys = make_keys(cell, method, splits, source, train_source, device)
+            LeakCheck()(cell, learns_from=("train", "val") if trains else ("val",) if method.fits else ())
             note_start(cell, folder, keys.training)
             p = cell.protocol
             test = _episodes(cell, options, source.plan, p.split, p.way, p.shot, p.query, p.episodes)
