@@ -291,6 +291,11 @@ class Dataset:
         existing = {self._classes[clip.class_name].split for clip in self._clips}
         return [name for name in SPLITS if name in existing]
 
+    def empty_classes(self, split: str) -> list[str]:
+        """Classes of a split that list no clip: no episode can have them."""
+        with_clips = {clip.class_name for clip in self._clips}
+        return [name for name, row in self._classes.items() if row.split == split and name not in with_clips]
+
     def split(self, name: str) -> Split:
         """Open a split.
 

@@ -133,6 +133,10 @@ class LeakCheck:
             dataset = self._once(source.model_dump_json(), lambda: open_dataset(**source.model_dump()))
             contents = Contents.of(dataset.split(name), self._progress)
             _warn(repeats(contents, source.name))
+            if empty := dataset.empty_classes(name):
+                count = counted(len(empty), "class", "classes")
+                named = examples([repr(each) for each in empty], ", ")
+                warn(f"{count} of the {name} split of {source.name} without clips, in no episode: {named}.")
             return contents
 
         return self._once((source.model_dump_json(), name), read)

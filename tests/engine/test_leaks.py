@@ -20,6 +20,12 @@ from fsar_bench.engine.run import run_cell
 from fsar_bench.errors import DataError, ProtocolError
 
 
+def sound_rows(**sizes: int) -> dict:
+    """Shipped clips, whose files tests replace: without the SHA-256 of each."""
+    rows = annotation_rows(**sizes)
+    return {**rows, "clips": [{k: v for k, v in each.items() if k != "sha256"} for each in rows["clips"]]}
+
+
 def of(rows: dict, split: str, number: int = 0) -> list[dict]:
     """Clips of one class of a split."""
     name = [each["name"] for each in rows["classes"] if each["split"] == split][number]
@@ -62,13 +68,13 @@ def cells_of(path: Path, *pairs: str) -> list:
 
 
 def test_a_sound_dataset_is_silent(check, capsys):
-    assert len(check(annotation_rows(), methods="otam,otam_frozen").sound) == 2
+    assert len(check(sound_rows(), methods="otam,otam_frozen").sound) == 2
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("split", "verb"), [("train", "trained"), ("val", "chosen")])
 def test_tested_clips_that_methods_learn_from_are_refused(check, tmp_path, capsys, split, verb):
-    rows = annotation_rows()
+    rows = sound_rows()
     tested, learned = of(rows, "test"), of(rows, split)
     learned[0]["path"] = copied(tested[0], tmp_path)
     learned[1]["path"] = tested[1]["path"]
@@ -91,7 +97,7 @@ def test_tested_clips_that_methods_learn_from_are_refused(check, tmp_path, capsy
 
 
 def test_cells_that_leak_are_left_out_and_the_others_run(check, tmp_path):
-    rows = annotation_rows()
+    rows = sound_rows()
     of(rows, "train")[0]["path"] = copied(of(rows, "test")[0], tmp_path)
     findings = check(rows, methods="otam,bi_mhm,otam_frozen")
     assert [cell.name for cell in findings.sound] == ["otam_frozen"]
@@ -100,7 +106,7 @@ def test_cells_that_leak_are_left_out_and_the_others_run(check, tmp_path):
 
 
 def test_a_cell_that_was_not_checked_before_is_refused_too(tmp_path):
-    rows = annotation_rows()
+    rows = sound_rows()
     of(rows, "val")[0]["path"] = copied(of(rows, "test")[0], tmp_path)
     path = dataset_of(rows, tmp_path, "leaky")
     work = resolve(
@@ -112,7 +118,7 @@ def test_a_cell_that_was_not_checked_before_is_refused_too(tmp_path):
 
 
 def test_a_method_that_chooses_on_val_is_not_tested_on_its_clips(run_tiny, tmp_path):
-    rows = annotation_rows()
+    rows = sound_rows()
     of(rows, "val")[0]["path"] = copied(of(rows, "test")[0], tmp_path)
     path = dataset_of(rows, tmp_path, "leaky")
     assert len(run_tiny("tip_adapter", dataset=path, controls=False)) == 1
@@ -121,19 +127,28 @@ def test_a_method_that_chooses_on_val_is_not_tested_on_its_clips(run_tiny, tmp_p
 
 
 def test_repeated_clips_are_counted_once_for_all_cells(check, tmp_path, capsys):
-    rows = annotation_rows()
+    rows = sound_rows()
     first, second = of(rows, "test"), of(rows, "test", 1)
     first[1]["path"] = copied(first[0], tmp_path)
-    second[0]["path"] = first[0]["path"]
+    second[0]["path"] = first[2]["path"]
     assert len(check(rows, "shot=1,2", methods="otam_frozen,bi_mhm_frozen").sound) == 4
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "warning: 2 clips of the 42 of the test split of leaky repeat another clip of it, 1 of them under two classes: a query can"
+        "warning: 2 clips of the 42 of the test split of leaky repeat another clip of it, 1 of them under two classes: "
     )
 
 
+def test_classes_without_clips_are_counted(check, capsys):
+    rows = sound_rows(classes_per_split=7)
+    name = [each["name"] for each in rows["classes"] if each["split"] == "test"][0]
+    rows["clips"] = [each for each in rows["clips"] if each["class"] != name]
+    assert len(check(rows, methods="otam_frozen").sound) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"warning: 1 class of the test split of leaky without clips, in no episode: {name!r}."
+
+
 def test_val_clips_that_are_trained_on_are_counted(check, tmp_path, capsys):
-    rows = annotation_rows()
+    rows = sound_rows()
     of(rows, "val")[0]["path"] = copied(of(rows, "train")[0], tmp_path)
     assert len(check(rows).sound) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -143,7 +158,7 @@ def test_val_clips_that_are_trained_on_are_counted(check, tmp_path, capsys):
 
 
 def test_texts_of_tested_classes_in_training_are_counted(check, capsys):
-    rows = annotation_rows()
+    rows = sound_rows()
     tested, learned = ([each for each in rows["classes"] if each["split"] == split] for split in ("test", "val"))
     learned[0]["text"] = tested[0]["text"].upper()
     assert len(check(rows, methods="otam,bi_mhm").sound) == 2
@@ -160,7 +175,7 @@ def moved(rows: dict) -> dict:
 
 
 def test_actions_of_another_dataset_are_counted_and_its_clips_refused(check, tmp_path, capsys):
-    rows, many = annotation_rows(), annotation_rows(clips=14)
+    rows, many = sound_rows(), sound_rows(clips=14)
     later = {
         **many,
         "clips": [each for each in many["clips"] if each["id"] not in {clip["id"] for clip in rows["clips"]}],
@@ -206,7 +221,7 @@ def test_a_published_list_may_share_one_clip_in_a_hundred(tmp_path, monkeypatch,
 
 
 def test_hashing_is_told_where_it_takes_long_and_a_lost_clip_is_named(check, tmp_path, monkeypatch):
-    rows = annotation_rows()
+    rows = sound_rows()
     lost = of(rows, "test")[0]
     lost["path"] = str(tmp_path / "lost.avi")
     with pytest.raises(DataError, match=r"cannot be read: .*lost\.avi"):
