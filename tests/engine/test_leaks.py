@@ -13,6 +13,7 @@ from helpers import annotation_rows, write_dataset
 from safetensors.torch import load_file, save_file
 
 from fsar_bench.config.resolve import resolve
+from fsar_bench.data.dataset import open_dataset
 from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.engine.preflight import HASHING, preflight
 from fsar_bench.engine.provenance import KEY, TrainedOn
@@ -140,7 +141,7 @@ def test_repeated_clips_are_counted_once_for_all_cells(check, tmp_path, capsys):
 
 def test_classes_without_clips_are_counted(check, capsys):
     rows = sound_rows(classes_per_split=7)
-    name = [each["name"] for each in rows["classes"] if each["split"] == "test"][0]
+    name = next(each["name"] for each in rows["classes"] if each["split"] == "test")
     rows["clips"] = [each for each in rows["clips"] if each["class"] != name]
     assert len(check(rows, methods="otam_frozen").sound) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -211,13 +212,23 @@ def test_a_published_list_may_share_one_clip_in_a_hundred(tmp_path, monkeypatch,
         (folder / f"train_0_{i}").write_bytes(f"test_0_{i}".encode())
     classes = [{"name": name, "text": name, "split": split} for split, name in names]
     (folder / "annotation.json").write_text(json.dumps({"classes": classes, "clips": clips}))
-    (cell,) = resolve(["methods=otam", "dataset=hmdb51", "backbone=tiny_clip", "controls=false"]).cells
+    pairs = ["methods=otam", "dataset=hmdb51", "backbone=tiny_clip", "controls=false"]
+    (cell,) = resolve(pairs).cells
+    record = TrainedOn.of(
+        "hmdb51", [open_dataset("hmdb51", "prepared:hmdb51").split(name) for name in ("train", "val")]
+    )
+    save_file({"w": torch.zeros(1)}, tmp_path / "c.safetensors", record.metadata)
+    (evaluated,) = resolve([*pairs, f"checkpoint={tmp_path / 'c.safetensors'}"]).cells
     if is_refused:
+        with pytest.raises(ProtocolError, match=r"or chosen on 2 of the 100 clips"):
+            LeakCheck()(evaluated, learns_from=())
         with pytest.raises(ProtocolError, match=r"2 of the 100 clips .*, and prepare the dataset again\."):
             LeakCheck()(cell, learns_from=("train", "val"))
     else:
         LeakCheck()(cell, learns_from=("train", "val"))
-        assert capsys.readouterr().err.rstrip().endswith("They stay, because the list is a published one.")
+        LeakCheck()(evaluated, learns_from=())
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.endswith("They stay, because the list is a published one.") for line in lines] == [True, True]
 
 
 def test_hashing_is_told_where_it_takes_long_and_a_lost_clip_is_named(check, tmp_path, monkeypatch):
