@@ -93,7 +93,7 @@ def repeats(contents: Contents, dataset: str) -> str | None:
         "a query can be among its own supports" if name == "test" else "episodes can hold one clip as support and query"
     )
     return (
-        f"{number} of the {len(contents.clips)} of the {name} split of {dataset} repeat another clip of it{labels}: {why}. "
+        f"The {name} split of {dataset} ({len(contents.clips)} clips) holds {number} under a second id{labels}: {why}. "
         f"{described(pairs)}."
     )
 

@@ -228,7 +228,7 @@ def test_clips_that_a_split_holds_twice_are_counted(files):
     shutil.copy(files / "a.mp4", files / "copy.mp4")
     text = repeats(contents(files, a="a.mp4", b="b.mp4", c="copy.mp4"), "d")
     assert text.startswith(
-        "1 clip of the 3 of the test split of d repeat another clip of it: a query can be among its own"
+        "The test split of d (3 clips) holds 1 clip under a second id: a query can be among its own"
     )
     assert str(files / "copy.mp4") in text
     assert repeats(contents(files, a="a.mp4", b="b.mp4"), "d") is None

@@ -135,7 +135,7 @@ def test_repeated_clips_are_counted_once_for_all_cells(check, tmp_path, capsys):
     assert len(check(rows, "shot=1,2", methods="otam_frozen,bi_mhm_frozen").sound) == 4
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "warning: 2 clips of the 42 of the test split of leaky repeat another clip of it, 1 of them under two classes: "
+        "warning: The test split of leaky (42 clips) holds 2 clips under a second id, 1 of them under two classes: "
     )
 
 
