@@ -227,9 +227,7 @@ def test_links_copies_and_folders_are_the_clips_that_they_show(files):
 def test_clips_that_a_split_holds_twice_are_counted(files):
     shutil.copy(files / "a.mp4", files / "copy.mp4")
     text = repeats(contents(files, a="a.mp4", b="b.mp4", c="copy.mp4"), "d")
-    assert text.startswith(
-        "The test split of d (3 clips) holds 1 clip under a second id: a query can be among its own"
-    )
+    assert text.startswith("The test split of d (3 clips) holds 1 clip under a second id: a query can be among its own")
     assert str(files / "copy.mp4") in text
     assert repeats(contents(files, a="a.mp4", b="b.mp4"), "d") is None
 
