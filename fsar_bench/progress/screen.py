@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fsar_bench.progress.estimate import Estimate
-from fsar_bench.progress.events import POSTPONED, VALIDATED, VALIDATION, WARNING, Event
+from fsar_bench.progress.events import HASHING, POSTPONED, VALIDATED, VALIDATION, WARNING, Event
 from fsar_bench.progress.words import about, clock, rate, shorten, shorten_name
 
 SILENCE = 30.0  # seconds after which a long stage says how far it is
@@ -65,12 +65,16 @@ class Stage:
         self.event, self.when = event, now
 
     def text(self) -> str:
-        """How far it is: units, rate and note."""
+        """How far it is: units, rate and note; of hashing also the time left, which no estimate of a run contains."""
         name, done, total = self.event.stage, self.event.done, self.event.total
         if total <= 1:
             return ", ".join(filter(None, (name, self.event.note)))
-        unit = "videos" if name.endswith("encoding") else "episodes"
         per_second = self.speed.per_second
+        if name.startswith(HASHING):
+            speed = "" if per_second is None else rate(per_second, "clips")
+            left = "" if per_second is None or done == total else f"about {about((total - done) / per_second)} left"
+            return ", ".join(filter(None, (f"{name} {done:,}/{total:,}", speed, left)))
+        unit = "videos" if name.endswith("encoding") else "episodes"
         speed = "" if per_second is None else rate(per_second, unit)
         return ", ".join(filter(None, (f"{name} {done}/{total}", speed, self.event.note)))
 
