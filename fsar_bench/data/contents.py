@@ -73,8 +73,10 @@ def contents_of(clips: Sequence[Clip], progress: Progress | None = None) -> list
 
 def contents_or_faults(clips: Sequence[Clip], progress: Progress | None = None) -> list[str | DataError]:
     """As `contents_of`, but with the error of each clip that has no content in its place."""
-    found = iter(list(_contents(_look_up(_unknown(clips)), progress)))
-    return [vars(clip).get("content") or next(found) for clip in clips]
+    unknown = _unknown(clips)
+    found = zip(unknown, _contents(_look_up(unknown), progress), strict=True)
+    of = {id(clip): content for clip, content in found}
+    return [of.get(id(clip)) or clip.content for clip in clips]
 
 
 def _unknown(clips: Sequence[Clip]) -> list[Clip]:

@@ -60,8 +60,8 @@ class Stage:
     speed: Speed
 
     def tell(self, event: Event, now: float) -> None:
-        """Take its next event."""
-        self.speed.add(event.done - self.event.done, now - self.when)
+        """Take its next event; one that counts from the beginning again tells of no speed."""
+        self.speed.add(max(0, event.done - self.event.done), now - self.when)
         self.event, self.when = event, now
 
     def text(self) -> str:
