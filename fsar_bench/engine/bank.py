@@ -99,7 +99,7 @@ def build_bank(
     roles = ("query",) if method.role_free else ("query", "support")
     features: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
     seconds, encoded = 0.0, 0
-    contents_of([split.clips[number] for number in clips], counter(f"{HASHING} of {split.name}"))
+    contents_of([split.clips[number] for number in clips], counter(HASHING))
     if progress:
         progress(0, len(clips) * len(roles))
     for chunk in _chunks(method, split, clips, class_text, source):

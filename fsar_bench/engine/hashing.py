@@ -15,5 +15,4 @@ def hash_splits(splits: Sequence[Split]) -> None:
     Raises:
         DataError: names the first clip that is missing, empty, unreadable, or not the one that its annotation records.
     """
-    names = " and ".join(dict.fromkeys(split.name for split in splits))
-    contents_of([clip for split in splits for clip in split.present], counter(f"{HASHING} of {names}"))
+    contents_of([clip for split in splits for clip in split.present], counter(HASHING))

@@ -210,7 +210,7 @@ class Estimate:
         if doing is None:
             return
         kind, per = _kind(event.stage, doing.work)
-        if event.stage.startswith(HASHING):  # done once for all cells: it is no part of their start
+        if event.stage == HASHING:  # done once for all cells: it is no part of their start
             doing.began += now - doing.told
             doing.told = now
             return

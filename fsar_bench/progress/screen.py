@@ -70,13 +70,32 @@ class Stage:
         if total <= 1:
             return ", ".join(filter(None, (name, self.event.note)))
         per_second = self.speed.per_second
-        if name.startswith(HASHING):
+        if name == HASHING:
             speed = "" if per_second is None else rate(per_second, "clips")
             left = "" if per_second is None or done == total else f"about {about((total - done) / per_second)} left"
             return ", ".join(filter(None, (f"{name} {done:,}/{total:,}", speed, left)))
         unit = "videos" if name.endswith("encoding") else "episodes"
         speed = "" if per_second is None else rate(per_second, unit)
         return ", ".join(filter(None, (f"{name} {done}/{total}", speed, self.event.note)))
+
+
+class Stages:
+    """How far a check is whose stages follow each other: the text of each event, with rate and time left where it has them."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._stage: Stage | None = None
+
+    def text(self, event: Event) -> str:
+        """Take the next event, and tell how far its stage is."""
+        now = self._clock()
+        if self._stage is None or self._stage.event.stage != event.stage:
+            self._stage = Stage(event, now, Speed())
+        else:
+            self._stage.tell(event, now)
+        if event.stage == HASHING:
+            return self._stage.text()
+        return f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage
 
 
 def stage_line(name: str, stage: str, accuracy: str, width: int) -> str:
@@ -224,6 +243,8 @@ class Screen:
 
     def _show_quarter(self, event: Event) -> None:
         """Print a stage's first event and its quarters; validations end in a line of their own."""
+        if not event.done:
+            self._quarters.pop(event.stage, None)  # it may begin again, with other clips
         quarter = 4 * event.done // max(event.total, 1)
         is_first = event.stage not in self._quarters and (event.done > 0 or event.total <= 1)
         is_next = event.stage in self._quarters and quarter > self._quarters[event.stage]
