@@ -122,16 +122,19 @@ def _look_up_slice(folder: Path, clips: list[Clip]) -> list[_Waiting | DataError
 def _look_up_one(folder: Path, clip: Clip) -> _Waiting | DataError:
     try:
         state = _state_of(clip.path)
-    except OSError as error:
+    except (OSError, DataError) as error:
         return _unreadable(clip, error)
     if state is None:
         return DataError(f"Clip {clip.id!r} is empty, or no file at all: {clip.path}. Restore the file.")
     return _Waiting(clip, state, _shard(folder, state.shard).find(state.identity))
 
 
-def _unreadable(clip: Clip, error: OSError) -> DataError:
-    place = error.filename or clip.path
-    fault = DataError(f"Clip {clip.id!r} cannot be read: {place} ({error.strerror}). Restore the file.")
+def _unreadable(clip: Clip, error: OSError | DataError) -> DataError:
+    if isinstance(error, OSError):
+        reason = f"{error.filename or clip.path} ({error.strerror}). Restore the file."
+    else:  # which of its images are frames cannot be told
+        reason = str(error)
+    fault = DataError(f"Clip {clip.id!r} cannot be read: {reason}")
     fault.__cause__ = error
     return fault
 
@@ -164,6 +167,7 @@ def _state_of(path: Path) -> _State | None:
 
     Raises:
         OSError: it is missing or cannot be read.
+        DataError: which images of a folder are its frames cannot be told.
     """
     place = os.path.abspath(path)
     status = os.stat(place)
@@ -227,7 +231,7 @@ def _hash(keeper: _Keeper, waiting: _Waiting) -> str | DataError:
     try:
         content = _digest(clip.path)
         after = _state_of(clip.path)
-    except OSError as error:
+    except (OSError, DataError) as error:
         return _unreadable(clip, error)
     if is_settled and after is not None and after.identity == state.identity:
         keeper.add(state, content)
@@ -239,6 +243,7 @@ def _digest(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
+        DataError: which images of a folder are its frames cannot be told.
     """
     buffer = memoryview(bytearray(CHUNK))
     if not path.is_dir():

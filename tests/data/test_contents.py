@@ -384,6 +384,17 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path, cache, monkeypatch):
         content(folder)
 
 
+def test_a_folder_whose_frames_cannot_be_told_is_named(tmp_path, cache, monkeypatch):
+    folder = frames(tmp_path / "a", 10)
+
+    def refuse(path):
+        raise DataError(f"The images of {path} are several series.")
+
+    monkeypatch.setattr(contents, "frame_files", refuse)
+    with pytest.raises(DataError, match=r"Clip 'a' cannot be read: The images of .*/a are several series\."):
+        content(folder)
+
+
 def test_a_fingerprint_reads_all_clips_in_parallel_and_leaves_missing_ones_out(tmp_path, cache):
     clips = [{"id": name, "class": "c", "path": name} for name in "abc"]
     rows = {
