@@ -130,10 +130,9 @@ def _look_up_one(folder: Path, clip: Clip) -> _Waiting | DataError:
 
 
 def _unreadable(clip: Clip, error: OSError | DataError) -> DataError:
+    reason = str(error)  # which of its images are frames cannot be told
     if isinstance(error, OSError):
         reason = f"{error.filename or clip.path} ({error.strerror}). Restore the file."
-    else:  # which of its images are frames cannot be told
-        reason = str(error)
     fault = DataError(f"Clip {clip.id!r} cannot be read: {reason}")
     fault.__cause__ = error
     return fault
