@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fsar_bench.data.contents import contents_or_faults
 from fsar_bench.data.dataset import SPLITS, Dataset
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing.layout import Division
@@ -218,10 +219,12 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
     Returns:
         The exit code: 1 if bad clips are not accepted.
     """
-    from fsar_bench.data.importing.verify import verify_dataset
+    from fsar_bench.data.importing.verify import all_clips, verify_dataset
 
     dataset = _dataset(name)
     console = _console()
+    with Task(console, "hashing", "clips") as task:
+        contents_or_faults([listed.clip for listed in all_clips(dataset)], task)
     with Task(console, "decoding", "clips") as task:
         verification = verify_dataset(
             dataset,

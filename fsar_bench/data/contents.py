@@ -17,12 +17,12 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from zlib import crc32
 
 from fsar_bench.data.images import frame_files
@@ -35,11 +35,14 @@ if TYPE_CHECKING:
 FOLDER = "contents"  # below the cache folder
 SETTLING = 3.0  # seconds; file systems note times in steps of up to 2 s
 THREADS = 8  # at most; hashing and reading release the interpreter's lock
-AHEAD = 64  # clips that are handed to the threads in advance
+SLICE = 256  # clips whose states a thread looks up at a time
+AHEAD = 64  # tasks that are handed to the threads in advance
 CHUNK = 1 << 20  # bytes that are read at a time
 EVERY = 0.1  # seconds between reports of progress
 FLUSH = 1.0  # seconds after which what was computed is written
 
+T = TypeVar("T")
+R = TypeVar("R")
 Progress = Callable[[int, int], None]  # called with (clips hashed, clips to hash)
 
 
@@ -59,15 +62,25 @@ def contents_of(clips: Sequence[Clip], progress: Progress | None = None) -> list
         DataError: names the first clip, in their order, that is missing, empty, unreadable, or not the one that its annotation
             records.
     """
-    waiting, fault = _look_up([clip for clip in clips if "content" not in vars(clip)])
-    with contextlib.closing(_hashed([one for one in waiting if not one.content], progress)) as hashed:
-        for one in waiting:
-            content = one.content or next(hashed)
-            _check(one.clip, content)
-            vars(one.clip)["content"] = content
-    if fault is not None:
-        raise fault
+    found = _look_up(_unknown(clips))
+    before = next((number for number, one in enumerate(found) if isinstance(one, DataError)), len(found))
+    with contextlib.closing(_contents(found[: before + 1], progress)) as contents:
+        for content in contents:
+            if isinstance(content, DataError):
+                raise content
     return [clip.content for clip in clips]
+
+
+def contents_or_faults(clips: Sequence[Clip], progress: Progress | None = None) -> list[str | DataError]:
+    """As `contents_of`, but with the error of each clip that has no content in its place."""
+    unknown = _unknown(clips)
+    found = zip(unknown, _contents(_look_up(unknown), progress), strict=True)
+    of = {id(clip): content for clip, content in found}
+    return [of.get(id(clip)) or clip.content for clip in clips]
+
+
+def _unknown(clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if "content" not in vars(clip)]
 
 
 class _State(NamedTuple):
@@ -92,33 +105,60 @@ class _Waiting(NamedTuple):
     content: str
 
 
-def _look_up(clips: list[Clip]) -> tuple[list[_Waiting], DataError | None]:
-    """The clips before the first that is missing, empty or unreadable, and what is wrong with that one."""
-    folder, found = cache_folder() / FOLDER, []
-    for clip in clips:
-        try:
-            state = _state_of(clip.path)
-        except OSError as error:
-            return found, _unreadable(clip, error)
-        if state is None:
-            return found, DataError(f"Clip {clip.id!r} is empty, or no file at all: {clip.path}. Restore the file.")
-        found.append(_Waiting(clip, state, _shard(folder, state.shard).find(state.identity)))
-    return found, None
+def _look_up(clips: list[Clip]) -> list[_Waiting | DataError]:
+    """Each clip with its state and what is known of it, or what is wrong: it is missing, empty or unreadable.
+
+    In parallel, because a state takes a disk or a network some time.
+    """
+    slices = [clips[start : start + SLICE] for start in range(0, len(clips), SLICE)]
+    with contextlib.closing(_in_parallel(partial(_look_up_slice, cache_folder() / FOLDER), slices)) as results:
+        return [one for some in results for one in some]
 
 
-def _unreadable(clip: Clip, error: OSError) -> DataError:
-    place = error.filename or clip.path
-    refused = DataError(f"Clip {clip.id!r} cannot be read: {place} ({error.strerror}). Restore the file.")
-    refused.__cause__ = error
-    return refused
+def _look_up_slice(folder: Path, clips: list[Clip]) -> list[_Waiting | DataError]:
+    return [_look_up_one(folder, clip) for clip in clips]
 
 
-def _check(clip: Clip, content: str) -> None:
-    if clip.sha256 and content != clip.sha256:
-        raise DataError(
-            f"Clip {clip.id!r} is damaged: {clip.path} does not have the SHA-256 that its annotation records. "
-            "Restore the file (for the built-in data: install fsar-bench again)."
-        )
+def _look_up_one(folder: Path, clip: Clip) -> _Waiting | DataError:
+    try:
+        state = _state_of(clip.path)
+    except (OSError, DataError) as error:
+        return _unreadable(clip, error)
+    if state is None:
+        return DataError(f"Clip {clip.id!r} is empty, or no file at all: {clip.path}. Restore the file.")
+    return _Waiting(clip, state, _shard(folder, state.shard).find(state.identity))
+
+
+def _unreadable(clip: Clip, error: OSError | DataError) -> DataError:
+    reason = str(error)  # which of its images are frames cannot be told
+    if isinstance(error, OSError):
+        reason = f"{error.filename or clip.path} ({error.strerror}). Restore the file."
+    fault = DataError(f"Clip {clip.id!r} cannot be read: {reason}")
+    fault.__cause__ = error
+    return fault
+
+
+def _contents(found: list[_Waiting | DataError], progress: Progress | None) -> Generator[str | DataError, None, None]:
+    """Contents of clips in their order, which each clip remembers, or what is wrong with it."""
+    unknown = [one for one in found if isinstance(one, _Waiting) and not one.content]
+    with contextlib.closing(_hashed(unknown, progress)) as hashed:
+        for one in found:
+            if isinstance(one, DataError):
+                yield one
+                continue
+            content = one.content or next(hashed)
+            if isinstance(content, str) and one.clip.sha256 not in (None, "", content):
+                content = _damaged(one.clip)
+            if isinstance(content, str):
+                vars(one.clip)["content"] = content
+            yield content
+
+
+def _damaged(clip: Clip) -> DataError:
+    return DataError(
+        f"Clip {clip.id!r} is damaged: {clip.path} does not have the SHA-256 that its annotation records. "
+        "Restore the file (for the built-in data: install fsar-bench again)."
+    )
 
 
 def _state_of(path: Path) -> _State | None:
@@ -126,6 +166,7 @@ def _state_of(path: Path) -> _State | None:
 
     Raises:
         OSError: it is missing or cannot be read.
+        DataError: which images of a folder are its frames cannot be told.
     """
     place = os.path.abspath(path)
     status = os.stat(place)
@@ -150,13 +191,13 @@ def _state_of(path: Path) -> _State | None:
     return _State(identity.encode(), shard, changed)
 
 
-def _hashed(waiting: list[_Waiting], progress: Progress | None) -> Iterator[str]:
+def _hashed(waiting: list[_Waiting], progress: Progress | None) -> Generator[str | DataError, None, None]:
     """Contents in their order, computed in parallel; what is computed is kept, also where one of them fails."""
     if not waiting:
         return
     told, keeper = _Told(len(waiting), progress), _Keeper()
     try:
-        for content in _in_parallel(waiting, keeper):
+        for content in _in_parallel(partial(_hash, keeper), waiting):
             keeper.flush(after=FLUSH)
             told.one_more()
             yield content
@@ -164,15 +205,16 @@ def _hashed(waiting: list[_Waiting], progress: Progress | None) -> Iterator[str]
         keeper.flush()
 
 
-def _in_parallel(waiting: list[_Waiting], keeper: _Keeper) -> Iterator[str]:
+def _in_parallel(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
+    """Results of a function in the order of its arguments, computed by several threads."""
     threads = min(THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if len(waiting) == 1 or threads == 1:
-        yield from (_hash(one, keeper) for one in waiting)
+    if len(items) == 1 or threads == 1:
+        yield from map(function, items)
         return
-    pool, pending = ThreadPoolExecutor(threads, "hashing"), deque[Future[str]]()
+    pool, pending = ThreadPoolExecutor(threads, "hashing"), deque[Future[R]]()
     try:
-        for one in waiting:
-            pending.append(pool.submit(_hash, one, keeper))
+        for item in items:
+            pending.append(pool.submit(function, item))
             if len(pending) > AHEAD:
                 yield pending.popleft().result()
         while pending:
@@ -181,15 +223,15 @@ def _in_parallel(waiting: list[_Waiting], keeper: _Keeper) -> Iterator[str]:
         pool.shutdown(cancel_futures=True)
 
 
-def _hash(waiting: _Waiting, keeper: _Keeper) -> str:
+def _hash(keeper: _Keeper, waiting: _Waiting) -> str | DataError:
     """Content of a clip; it is kept if the clip did not change meanwhile, nor just before."""
     clip, state, _ = waiting
     is_settled = time() - state.changed >= SETTLING
     try:
         content = _digest(clip.path)
         after = _state_of(clip.path)
-    except OSError as error:
-        raise _unreadable(clip, error) from error
+    except (OSError, DataError) as error:
+        return _unreadable(clip, error)
     if is_settled and after is not None and after.identity == state.identity:
         keeper.add(state, content)
     return content
@@ -200,6 +242,7 @@ def _digest(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
+        DataError: which images of a folder are its frames cannot be told.
     """
     buffer = memoryview(bytearray(CHUNK))
     if not path.is_dir():

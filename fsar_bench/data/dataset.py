@@ -175,9 +175,9 @@ class Split:
         return sha.hexdigest()
 
     @property
-    def present(self) -> list[Clip]:
+    def present(self) -> tuple[Clip, ...]:
         """The clips that are on this disk."""
-        return [clip for clip in self.clips if clip.id not in self.missing]
+        return tuple(clip for clip in self.clips if clip.id not in self.missing)
 
     @property
     def coverage(self) -> float:
