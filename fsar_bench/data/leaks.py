@@ -25,7 +25,7 @@ class Contents:
     """
 
     split: Split
-    clips: list[Clip]
+    clips: Sequence[Clip]
     contents: list[str]
 
     @classmethod

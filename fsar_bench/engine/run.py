@@ -126,7 +126,6 @@ class CellRun:
             source, train_source = (_source(cell, options, method, d) for d in (dataset, train_dataset))
             splits = [train_dataset.split(name) for name in ("train", "val")] if trains else []
             keys = make_keys(cell, method, splits, source, train_source, device)
-            LeakCheck()(cell, learns_from=("train", "val") if trains else ("val",) if method.fits else ())
             note_start(cell, folder, keys.training)
             p = cell.protocol
             test = _episodes(cell, options, source.plan, p.split, p.way, p.shot, p.query, p.episodes)
@@ -180,10 +179,12 @@ class CellRun:
     def hash_clips(self) -> None:
         """Compute what is not known of the contents of the tested clips: a damaged one is named before a long training.
 
-        Those of the training are known since `open`.
+        Those of the training are known since `open`. None of the tested clips may be one that the method learns from.
         """
         chosen_on = [self.dataset.split("val")] if self.method.fits else []
         hash_splits([*chosen_on, self.test.split])
+        learns_from = ("train", "val") if self.keys.training else ("val",) if self.method.fits else ()
+        LeakCheck()(self.cell, learns_from=learns_from)
 
     def need_training(self) -> None:
         """Raise `ResultError` unless the training of the cell is finished or not needed."""
