@@ -17,6 +17,7 @@ from fsar_bench.io import cache_folder, data_folder, is_abandoned
 KINDS = {  # what stands in the folder of each kind
     "frames": "decoded frames of clips",
     "features": "clips encoded by frozen backbones, and parts of interrupted encodings",
+    "contents": "contents (SHA-256) of clips, by path, size and times of their files",
     "statistics": "intervals and ranks of leaderboards",
     "verify": "verdicts of data verify on datasets that are not prepared",
     "weights": "weights that you put there",

@@ -216,6 +216,23 @@ def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
         _warn_of_unwritten(path, error.__cause__)
 
 
+def append_cached(path: Path, data: bytes) -> None:
+    """Append to a file that only saves time; where it cannot be written, warn once and go on without it.
+
+    Several processes may append to one file at a time: what one call appends stays together.
+
+    Args:
+        path: the file, below the cache folder; its folder is made.
+        data: whole lines.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(data)
+    except OSError as error:
+        _warn_of_unwritten(path, error)
+
+
 class CachedLines:
     """A text file of which each line only saves time; where one cannot be written, warn once and go on without the file.
 

@@ -118,6 +118,6 @@ def protocol_of(plan: EpisodePlan) -> Protocol:
     _, way, shot = plan.support.shape
     header = plan.header
     return Protocol(
-        split="test", way=way, shot=shot, query=plan.query.shape[2], episodes=len(plan), seed=header["seed"], template="{}",
-        frames=8,
+        split=header["purpose"], way=way, shot=shot, query=plan.query.shape[2], episodes=len(plan), seed=header["seed"],
+        template="{}", frames=8,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fsar_bench.data.contents import contents_or_faults
 from fsar_bench.data.dataset import SPLITS, Dataset
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing.layout import Division
@@ -221,10 +222,12 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
     Returns:
         The exit code: 1 if bad clips are not accepted.
     """
-    from fsar_bench.data.importing.verify import verify_dataset
+    from fsar_bench.data.importing.verify import all_clips, verify_dataset
 
     dataset = _dataset(name)
     console = _console()
+    with Task(console, "hashing", "clips") as task:
+        contents_or_faults([listed.clip for listed in all_clips(dataset)], task)
     with Task(console, "decoding", "clips") as task:
         verification = verify_dataset(
             dataset,
@@ -337,9 +340,22 @@ def stats_command(name: str) -> int:
             f"seconds of {seconds.count} clips, spread over all: {seconds.shortest:.1f} to {seconds.longest:.1f}, "
             f"median {seconds.median:.1f}"
         )
+    _print_recordings(console, dataset)
     _print_leaks(console, leak_audit(dataset))
     _print_first_run(console, name, config)
     return 0
+
+
+def _print_recordings(console: Console, dataset: Dataset) -> None:
+    """How many source recordings each split has, and which are in two splits."""
+    from fsar_bench.data.faults import examples
+    from fsar_bench.data.importing.audit import recording_counts, shared_recordings
+
+    for count in recording_counts(dataset):
+        console.print(f"recordings, {count.split}: {count.recordings}, of {count.clips} clips")
+    for (one, other), names in shared_recordings(dataset).items():
+        note = f"note: {len(names)} recordings have clips in {one} and in {other}: {examples(names, ', ')}"
+        console.print(note, markup=False)
 
 
 def _print_leaks(console: Console, leaks: list[Leak] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from rich.console import Console
 
@@ -14,8 +15,9 @@ from fsar_bench.engine.forecast import estimate_of
 from fsar_bench.engine.preflight import preflight
 from fsar_bench.engine.sweep import Outcome, check_writable, run_isolated, sweep_on
 from fsar_bench.progress.estimate import Estimate
-from fsar_bench.progress.events import Event
-from fsar_bench.progress.screen import Screen
+from fsar_bench.progress.events import HASHING, Event
+from fsar_bench.progress.screen import Screen, Stages
+from fsar_bench.progress.task import EVERY
 
 INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ends
 
@@ -83,14 +85,17 @@ def _sound(run: Run, console: Console) -> Run:
     Raises:
         FsarBenchError: no cell that was asked for can be run.
     """
-    told: set[str] = set()
+    told: dict[str, float] = {}  # when each stage was last printed
+    stages = Stages()
     with Console(stderr=True).status("checking") as status:
 
         def listener(event: Event) -> None:
-            status.update(f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage)
-            if not console.is_terminal and event.stage not in told:
-                print(event.stage, flush=True)
-                told.add(event.stage)
+            text, now = stages.text(event), monotonic()
+            status.update(text)
+            is_long = event.stage == HASHING and now - told.get(event.stage, now) >= EVERY
+            if not console.is_terminal and (event.stage not in told or is_long):
+                print(text if is_long else event.stage, flush=True)
+                told[event.stage] = now
 
         found = preflight(run.cells, run.options, listener, isolate=True)
     for error in found.errors:

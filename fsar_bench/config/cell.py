@@ -256,7 +256,8 @@ class Cell(Frozen):
         seed = f" seed {p.seed}" if p.seed else ""
         training_seed = self.identity.train and self.identity.train.seed
         seed += f" training seed {training_seed}" if training_seed is not None else ""
-        return f"{self.label.row} on {self.identity.dataset.name}, {p.way}-way {p.shot}-shot{seed}"
+        split = "" if p.split == "test" else f" ({p.split} split)"
+        return f"{self.label.row} on {self.identity.dataset.name}{split}, {p.way}-way {p.shot}-shot{seed}"
 
 
 def common_training(cells: Iterable[Cell]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -15,14 +14,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fsar_bench.errors import ConfigError, DataError, ProtocolError
+from fsar_bench.data.contents import contents_of
+from fsar_bench.data.faults import annotation_faults, examples, twin_fault
+from fsar_bench.errors import ConfigError, DataError, ProtocolError, suggest
 from fsar_bench.io import annotation_file, read_json, user_path
 from fsar_bench.plan import ClipList
 
 BUILTIN = Path(__file__).with_name("builtin")
 MISSING = Path("missing")  # path of a clip that is not on this disk
 SPLITS = ("train", "val", "test")
-_SAMPLE_BYTES = 1 << 16  # read at either end of a file that is identified by a sample
 
 
 class AnnotatedClass(BaseModel):
@@ -45,8 +45,12 @@ class AnnotatedClass(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_text_and_split(cls, row: Any) -> Any:
-        if isinstance(row, dict) and "name" in row and not {"text", "split"} <= set(row):
-            raise ValueError(f"the class {row['name']!r} lacks its text or split.")
+        if isinstance(row, dict) and "name" in row:
+            if not {"text", "split"} <= set(row):
+                raise ValueError(f"the class {row['name']!r} lacks its text or split.")
+            split = row["split"]
+            if isinstance(split, str) and split not in SPLITS:
+                raise ValueError(f"the class {row['name']!r} has the split {split!r}.{suggest(split, SPLITS)}")
         return row
 
 
@@ -59,7 +63,8 @@ class AnnotatedClip(BaseModel):
         path: of the file or folder, relative to the annotation; None for a clip that is not on this disk.
         sha256: of the file, where it is recorded.
         frames: number of images of a clip that is a folder of images, where it is recorded.
-        recording: name of the source recording that the clip was cut from, where it is known.
+        recording: name of the source recording that the clip was cut from, where it is known: of all clips, or of none. Clips of
+            several classes may share one.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -86,13 +91,10 @@ class Annotation(BaseModel):
     clips: list[AnnotatedClip]
 
     @model_validator(mode="after")
-    def _clips_have_known_classes_and_unique_ids(self) -> Annotation:
-        names = {row.name for row in self.classes}
-        unknown = sorted({clip.class_name for clip in self.clips} - names)
-        if unknown:
-            raise ValueError(f"clips are of the class {unknown[0]!r}, which is not among the classes.")
-        if len({(clip.class_name, clip.id) for clip in self.clips}) < len(self.clips):
-            raise ValueError("a clip id occurs twice in one class. Remove the duplicates.")
+    def _is_sound(self) -> Annotation:
+        fault = next(annotation_faults(self.classes, self.clips), None)
+        if fault:
+            raise ValueError(fault)
         return self
 
 
@@ -119,7 +121,6 @@ class Clip:
         class_name: name of its class.
         path: its file, or its folder of images.
         sha256: SHA-256 of the file where the annotation records it.
-        whole: whether the whole file identifies the clip, or a sample of it.
         recording: name of its source recording where the annotation records it.
     """
 
@@ -127,49 +128,16 @@ class Clip:
     class_name: str
     path: Path
     sha256: str | None = None
-    whole: bool = True
     recording: str | None = None
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of the file, or of a sample of it (see `_sample`), as for prepared datasets and folders of images.
+        """SHA-256 of all bytes of the file, or over those of all frames of the folder (see `fsar_bench.data.contents`).
 
         Raises:
             DataError: the file is missing, empty, or not the one that the annotation describes.
         """
-        try:
-            self.path.stat()
-            data = self.path.read_bytes() if self.whole and self.path.is_file() else _sample(self.path)
-        except OSError as error:
-            raise DataError(
-                f"Clip {self.id!r} cannot be read: {self.path} ({error.strerror}). Restore the file."
-            ) from error
-        if not data:
-            raise DataError(f"Clip {self.id!r} is empty, or no file at all: {self.path}. Restore the file.")
-        digest = hashlib.sha256(data).hexdigest()
-        if self.sha256 and digest != self.sha256:
-            raise DataError(
-                f"Clip {self.id!r} is damaged: {self.path} does not have the SHA-256 that its annotation records. "
-                "Restore the file (for the built-in data: install fsar-bench again)."
-            )
-        return digest
-
-
-def _sample(path: Path) -> bytes:
-    """Bytes that identify a clip without reading all of it.
-
-    Of a file, its size and its first and last 64 KiB; of a folder, the names and sizes of its files. Empty for anything else.
-    """
-    if path.is_dir():
-        entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
-        return repr(entries).encode() if entries else b""
-    if not path.is_file():  # reading a pipe or device would block
-        return b""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        first = file.read(_SAMPLE_BYTES)
-        file.seek(max(0, size - _SAMPLE_BYTES))
-        return f"{size}|".encode() + first + file.read() if size else b""
+        return contents_of([self])[0]
 
 
 @dataclass(frozen=True)
@@ -194,22 +162,27 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and contents of all clips on this disk. Reads every file once (prepared datasets: a sample of it).
+        """SHA-256 over ids and contents of all clips on this disk.
+
+        Reads every file whose content is not known yet; `contents_of(split.present, progress)` does so with progress.
 
         Raises:
             DataError: a clip is missing, empty, or not the one that the annotation describes.
         """
         sha = hashlib.sha256()
-        for clip in self.clips:
-            if clip.id in self.missing:
-                continue
-            sha.update(f"{clip.class_name}\t{clip.id}\t{clip.content}\n".encode())
+        for clip, content in zip(self.present, contents_of(self.present), strict=True):
+            sha.update(f"{clip.class_name}\t{clip.id}\t{content}\n".encode())
         return sha.hexdigest()
+
+    @property
+    def present(self) -> tuple[Clip, ...]:
+        """The clips that are on this disk."""
+        return tuple(clip for clip in self.clips if clip.id not in self.missing)
 
     @property
     def coverage(self) -> float:
         """Share of the listed clips that is on this disk."""
-        return 1 - len(self.missing) / len(self.clips)
+        return 1 - (len(self.clips) - len(self.present)) / len(self.clips)
 
     @property
     def class_of(self) -> Sequence[int]:
@@ -264,8 +237,9 @@ class Dataset:
     """A dataset, read from an annotation file.
 
     The annotation is JSON: `classes` (name, text, split, optionally group and reverse_of) and `clips` (id, class, path
-    relative to the annotation or null for a missing clip, optionally sha256); `kind` is "frames" where clips are folders of
-    images. A variant keeps some groups. The clips in an accepted quarantine of a prepared dataset count as missing.
+    relative to the annotation or null for a missing clip, optionally sha256 and recording); `kind` is "frames" where clips
+    are folders of images. A variant keeps some groups. The clips in an accepted quarantine of a prepared dataset count as
+    missing.
 
     Args:
         name: name of the dataset or variant.
@@ -281,7 +255,7 @@ class Dataset:
         undecided: (class, id) of clips that do not decode, as `fsar-bench data verify` found, and are not left out.
 
     Raises:
-        DataError: the annotation or the quarantine is missing or damaged.
+        DataError: the annotation or the quarantine is missing, damaged or contradicts itself (see `faults`).
         ConfigError: a group that it does not have.
     """
 
@@ -306,6 +280,8 @@ class Dataset:
         self._quarantined = bad if quarantine and quarantine.accepted else frozenset()
         self.undecided = bad - self._quarantined
         self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
+        if fault := twin_fault(self._classes.values()):  # groups that are not kept may spell the same names
+            raise DataError(f"In {path}, {fault}")
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
         self._splits: dict[str, Split] = {}
 
@@ -314,6 +290,11 @@ class Dataset:
         """Splits that have clips, in the order train, val, test."""
         existing = {self._classes[clip.class_name].split for clip in self._clips}
         return [name for name in SPLITS if name in existing]
+
+    def empty_classes(self, split: str) -> list[str]:
+        """Classes of a split that list no clip: no episode can have them."""
+        with_clips = {clip.class_name for clip in self._clips}
+        return [name for name, row in self._classes.items() if row.split == split and name not in with_clips]
 
     def split(self, name: str) -> Split:
         """Open a split.
@@ -346,7 +327,19 @@ class Dataset:
         classes = [self._classes[class_name] for class_name in clip_list.classes]
         reverse = tuple(number.get(row.reverse_of, -1) if row.reverse_of is not None else -1 for row in classes)
         missing = frozenset(clip.id for clip in clips if clip.path == MISSING)
+        self._check_missing(clips, missing)
         return Split(name, clip_list, clips, tuple(row.text for row in classes), reverse, missing)
+
+    def _check_missing(self, clips: Sequence[Clip], missing: frozenset[str]) -> None:
+        """Missing clips are known by their ids: none of these may be the id of a clip that is here, which would vanish too."""
+        shared = [
+            f"{clip.id!r} of {clip.class_name!r}" for clip in clips if clip.id in missing and clip.path != MISSING
+        ]
+        if shared:
+            raise DataError(
+                f"In {self.annotation}, {len(shared)} clips have the id of a missing clip of another class: {examples(shared)}. "
+                "Give clips ids that are unique among all classes, such as CLASS/NAME."
+            )
 
     def _clip(self, row: AnnotatedClip) -> Clip:
         is_missing = row.path is None or (row.class_name, row.id) in self._quarantined
@@ -354,7 +347,7 @@ class Dataset:
             path = MISSING
         else:
             path = user_path(row.path) if row.path.startswith("~/") else self.annotation.parent / row.path
-        return Clip(row.id, row.class_name, path, row.sha256, whole=not self.is_prepared, recording=row.recording)
+        return Clip(row.id, row.class_name, path, row.sha256, recording=row.recording)
 
 
 def open_dataset(name: str, annotation: str, groups: list[str] | None = None) -> Dataset:

@@ -15,13 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fsar_bench.data.contents import contents_of
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
 from fsar_bench.io import discard, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
-from fsar_bench.progress.events import CACHED
+from fsar_bench.progress.events import CACHED, HASHING, counter
 
 CHUNK = 32  # clips encoded at a time; fixed, so that shapes, and so floats, do not depend on a resume
 
@@ -98,6 +99,7 @@ def build_bank(
     roles = ("query",) if method.role_free else ("query", "support")
     features: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
     seconds, encoded = 0.0, 0
+    contents_of([split.clips[number] for number in clips], counter(HASHING))
     if progress:
         progress(0, len(clips) * len(roles))
     for chunk in _chunks(method, split, clips, class_text, source):

@@ -40,9 +40,9 @@ def load_trainable(method: nn.Module, state: dict[str, Tensor], path: Path) -> N
             tensor.copy_(state[name])
 
 
-def save_best(path: Path, method: nn.Module) -> None:
-    """Write the trainable state as safetensors."""
-    data = save({name: tensor.contiguous() for name, tensor in trainable_state(method).items()})
+def save_best(path: Path, method: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write the trainable state as safetensors, with what it was trained on (see `provenance`) if that is known."""
+    data = save({name: tensor.contiguous() for name, tensor in trainable_state(method).items()}, metadata or None)
     with replacing(path, hint="work_dir=") as file:
         file.write(data)
 

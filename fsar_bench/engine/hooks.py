@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from fsar_bench.data.dataset import close_split, open_split
 from fsar_bench.engine.checkpoint import load_best, load_last, load_trainable, save_best, save_last, trainable_state
+from fsar_bench.engine.provenance import metadata_of
 from fsar_bench.io import write_atomically
 from fsar_bench.progress.events import STARTING, VALIDATED, report
 from fsar_bench.randomness import seed_torch
@@ -189,7 +190,9 @@ class EpisodicCheckpointHook(Hook):
             return
         accuracy = metrics["query/accuracy"]
         if accuracy > self._best:
-            save_best(Path(runner.work_dir) / BEST, runner.model)
+            loaders = runner.train_loop.dataloader, runner.val_loop.dataloader
+            metadata = metadata_of(*(loader.dataset for loader in loaders))
+            save_best(Path(runner.work_dir) / BEST, runner.model, metadata)
             self._best = accuracy
         self._save(runner, runner.train_loop.iter)
 

@@ -10,6 +10,7 @@ import torch
 from fsar_bench.config.cell import Cell
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.frames import FrameSource
+from fsar_bench.engine.hashing import hash_splits
 from fsar_bench.io import digest
 from fsar_bench.method import FewShotMethod
 
@@ -61,6 +62,7 @@ def make_keys(
     embedding, train_embedding = embedding_of(source), embedding_of(train_source)
     if not splits:
         return Keys(None, embedding, train_embedding, weights)
+    hash_splits(splits)
     trained = {
         "engine": identity.engine,
         "method": {k: v for k, v in record["method"].items() if k not in method.score_only},

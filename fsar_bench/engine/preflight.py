@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from multiprocessing.connection import Connection
+from time import monotonic
 
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import Cell, DatasetSource, short_names
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
+from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.engine.sweep import PRELOAD
 from fsar_bench.errors import (
     CellCrashedError,
@@ -36,6 +38,8 @@ from fsar_bench.results.store import RECORD
 _NEWLINE = "\n"
 STAGE = "checking methods and backbones"
 IMPORTING = "checking: importing torch and the methods"
+HASHING = "hashing clips"
+PATIENCE = 1.0  # seconds for which hashing clips is not worth a word
 DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
 
 
@@ -84,6 +88,7 @@ def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silen
         return Findings(cells, [])
     problems = list(_episode_problems(unfinished))
     problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
+    problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
     found = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}
     sound = [cell for cell in cells if cell.hash not in bad]
@@ -98,10 +103,13 @@ def _is_finished(cell: Cell, options: RunOptions) -> bool:
 
 def _errors(cells: list[Cell], problems: list[Problem]) -> list[FsarBenchError]:
     """One error for each problem, with the cells that have it."""
-    names, shown = short_names(cells), defaultdict(list)
+    names, shown = short_names(cells), defaultdict(set)
     for problem in problems:
-        shown[problem.kind, problem.message].append(names[problem.cell])
-    return [getattr(errors, kind)(f"{message}{_of(which, len(cells))}") for (kind, message), which in shown.items()]
+        shown[problem.kind, problem.message].add(problem.cell)
+    return [
+        getattr(errors, kind)(f"{message}{_of([names[cell] for cell in sorted(which)], len(cells))}")
+        for (kind, message), which in shown.items()
+    ]
 
 
 def _together(found: list[FsarBenchError]) -> FsarBenchError:
@@ -124,15 +132,15 @@ def _of(cells: list[str], all_cells: int) -> str:
 def _episode_problems(cells: list[Cell]) -> Iterator[Problem]:
     """Datasets that cannot be opened, and episodes that they cannot give."""
     for number, cell in enumerate(cells):
-        for check in (_check_leaks, *_episode_checks(cell)):
+        for check in (_check_splits, *_episode_checks(cell)):
             try:
                 check(cell)
             except FsarBenchError as error:
                 yield Problem(number, type(error).__name__, str(error))
 
 
-def _check_leaks(cell: Cell) -> None:
-    """The tested clips are none that the method was trained or chosen on."""
+def _check_splits(cell: Cell) -> None:
+    """The tested split is none that the method is trained or chosen on."""
     identity, setup = cell.identity, cell.setup
     if identity.train is None or setup.checkpoint:
         return
@@ -146,6 +154,34 @@ def _check_leaks(cell: Cell) -> None:
             f"The train split of {identity.train_dataset.name} holds {shared} val and test clips of {identity.dataset.name}: "
             "what is trained there cannot be tested here. Choose another train_on=."
         )
+
+
+def _leak_problems(cells: list[Cell], problems: list[Problem], progress: Listener) -> Iterator[Problem]:
+    """Clips, classes and checkpoints through which cells without other problems would learn from what they test on."""
+    bad = {problem.cell for problem in problems}
+    check = LeakCheck(_patient(progress))
+    for number, cell in enumerate(cells):
+        if number in bad:
+            continue
+        trains = cell.identity.train is not None and not cell.setup.checkpoint
+        try:
+            check(cell, learns_from=("train", "val") if trains else ())
+        except FsarBenchError as error:
+            yield Problem(number, type(error).__name__, str(error))
+
+
+def _patient(progress: Listener) -> Callable[[int, int], None]:
+    """Reports of how many clips are hashed, where that takes longer than `PATIENCE`."""
+    began = monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal began
+        if done == 0:
+            began = monotonic()
+        if monotonic() - began > PATIENCE:
+            progress(Event(HASHING, done, total))
+
+    return tell
 
 
 def _episode_checks(cell: Cell) -> list[Callable[[Cell], None]]:

@@ -25,7 +25,9 @@ from fsar_bench.engine.checkpoint import load_best, load_named
 from fsar_bench.engine.components import build_method
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
+from fsar_bench.engine.hashing import hash_splits
 from fsar_bench.engine.keys import Keys, make_keys
+from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.engine.locks import alone_in
 from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
@@ -56,6 +58,7 @@ def run_cell(cell: Cell, options: RunOptions, progress: Listener = silent) -> St
         FsarBenchError: something that the user can fix; the message names it.
     """
     with CellRun.open(cell, options, progress) as run:
+        run.hash_clips()
         run.train()
         run.choose()
         bank = run.encode()
@@ -172,6 +175,16 @@ class CellRun:
             prepare_method(self.method, self.dataset, self.cell.protocol.template)
             self.method.to(self.device)
             load(checkpoint, self.method)
+
+    def hash_clips(self) -> None:
+        """Compute what is not known of the contents of the tested clips: a damaged one is named before a long training.
+
+        Those of the training are known since `open`. None of the tested clips may be one that the method learns from.
+        """
+        chosen_on = [self.dataset.split("val")] if self.method.fits else []
+        hash_splits([*chosen_on, self.test.split])
+        learns_from = ("train", "val") if self.keys.training else ("val",) if self.method.fits else ()
+        LeakCheck()(self.cell, learns_from=learns_from)
 
     def need_training(self) -> None:
         """Raise `ResultError` unless the training of the cell is finished or not needed."""

@@ -20,6 +20,7 @@ from fsar_bench.config.resolve import dataset_config
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, Settings, Text
 from fsar_bench.data.dataset import Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
+from fsar_bench.engine.hashing import hash_splits
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.io import to_json, user_path, write_atomically
 from fsar_bench.plan import EpisodePlan
@@ -198,6 +199,7 @@ def submit(plan: Episodes, predictions: Any, *, name: str, out: Path, **about: A
     """Store predictions; see `fsar_bench.score_predictions`."""
     told = About.of(about)
     prediction = _checked(plan, predictions)
+    hash_splits([plan.split])
     packed = pack_predictions(prediction, None)
     cell = _cell(plan, name, told, hashlib.sha256(packed).hexdigest())
     result = Result(

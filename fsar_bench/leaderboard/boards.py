@@ -20,6 +20,8 @@ from fsar_bench.plan import EpisodePlan
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
 
+TESTED = "test"
+NOT_TEST = "no result of a benchmark, and not comparable with any"
 VERSION = 2  # of the cached statistics; raised when their definition changes
 
 
@@ -116,17 +118,24 @@ class Board:
 
     @property
     def page(self) -> str:
-        """Name of its page, without extension."""
+        """Name of its page, without extension; other splits than test have pages of their own."""
         p = self.first.protocol
-        return f"{self.first.dataset}-{p.way}way_{p.shot}shot"
+        split = "" if self.is_tested else f"-{p.split}_split"
+        return f"{self.first.dataset}{split}-{p.way}way_{p.shot}shot"
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it is of the test split: no other one is ranked, averaged or compared with published figures."""
+        return self.first.protocol.split == TESTED
 
     @property
     def title(self) -> str:
-        """Dataset, way and shot, and the seed of the episodes where it is not 0."""
+        """Dataset, way and shot, the split where it is not test, and the seed of the episodes where it is not 0."""
         p, label = self.first.protocol, self.first.cell.label
         synthetic = " (synthetic)" if label.synthetic else ""
         seed = f", seed {p.seed}" if p.seed else ""
-        return f"{label.dataset}{synthetic}, {p.way}-way {p.shot}-shot{seed}"
+        split = "" if self.is_tested else f", {p.split} split (not test)"
+        return f"{label.dataset}{synthetic}, {p.way}-way {p.shot}-shot{split}{seed}"
 
     @property
     def note(self) -> str:
@@ -137,6 +146,8 @@ class Board:
             f"classes, {data.clips} clips, {p.frames} frames; plan {self.first.episodes.plan[:12]}, seed {p.seed}, class texts "
             f"{p.template!r}, reader {self.first.frames.reader}."
         ]
+        if not self.is_tested:
+            sentences.insert(0, f"Measured on the {p.split} split, not on test: {NOT_TEST}.")
         if p.group_disjoint:
             sentences.append("Supports share no source recording with queries of their class.")
         for coverage in sorted({row.result.data.coverage for row in self.rows}):

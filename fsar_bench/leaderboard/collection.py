@@ -22,6 +22,7 @@ _RESULT_COLUMNS: dict[str, Callable[[Result], object]] = {
     "method": lambda result: result.name,
     "title": title_of,
     "dataset": lambda result: result.dataset,
+    "split": lambda result: result.protocol.split,
     "way": lambda result: result.protocol.way,
     "shot": lambda result: result.protocol.shot,
     "query": lambda result: result.protocol.query,

@@ -41,6 +41,7 @@ def _protocol_fields(entry: Entry) -> Record:
     return {
         "dataset": result.dataset,
         "synthetic": label.synthetic,
+        "split": p.split,
         "way": p.way,
         "shot": p.shot,
         "query": p.query,

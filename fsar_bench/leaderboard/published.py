@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.boards import Board, Entry
+from fsar_bench.leaderboard.boards import TESTED, Board, Entry
 from fsar_bench.results.record import Result
 
 NAMES = {  # datasets as the literature writes them
@@ -60,7 +60,8 @@ class Published:
     def page_of(self, result: Result) -> bool:
         """Whether it belongs on the page of a result's dataset, way and shot."""
         is_same = self.dataset == NAMES.get(result.dataset.partition("@")[0])
-        return is_same and (self.way, self.shot) == (result.protocol.way, result.protocol.shot)
+        p = result.protocol
+        return is_same and p.split == TESTED and (self.way, self.shot) == (p.way, p.shot)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
     predictions do not qualify: they are not of the method's implementation here.
     """
     out = []
-    for entry in board.entries:
+    for entry in board.entries if board.is_tested else []:
         result = entry.result
         if result.submitted or set(result.cell.label.changed) - {"pretrained", "activation"}:
             continue

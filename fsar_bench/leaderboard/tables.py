@@ -10,7 +10,7 @@ from statistics import fmean
 import pandas as pd
 
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.boards import Board, Entry
+from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry
 from fsar_bench.leaderboard.published import Published, Verdict, verdicts
 from fsar_bench.leaderboard.rows import differing
 
@@ -211,11 +211,16 @@ def _separation(group: list[Board], number: int) -> str:
 def index(all_boards: list[Board], published: list[Published]) -> str:
     """All methods over all boards: accuracy with rank, and the average rank over the boards a method is on."""
     out = ["# Leaderboards", ""]
-    for title, is_synthetic in (("Real datasets", False), ("Synthetic data", True)):
-        of_kind = [board for board in all_boards if board.first.cell.label.synthetic == is_synthetic]
+    tested = [board for board in all_boards if board.is_tested]
+    others = [board for board in all_boards if not board.is_tested]
+    for title, note, of_kind in (
+        ("Real datasets", "", [board for board in tested if not board.first.cell.label.synthetic]),
+        ("Synthetic data", SYNTHETIC, [board for board in tested if board.first.cell.label.synthetic]),
+        ("Not on the test split", f"{NOT_TEST[0].upper()}{NOT_TEST[1:]}.", others),
+    ):
         if of_kind:
             out += [f"## {title}", ""]
-            out += [SYNTHETIC, ""] if is_synthetic else []
+            out += [note, ""] if note else []
             out += [_markdown(_overview(of_kind)), "", _OVERVIEW_NOTE, ""]
     for board in all_boards:
         best = f"best {board.rows[0].title} {board.rows[0].accuracy:.2f} %"
@@ -271,7 +276,8 @@ def _short_names(all_boards: list[Board]) -> list[str]:
     out: list[str] = []
     for board in all_boards:
         p = board.first.protocol
-        name = f"{board.first.dataset} {p.way}w{p.shot}s" + (f" seed {p.seed}" if p.seed else "")
+        split = "" if board.is_tested else f" {p.split}"
+        name = f"{board.first.dataset}{split} {p.way}w{p.shot}s" + (f" seed {p.seed}" if p.seed else "")
         out.append(f"{name} #{sum(n.startswith(name) for n in out) + 1}" if name in out else name)
     return out
 

@@ -15,7 +15,7 @@ from math import ceil
 from time import monotonic
 from typing import Literal
 
-from fsar_bench.progress.events import CACHED, CHOOSING, STARTING, VALIDATED, VALIDATION, Event
+from fsar_bench.progress.events import CACHED, CHOOSING, HASHING, STARTING, VALIDATED, VALIDATION, Event
 
 Kind = Literal["train", "encode", "score"]
 PASSES = 3.0  # seconds of a training pass per second of a forward pass: the backward pass costs twice the forward pass
@@ -210,6 +210,10 @@ class Estimate:
         if doing is None:
             return
         kind, per = _kind(event.stage, doing.work)
+        if event.stage == HASHING:  # done once for all cells: it is no part of their start
+            doing.began += now - doing.told
+            doing.told = now
+            return
         if event.stage == VALIDATED:
             doing.validated = event.done
             doing.done = {stage: done for stage, done in doing.done.items() if not stage.startswith(VALIDATION)}

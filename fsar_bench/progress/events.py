@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 # Stages by name. Others are "training", "encoding" and "scoring"; the latter two also after VALIDATION and CHOOSING.
 STARTING = "starting"  # what is imported, built or opened comes after a colon
+HASHING = "hashing clips"  # those whose content is not known yet; of the training, then of the test
 WAITING = "waiting"  # for another run
 VALIDATION = "validation: "
 CHOOSING = "choosing on val"

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fsar_bench.progress.estimate import Estimate
-from fsar_bench.progress.events import POSTPONED, VALIDATED, VALIDATION, WARNING, Event
+from fsar_bench.progress.events import HASHING, POSTPONED, VALIDATED, VALIDATION, WARNING, Event
 from fsar_bench.progress.words import about, clock, rate, shorten, shorten_name
 
 SILENCE = 30.0  # seconds after which a long stage says how far it is
@@ -60,19 +60,42 @@ class Stage:
     speed: Speed
 
     def tell(self, event: Event, now: float) -> None:
-        """Take its next event."""
-        self.speed.add(event.done - self.event.done, now - self.when)
+        """Take its next event; one that counts from the beginning again tells of no speed."""
+        self.speed.add(max(0, event.done - self.event.done), now - self.when)
         self.event, self.when = event, now
 
     def text(self) -> str:
-        """How far it is: units, rate and note."""
+        """How far it is: units, rate and note; of hashing also the time left, which no estimate of a run contains."""
         name, done, total = self.event.stage, self.event.done, self.event.total
         if total <= 1:
             return ", ".join(filter(None, (name, self.event.note)))
-        unit = "videos" if name.endswith("encoding") else "episodes"
         per_second = self.speed.per_second
+        if name == HASHING:
+            speed = "" if per_second is None else rate(per_second, "clips")
+            left = "" if per_second is None or done == total else f"about {about((total - done) / per_second)} left"
+            return ", ".join(filter(None, (f"{name} {done:,}/{total:,}", speed, left)))
+        unit = "videos" if name.endswith("encoding") else "episodes"
         speed = "" if per_second is None else rate(per_second, unit)
         return ", ".join(filter(None, (f"{name} {done}/{total}", speed, self.event.note)))
+
+
+class Stages:
+    """How far a check is whose stages follow each other: the text of each event, with rate and time left where it has them."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._stage: Stage | None = None
+
+    def text(self, event: Event) -> str:
+        """Take the next event, and tell how far its stage is."""
+        now = self._clock()
+        if self._stage is None or self._stage.event.stage != event.stage:
+            self._stage = Stage(event, now, Speed())
+        else:
+            self._stage.tell(event, now)
+        if event.stage == HASHING:
+            return self._stage.text()
+        return f"{event.stage}, {event.done} of {event.total}" if event.total > 1 else event.stage
 
 
 def stage_line(name: str, stage: str, accuracy: str, width: int) -> str:
@@ -220,6 +243,8 @@ class Screen:
 
     def _show_quarter(self, event: Event) -> None:
         """Print a stage's first event and its quarters; validations end in a line of their own."""
+        if not event.done:
+            self._quarters.pop(event.stage, None)  # it may begin again, with other clips
         quarter = 4 * event.done // max(event.total, 1)
         is_first = event.stage not in self._quarters and (event.done > 0 or event.total <= 1)
         is_next = event.stage in self._quarters and quarter > self._quarters[event.stage]

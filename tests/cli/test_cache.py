@@ -12,7 +12,15 @@ import pytest
 from fsar_bench import cache as cache_module
 from fsar_bench.cli import cache as cli
 
-SIZES = {"frames": 3000, "features": 20_000, "statistics": 500, "verify": 100, "weights": 7000, "datasets": 900}
+SIZES = {
+    "frames": 3000,
+    "features": 20_000,
+    "statistics": 500,
+    "verify": 100,
+    "contents": 40,
+    "weights": 7000,
+    "datasets": 900,
+}
 DEAD = 2**22 + 1  # above the largest process number of Linux
 
 
@@ -53,7 +61,8 @@ def test_sizes_by_kind(root, fsar):
     assert rows["frames"][1:4] == ["1", "3.0", "kB"]
     assert rows["features"][1:4] == ["1", "20.0", "kB"]
     assert rows["datasets"][1:4] == ["1", "900", "B"]
-    assert rows["all"][1:4] == ["6", "31.5", "kB"]
+    assert rows["contents"][1:4] == ["1", "40", "B"]
+    assert rows["all"][1:4] == ["7", "31.5", "kB"]
     assert "Not of this suite, never deleted: notes" in out
 
 
@@ -68,7 +77,7 @@ def test_an_empty_or_missing_cache(tmp_path, fsar, monkeypatch):
 def test_clearing_leaves_weights_and_datasets_unless_they_are_named(root, fsar):
     code, out, _ = fsar("cache", "clear", "--yes")
     assert code == 0
-    assert "Freed 23.6 kB: 4 files deleted." in out
+    assert "Freed 23.6 kB: 5 files deleted." in out
     assert left(root) == {"weights", "datasets"}
     assert not (root / "frames" / "ab").exists()
     assert (root / "frames").is_dir()

@@ -119,7 +119,7 @@ CLIP = {"id": "a", "class": "c", "path": "a"}
         (dict(classes=[{"text": "c", "split": "test"}]), r"is damaged \(classes\.0\.name: "),
         (dict(classes=[{"name": "c", "split": "test"}]), r"In .*a\.json, the class 'c' lacks its text or split\."),
         (dict(clips=[CLIP, CLIP | {"class": "e"}]), r"clips are of the class 'e', which is not among the classes\."),
-        (dict(clips=[CLIP, CLIP]), r"a clip id occurs twice in one class\. Remove the duplicates\."),
+        (dict(clips=[CLIP, CLIP]), r"a clip id occurs twice in one class: .* Remove the duplicates\."),
     ],
 )
 def test_faults_of_annotations_are_named(tmp_path, change: Callable | dict, message):

@@ -149,7 +149,7 @@ def test_damaged_files_never_crash_and_never_pass(tmp_path, custom, count):
         folder.mkdir()
         for image in range(3):
             (folder / f"{image}.jpg").write_bytes(damaged(number % 4, picture, rng) if image == 1 else picture)
-        folders.append(ListedClip("test", Clip(f"f{number}", "x", folder, whole=False)))
+        folders.append(ListedClip("test", Clip(f"f{number}", "x", folder)))
     how = {"workers": 2, "seconds": 20, "log": tmp_path / "log.jsonl"}
     verdicts = [*verify(videos, reader="pyav", **how), *verify(folders, reader="images", **how)]
     assert len(verdicts) == count
@@ -264,7 +264,7 @@ def test_group_disjoint_training_episodes_do_not_leak(tmp_path):
     ids = {f"c{c}": [f"v_c{c}_g{g:02d}_c{i:02d}" for g in range(4) for i in range(3)] for c in range(6)}
     table = {
         "classes": [{"name": name, "text": name, "split": "train"} for name in ids],
-        "clips": [{"id": clip, "class": name, "path": "x.mp4"} for name, clips in ids.items() for clip in clips],
+        "clips": [{"id": clip, "class": name, "path": f"{clip}.mp4"} for name, clips in ids.items() for clip in clips],
     }
     (tmp_path / "annotation.json").write_text(json.dumps(table))
     how = {

@@ -13,6 +13,7 @@ import torch
 from helpers import annotation_rows, outputs, write_dataset
 
 import fsar_bench
+from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine import bank, checkpoint, hooks, loops, run, scoring
 from fsar_bench.errors import (
     ConfigError,
@@ -237,6 +238,43 @@ def test_a_bad_clip_stops_the_cell_and_is_named(run_tiny, tmp_path, change, mess
     dataset = write_dataset(tmp_path / "bad.py", table)
     with pytest.raises(DataError, match=rf"Clip {bad['id']!r} {message}.*{re.escape(str(path))}"):
         run_tiny("prototype_frozen", dataset=dataset)
+
+
+def test_new_clips_are_hashed_first_and_known_ones_never_again(tiny, tmp_path, monkeypatch):
+    """With events that count them; in the second run of the same clips nothing is told."""
+    from fsar_bench.config.resolve import resolve
+    from fsar_bench.data import contents
+
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(contents, "EVERY", 0.0)
+    told = []
+    for seed in (1, 2):
+        (cell,) = resolve([
+            "methods=otam", f"dataset={tiny}", "backbone=tiny_clip", "train.episodes=4", "episodes=20", f"seed={seed}",
+            f"out={tmp_path / 'out'}", f"work_dir={tmp_path / 'work'}", "workers=1",
+        ]).cells  # fmt: skip
+        events: list = []
+        run.run_cell(cell, RunOptions(out=tmp_path / "out", work_dir=tmp_path / "work", workers=1), events.append)
+        told.append([event for event in events if event.stage.startswith("hashing clips")])
+        stages = list(dict.fromkeys(event.stage for event in events))
+        contents._shard.cache_clear()
+    assert [(event.stage, event.done, event.total) for event in told[0]] == [
+        *(("hashing clips", done, 84) for done in range(85)),
+        *(("hashing clips", done, 42) for done in range(43)),
+    ]
+    assert told[1] == []
+    assert stages.index("training") < stages.index("encoding")
+
+
+def test_a_damaged_test_clip_is_named_before_the_training(run_tiny, tmp_path):
+    rows = annotation_rows()
+    test = next(row["name"] for row in rows["classes"] if row["split"] == "test")
+    clip = next(row for row in rows["clips"] if row["class"] == test)
+    (tmp_path / "other.mp4").write_bytes(Path(clip["path"]).read_bytes() + b"x")
+    clip["path"] = str(tmp_path / "other.mp4")
+    with pytest.raises(DataError, match=r"is damaged: .*other\.mp4"):
+        run_tiny("otam", dataset=write_dataset(tmp_path / "bad.py", rows), seed=0)
+    assert not list((tmp_path / "work_dirs").rglob("best.safetensors"))
 
 
 def test_a_hanging_reader_stops_the_cell_and_names_the_clip(run_tiny, tmp_path):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -421,3 +422,36 @@ def test_rows_share_a_line_only_if_the_seed_of_the_training_alone_differs(tmp_pa
 
 def test_nothing_of_a_store_is_skipped():
     assert len(read_all(STORE / "results")) == 12
+
+
+def test_rows_of_another_split_are_marked_and_stand_apart(tmp_path, capsys):
+    """A row of hmdb51 whose setting the literature has, once on test and once, higher, on val."""
+    how = {"dataset": "hmdb51", "synthetic": False, "backbone": "vit_b_16"}
+    tested, val = PLAN, make_plan(purpose="val")
+    add(tmp_path, "ours", 0.6, **how)
+    add(tmp_path, "ours", 0.9, plan=val, **how)
+    boards = {board.first.protocol.split: board for board in read_boards(tmp_path)}
+    assert {split: len(board) for split, board in boards.items()} == {"test": 1, "val": 1}
+    assert boards["val"].title == boards["test"].title + ", val split (not test)"
+    assert boards["val"].page == "hmdb51-val_split-2way_1shot"
+    leaderboard_command([f"out={tmp_path}"], check=False)
+    page = (tmp_path / f"{boards['val'].page}.md").read_text()
+    assert page.splitlines()[1].endswith("val split (not test)")
+    assert "Measured on the val split, not on test: no result of a benchmark, and not comparable with any." in page
+    assert "not test" not in (tmp_path / "hmdb51-2way_1shot.md").read_text()
+    index = (tmp_path / "README.md").read_text()
+    real, others = index.split("## Not on the test split")
+    assert "hmdb51 2w1s" in real
+    assert "hmdb51 val 2w1s" not in real
+    assert "hmdb51 val 2w1s" in others
+    with (tmp_path / "leaderboard.csv").open() as file:
+        assert {row["plan"]: row["split"] for row in csv.DictReader(file)} == {tested.digest: "test", val.digest: "val"}
+    published = read_published(tmp_path)
+    figure = next(each for each in published if each.dataset == "HMDB51")
+    for split, board in boards.items():
+        p = replace(figure, way=2, shot=1)
+        assert p.page_of(board.first) is (split == "test")
+        own = replace(p, our_method="ours", our_backbone="vit_b_16", our_dataset="hmdb51")
+        assert len(verdicts(board, [own])) == (split == "test")
+    show(Console(width=200), list(boards.values()), set())
+    assert "val split (not test)" in capsys.readouterr().out

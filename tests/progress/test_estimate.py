@@ -176,3 +176,22 @@ def test_features_from_a_cache_say_nothing_of_the_time_of_others():
         estimate.tell(Event(event.stage, event.done, event.total, CACHED if event.done else ""))
     assert estimate.rates.seconds("encode", TRAINED) is None
     assert estimate.remaining() is None  # rather than a training at the speed of a cache
+
+
+def test_hashing_clips_is_no_part_of_a_start():
+    """Another cell does not hash them again."""
+    clock = Clock()
+    estimates = []
+    for hashing in (0.0, 500.0):
+        estimate = Estimate({0: FROZEN, 1: FROZEN}, clock=clock)
+        estimate.begin(0)
+        for seconds, event in cell(FROZEN):
+            if event.stage == "encoding" and event.done == 0:
+                for count in (0, 50, 100) if hashing else ():
+                    clock.now += hashing / 3
+                    estimate.tell(Event("hashing clips", count, 100))
+            clock.now += seconds
+            estimate.tell(event)
+        estimate.end(finished=True)
+        estimates.append(estimate.remaining())
+    assert estimates[0] == pytest.approx(estimates[1])

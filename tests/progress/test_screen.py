@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fsar_bench.progress.estimate import Estimate, Rates, Work
 from fsar_bench.progress.events import POSTPONED, VALIDATED, Event
-from fsar_bench.progress.screen import Screen, run_line, stage_line
+from fsar_bench.progress.screen import Screen, Stages, run_line, stage_line
 from fsar_bench.progress.words import about, clock, rate, shorten_name
 
 LONG = "MA-CLIP (matcher=BiMHM, train.optimizer.lr=0.0005) on kinetics100@clip_fsar, 5-way 1-shot seed 3"
@@ -188,3 +188,39 @@ def test_a_postponed_cell_is_named_and_begins_again():
         "[1/2] A on tiny, 5-way 1-shot: finished before, reused",
     ]
     assert shown.done == 2
+
+
+def test_hashing_tells_clips_their_rate_and_the_time_left():
+    """Twice in a cell: the clips of the training, then those of the test."""
+    shown, now, text = screen()
+    shown.begin(0)
+    shown.show(Event("starting: building the method, opening the data", 0, 1))
+    for total in (6400, 3200):
+        shown.show(Event("hashing clips", 0, total))
+        for done in range(400, total + 1, 400):
+            now.now += 2
+            shown.show(Event("hashing clips", done, total))
+    assert [line[11:] for line in text.getvalue().splitlines() if "hashing" in line] == [
+        "hashing clips 400/6,400, 200 clips/s, about 30 s left",
+        "hashing clips 1,600/6,400, 200 clips/s, about 24 s left",
+        "hashing clips 3,200/6,400, 200 clips/s, about 16 s left",
+        "hashing clips 4,800/6,400, 200 clips/s, about 8 s left",
+        "hashing clips 6,400/6,400, 200 clips/s",
+        "hashing clips 400/3,200, 200 clips/s, about 14 s left",
+        "hashing clips 800/3,200, 200 clips/s, about 12 s left",
+        "hashing clips 1,600/3,200, 200 clips/s, about 8 s left",
+        "hashing clips 2,400/3,200, 200 clips/s, about 4 s left",
+        "hashing clips 3,200/3,200, 200 clips/s",
+    ]
+
+
+def test_a_check_tells_of_hashing_anew_for_each_dataset():
+    now = Clock()
+    stages = Stages(clock=now)
+    assert stages.text(Event("checking methods and backbones", 3, 7)) == "checking methods and backbones, 3 of 7"
+    for total in (4000, 2000):
+        stages.text(Event("hashing clips", 0, total))
+        for done in range(500, total, 500):
+            now.now += 1
+            told = stages.text(Event("hashing clips", done, total))
+    assert told == "hashing clips 1,500/2,000, 500 clips/s, about 1 s left"

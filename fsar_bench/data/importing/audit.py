@@ -1,10 +1,15 @@
-"""Leaks that are built into some splits: queries that share a source recording with a support clip of their class."""
+"""Source recordings of clips, and the leaks that are built into some splits.
+
+A query leaks if it shares its source recording with a support clip of its own class: what it shows may then be recognised by
+its scene. A recording that spans several classes makes no leak between these.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -14,51 +19,100 @@ from fsar_bench.plan import EpisodePlan
 
 AUDIT_EPISODES = 10_000
 
+_UCF101 = re.compile(r"_g(\d+)_c\d+$")
 _HMDB51 = re.compile(r"^(.+)_[a-z]+_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+$")
+_YOUTUBE = re.compile(r"^([A-Za-z0-9_-]{11})(_\d{6}_\d{6})?$")  # an id, and seconds of its beginning and end
 
 
 def _ucf101(class_name: str, clip: str) -> str:
-    match = re.search(r"_g(\d+)_c\d+$", clip)
+    """The group, which is one of a class: groups of other classes with its number are other recordings."""
+    match = _UCF101.search(clip)
     return f"{class_name} {match[1]}" if match else clip
 
 
 def _hmdb51(class_name: str, clip: str) -> str:
+    """The film, of which several classes may have clips."""
     match = _HMDB51.match(clip)
-    return match[1].removesuffix(f"_{class_name}") if match else clip
+    if not match:
+        return clip
+    film, suffix = match[1], f"_{class_name}"
+    return film[: -len(suffix)] if film.lower().endswith(suffix.lower()) and film[: -len(suffix)] else film
 
 
-RECORDING: dict[str, Callable[[str, str], str]] = {"ucf101": _ucf101, "hmdb51": _hmdb51}
+def _kinetics(class_name: str, clip: str) -> str | None:
+    """The id of the YouTube video; None for a name that is none."""
+    match = _YOUTUBE.match(clip)
+    return match[1] if match else None
 
 
-def recordings(dataset: str, split: Split) -> np.ndarray | None:
-    """Number of the source recording of each clip, read from its name.
+RULES: dict[str, Callable[[str, str], str | None]] = {
+    "ucf101": _ucf101,
+    "hmdb51": _hmdb51,
+    "kinetics": _kinetics,  # of any number of classes
+}
+
+
+def recording_of(dataset: str, class_name: str, clip: str) -> str | None:
+    """Name of the source recording of a clip, as the name of the clip tells it.
 
     Args:
         dataset: name of the dataset; a lineage after "@" is ignored.
-        split: V clips.
+        class_name: class of the clip.
+        clip: id of the clip; what stands before its last "/" is ignored.
 
     Returns:
-        int64 `[V]`; None where the names do not tell the recording.
+        The name, which clips of several classes share where the recording has several actions; None where the name of the clip
+        does not tell it.
     """
-    rule = RECORDING.get(dataset.partition("@")[0])
-    if rule is None:
-        return None
-    names = [rule(clip.class_name, clip.id.rpartition("/")[2]) for clip in split.clips]
-    numbers: np.ndarray = np.unique(names, return_inverse=True)[1]
-    return numbers
+    base = dataset.partition("@")[0]
+    rule = RULES.get("kinetics" if base.startswith("kinetics") else base)
+    return rule(class_name, clip.rpartition("/")[2]) if rule else None
+
+
+def recording_names(dataset: str, split: Split) -> list[str] | None:
+    """Name of the source recording of each clip: as the annotation records it, else as the names of the clips tell it.
+
+    Args:
+        dataset: name of the dataset; a lineage after "@" is ignored.
+        split: V clips, missing ones included.
+
+    Returns:
+        V names; None where a clip has no recording in the annotation, and its name does not tell it.
+    """
+    recorded = [clip.recording for clip in split.clips if clip.recording]
+    if len(recorded) == len(split.clips):
+        return recorded
+    told = [recording_of(dataset, clip.class_name, clip.id) for clip in split.clips]
+    names = [name for name in told if name is not None]
+    return names if len(names) == len(split.clips) else None
+
+
+def recordings(dataset: str, split: Split) -> np.ndarray | None:
+    """Number of the source recording of each clip: the unit that is independent of the others.
+
+    Args:
+        dataset: name of the dataset; a lineage after "@" is ignored.
+        split: V clips, missing ones included.
+
+    Returns:
+        int64 `[V]` in the order of `split.clips`, numbers from 0 in the order of the recordings' names, shared by clips of
+        several classes that come from one recording; None where the recordings are not known.
+    """
+    names = recording_names(dataset, split)
+    return None if names is None else np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def known_recordings(dataset: str, split: Split) -> np.ndarray:
     """Number of the source recording of each clip, int64 `[clips]`.
 
     Raises:
-        ProtocolError: the names of the clips do not tell it.
+        ProtocolError: neither the annotation nor the names of the clips tell it.
     """
     numbers = recordings(dataset, split)
     if numbers is None:
         raise ProtocolError(
-            f"The names of the clips of {dataset} do not tell their source recording, so group_disjoint=true cannot hold "
-            "there."
+            f"The names of the clips of {dataset} do not tell their source recording, so group_disjoint=true cannot hold there. "
+            "Name the `recording` of every clip in the annotation."
         )
     return numbers
 
@@ -72,6 +126,43 @@ def leak(plan: EpisodePlan, recording: np.ndarray) -> float:
     """
     support, query = recording[plan.support], recording[plan.query]
     return float(100 * (query[..., None] == support[:, :, None, :]).any(-1).mean())
+
+
+@dataclass(frozen=True)
+class RecordingCount:
+    """Source recordings of a split.
+
+    Attributes:
+        split: name of the split.
+        recordings: number of recordings.
+        clips: number of clips.
+    """
+
+    split: str
+    recordings: int
+    clips: int
+
+
+def recording_counts(dataset: Dataset) -> list[RecordingCount]:
+    """Numbers of recordings of the splits of which they are known."""
+    known = [(split, recordings(dataset.name, split)) for split in map(dataset.split, dataset.names)]
+    return [
+        RecordingCount(split.name, int(numbers.max()) + 1, len(numbers))
+        for split, numbers in known
+        if numbers is not None
+    ]
+
+
+def shared_recordings(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
+    """Recordings that have clips in two splits, by the names of these: frames of one video are on both sides.
+
+    Splits of disjoint classes share recordings of several actions, such as the films of HMDB51.
+    """
+    known = {name: recording_names(dataset.name, dataset.split(name)) for name in dataset.names}
+    shared = {
+        (one, other): sorted(set(known[one] or ()) & set(known[other] or ())) for one, other in combinations(known, 2)
+    }
+    return {splits: names for splits, names in shared.items() if names}
 
 
 @dataclass(frozen=True)
@@ -113,7 +204,7 @@ def leak_audit(
         seed: of the episodes.
 
     Returns:
-        One entry per split and shot; None where the names of the clips do not tell their recording.
+        One entry per split and shot; None where the recordings of a split are not known.
     """
     leaks: list[Leak] = []
     for split in map(dataset.split, dataset.names):
