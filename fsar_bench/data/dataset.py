@@ -79,11 +79,13 @@ class Annotation(BaseModel):
         kind: "frames" where clips are folders of images.
         classes: of all splits.
         clips: of all classes.
+        unlisted: number of clips of each split that the published list has and `clips` has not.
     """
 
     kind: str | None = None
     classes: list[AnnotatedClass]
     clips: list[AnnotatedClip]
+    unlisted: dict[str, int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _clips_have_known_classes_and_unique_ids(self) -> Annotation:
@@ -183,6 +185,7 @@ class Split:
         texts: text of each class.
         reverse: number of the time-reversed class of each class, or -1.
         missing: ids of the clips that are not on this disk.
+        unlisted: number of clips of the published list that are not in `list`, because only its counts are known.
     """
 
     name: str
@@ -191,6 +194,7 @@ class Split:
     texts: tuple[str, ...]
     reverse: tuple[int, ...]
     missing: frozenset[str] = frozenset()
+    unlisted: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -208,8 +212,13 @@ class Split:
 
     @property
     def coverage(self) -> float:
-        """Share of the listed clips that is on this disk."""
-        return 1 - len(self.missing) / len(self.clips)
+        """Share of the listed clips that is on this disk; those of the published list that are not listed count as well."""
+        return 1 - (len(self.missing) + self.unlisted) / self.size
+
+    @property
+    def size(self) -> int:
+        """Number of clips of the full list."""
+        return len(self.clips) + self.unlisted
 
     @property
     def class_of(self) -> Sequence[int]:
@@ -307,6 +316,7 @@ class Dataset:
         self.undecided = bad - self._quarantined
         self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
+        self._unlisted = contents.unlisted
         self._splits: dict[str, Split] = {}
 
     @property
@@ -346,7 +356,8 @@ class Dataset:
         classes = [self._classes[class_name] for class_name in clip_list.classes]
         reverse = tuple(number.get(row.reverse_of, -1) if row.reverse_of is not None else -1 for row in classes)
         missing = frozenset(clip.id for clip in clips if clip.path == MISSING)
-        return Split(name, clip_list, clips, tuple(row.text for row in classes), reverse, missing)
+        texts = tuple(row.text for row in classes)
+        return Split(name, clip_list, clips, texts, reverse, missing, self._unlisted.get(name, 0))
 
     def _clip(self, row: AnnotatedClip) -> Clip:
         is_missing = row.path is None or (row.class_name, row.id) in self._quarantined

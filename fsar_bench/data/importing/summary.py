@@ -20,7 +20,8 @@ class SplitSize:
         split: name of the split.
         classes: number of classes.
         clips: number of listed clips.
-        missing: number of them that are not on this disk.
+        missing: number of them that are not on this disk; of HMDB51 and UCF101 without a list, also those that the published
+            list has and nothing here names.
         smallest: listed clips of the smallest class.
         largest: listed clips of the largest class.
         scarcest: the class with the fewest clips on this disk.
@@ -73,8 +74,8 @@ def split_sizes(dataset: Dataset) -> list[SplitSize]:
             SplitSize(
                 split.name,
                 len(per_class),
-                sum(per_class),
-                len(split.missing),
+                split.size,
+                len(split.missing) + split.unlisted,
                 min(per_class),
                 max(per_class),
                 split.list.classes[available.index(fewest)],
