@@ -266,6 +266,7 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
             accept=accept,
             progress=task,
         )
+    _print_frame_notes(console, dataset)
     count = len(verification.verdicts)
     for verdict in verification.bad:
         console.print(f"[red]✗[/] {verdict.split}, {escape(verdict.clip.class_name)}: {escape(verdict.reason)}")
@@ -283,6 +284,17 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
     listed = f"Listed in {verification.quarantine}. " if verification.quarantine else ""
     console.print(f"{listed}Runs stop at these clips: {advice}.")
     return 1
+
+
+def _print_frame_notes(console: Console, dataset: Dataset) -> None:
+    """Folders of images with images that are no frames, or with gaps."""
+    from fsar_bench.data.importing.summary import frame_notes
+
+    notes = frame_notes(dataset)
+    for clip, note in notes[:SHOWN]:
+        console.print(f"[yellow]images[/] of {escape(f'{clip.class_name}/{clip.id}')}: {escape(note)}")
+    if len(notes) > SHOWN:
+        console.print(f"[yellow]images[/] of {len(notes) - SHOWN} more clips have such notes")
 
 
 def parity_command(name: str, *, readers: str, count: int, workers: int, seconds: float) -> int:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
+from fsar_bench.data.images import frame_series
 from fsar_bench.data.importing.verify import Progress, all_clips, sample
+from fsar_bench.errors import DataError
 
 DURATION_SAMPLE = 200
 
@@ -83,6 +85,22 @@ def split_sizes(dataset: Dataset) -> list[SplitSize]:
             )
         )
     return sizes
+
+
+def frame_notes(dataset: Dataset) -> list[tuple[Clip, str]]:
+    """Clips that are folders of images with something worth saying, such as images that are no frames; and what that is.
+
+    Folders that cannot be read as clips are left to the readers, which say why.
+    """
+    notes = []
+    for listed in all_clips(dataset):
+        try:
+            note = frame_series(listed.clip.path).note if listed.clip.path.is_dir() else ""
+        except (OSError, DataError):
+            continue
+        if note:
+            notes.append((listed.clip, note))
+    return notes
 
 
 @dataclass(frozen=True)
