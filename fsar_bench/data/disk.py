@@ -108,3 +108,15 @@ def identity(path: str | Path) -> tuple[int, int]:
     """
     state = os.stat(path)
     return state.st_dev, state.st_ino
+
+
+def clip_identity(path: str | Path) -> tuple[object, ...]:
+    """What two paths of one clip share, links followed, and no others do: some file systems give several files one inode.
+
+    Raises:
+        OSError: there is nothing at the path.
+    """
+    state = os.stat(path)
+    if not state.st_ino:  # the file system has no inodes
+        return (os.path.realpath(path),)
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns

@@ -7,7 +7,8 @@ import difflib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+from pathlib import Path
 
 from fsar_bench.data.dataset import SPLITS
 from fsar_bench.data.disk import SIDECAR_SUFFIXES, identity, is_video, stem_of, suffix_of
@@ -16,7 +17,7 @@ from fsar_bench.data.importing.custom import CustomClip, CustomClips, fault_of_n
 from fsar_bench.data.importing.layout import Division
 from fsar_bench.data.importing.walk import BESIDE_FRAMES, ClipOnDisk, PassedOver
 from fsar_bench.errors import ConfigError, DataError, suggest
-from fsar_bench.io import read_text, user_path
+from fsar_bench.io import read_text, reason_of, user_path
 
 COLUMNS = ("path", "class", "split", "text", "recording")
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -133,15 +134,20 @@ def _clip(path: Path, row: _Row, passed_over: PassedOver, *, is_divided: bool) -
     recording = cells.get("recording")
     if recording == "":
         raise _FaultyRowError("the recording is empty. A column recording needs a cell in every row")
-    clip = _on_disk(path, _place(path, cells["path"]), passed_over)
+    try:
+        clip = _on_disk(path, _place(path, cells["path"]), passed_over)
+    except (OSError, ValueError) as error:  # too long a name, no permission, a null byte
+        raise _FaultyRowError(f"{cells['path'][:200]!r} cannot be read ({reason_of(error)})") from error
     where = f"line {row.line} ({cells['path']})"
     return CustomClip(split, name, clip, where, clip.place, cells.get("text", ""), recording)
 
 
 def _place(path: Path, written: str) -> Path:
     """The file or folder that a cell names; Windows' separators are understood."""
-    place = path.parent / user_path(written)
-    other = path.parent / user_path(written.replace("\\", "/"))
+    try:
+        place, other = (path.parent / user_path(text) for text in (written, written.replace("\\", "/")))
+    except ConfigError as error:
+        raise _FaultyRowError(str(error).removesuffix(".")) from error
     if not place.exists() and other.exists():
         return other
     if not place.exists():
@@ -152,21 +158,17 @@ def _place(path: Path, written: str) -> Path:
 
 def _on_disk(path: Path, place: Path, passed_over: PassedOver) -> ClipOnDisk:
     """The clip at a place; the path of a link stays, because what it points to may have no extension."""
-    whole = place.parent.resolve() / place.name if place.name not in ("", "..") else place.resolve()
-    try:
-        if place.is_dir():
-            return _folder(path, place, whole, passed_over)
-        if not place.is_file():
-            raise _FaultyRowError(f"{place} is no file")
-        suffix = suffix_of(place.name)
-        if is_image(place.name):
-            raise _FaultyRowError(f"{place} is an image: a clip is a video or a folder of images")
-        if suffix in SIDECAR_SUFFIXES and not is_video(place):
-            raise _FaultyRowError(f"{place} is no video")
-        parts = _parts(path, whole.with_name(stem_of(whole.name)))
-        return ClipOnDisk(whole, 0, parts, identity=identity(place), is_link=place.is_symlink())
-    except OSError as error:
-        raise _FaultyRowError(f"{place} cannot be read ({error.strerror})") from error
+    whole = _resolved(place.parent) / place.name if place.name not in ("", "..") else place.resolve()
+    if place.is_dir():
+        return _folder(path, place, whole, passed_over)
+    if not place.is_file():
+        raise _FaultyRowError(f"{place} is no file")
+    if is_image(place.name):
+        raise _FaultyRowError(f"{place} is an image: a clip is a video or a folder of images")
+    if suffix_of(place.name) in SIDECAR_SUFFIXES and not is_video(place):
+        raise _FaultyRowError(f"{place} is no video")
+    parts = _parts(path, whole.with_name(stem_of(whole.name)))
+    return ClipOnDisk(whole, 0, parts, inode=identity(place), is_link=place.is_symlink())
 
 
 def _folder(path: Path, place: Path, whole: Path, passed_over: PassedOver) -> ClipOnDisk:
@@ -183,16 +185,20 @@ def _folder(path: Path, place: Path, whole: Path, passed_over: PassedOver) -> Cl
     if series.passed_over:
         passed_over.add(BESIDE_FRAMES, place / series.passed_over[0], len(series.passed_over))
     gaps = bool(series.missing)
-    return ClipOnDisk(
-        whole, len(series.names), _parts(path, whole), identity=own, is_link=place.is_symlink(), gaps=gaps
-    )
+    return ClipOnDisk(whole, len(series.names), _parts(path, whole), inode=own, is_link=place.is_symlink(), gaps=gaps)
 
 
 def _parts(path: Path, whole: Path) -> tuple[str, ...]:
     """A place in parts, relative to the folder of the CSV where it is below it."""
-    folder = path.parent.resolve()
+    folder = _resolved(path.parent)
     parts = whole.relative_to(folder).parts if whole.is_relative_to(folder) else whole.parts[1:]
-    return PurePosixPath(*parts).parts
+    return tuple(parts)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: Path) -> Path:
+    """A folder, links resolved: rows of a CSV share few."""
+    return folder.resolve()
 
 
 def _texts_that_differ(clips: list[CustomClip]) -> list[str]:

@@ -10,8 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.disk import clip_identity, is_hidden
 from fsar_bench.data.importing.layout import Division, looks_like_splits, wrong_layout
-from fsar_bench.data.importing.walk import COPIES, LINKED_TWICE, ClipOnDisk, Identity, PassedOver, Progress, find_clips
+from fsar_bench.data.importing.walk import (
+    COPIES,
+    EMPTY_CLASSES,
+    LINKED_TWICE,
+    ClipOnDisk,
+    Found,
+    PassedOver,
+    Progress,
+    find_clips,
+)
 from fsar_bench.errors import ConfigError, DataError
 
 SHOWN = 10  # faults that an error lists
@@ -104,6 +114,7 @@ def from_folders(root: Path, division: Division | None, progress: Progress | Non
         clips.append(CustomClip(split, plain_name(clip.place[depth - 2]), clip, path, clip.place[depth - 1 :]))
     faults = [f"{clip.where}: {fault}" for clip in _one_per_class(clips) if (fault := fault_of_name(clip.class_name))]
     refuse(str(root), faults, "Rename these folders.")
+    _count_empty_classes(found, depth, {clip.clip.place[: depth - 1] for clip in clips})
     kept = _without_links(_without_copies(clips, found.passed_over), found.passed_over)
     refuse(str(root), [clip.clip.fault for clip in kept if clip.clip.fault])
     used = {clip.path for clip in inside}
@@ -175,13 +186,21 @@ def _in_two_splits(clips: list[CustomClip]) -> list[str]:
     return list(faults.values())
 
 
+def _identities(clips: list[CustomClip]) -> list[tuple[object, ...]]:
+    """What tells the clips apart: as folders list them, where that suffices, or each file's own state."""
+    cheap = [clip.clip.inode for clip in clips]
+    if len(set(cheap)) == len(clips) and not any(clip.clip.is_link for clip in clips):
+        return list(cheap)
+    return [clip_identity(clip.clip.path) for clip in clips]
+
+
 def _twice(clips: list[CustomClip]) -> list[str]:
     """Clips that are the same file, or the same clip in two formats."""
-    files: dict[Identity, CustomClip] = {}
+    files: dict[tuple[object, ...], CustomClip] = {}
     places: dict[tuple[str, tuple[str, ...]], CustomClip] = {}
     faults = []
-    for clip in clips:
-        same_file = files.setdefault(clip.clip.identity, clip)
+    for clip, own in zip(clips, _identities(clips), strict=True):
+        same_file = files.setdefault(own, clip)
         same_place = places.setdefault((clip.class_name, clip.place), clip)
         if same_file is not clip:
             classes = sorted({same_file.class_name, clip.class_name})
@@ -196,6 +215,14 @@ def _twice(clips: list[CustomClip]) -> list[str]:
                 f"{clip.where}: the class {clip.class_name!r} has a clip of this name in another format, {same_place.where}"
             )
     return faults
+
+
+def _count_empty_classes(found: Found, depth: int, classes: set[tuple[str, ...]]) -> None:
+    """Count folders of classes in which there is no clip."""
+    tops = [found.root] if depth == 2 else [found.root / split for split in SPLITS if (found.root / split).is_dir()]
+    for folder in sorted(path for top in tops for path in top.iterdir()):
+        if folder.is_dir() and not is_hidden(folder.name) and folder.relative_to(found.root).parts not in classes:
+            found.passed_over.add(EMPTY_CLASSES, folder)
 
 
 def _without_copies(clips: list[CustomClip], passed_over: PassedOver) -> list[CustomClip]:
@@ -215,9 +242,9 @@ def _without_copies(clips: list[CustomClip], passed_over: PassedOver) -> list[Cu
 
 def _without_links(clips: list[CustomClip], passed_over: PassedOver) -> list[CustomClip]:
     """Each file once per class: the real one rather than a link to it; files in two classes stay, to be refused."""
-    by_file: dict[tuple[str, str, Identity], list[CustomClip]] = defaultdict(list)
-    for clip in clips:
-        by_file[clip.split, clip.class_name, clip.clip.identity].append(clip)
+    by_file: dict[tuple[object, ...], list[CustomClip]] = defaultdict(list)
+    for clip, own in zip(clips, _identities(clips), strict=True):
+        by_file[clip.split, clip.class_name, own].append(clip)
     kept = []
     for same in by_file.values():
         first, *others = sorted(same, key=lambda clip: clip.clip.is_link)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fsar_bench.data.dataset import SPLITS, AnnotatedClass, AnnotatedClip
+from fsar_bench.data.disk import clip_identity
 from fsar_bench.data.importing.audit import RECORDING
 from fsar_bench.data.importing.classes import ClassTable, key, table
 from fsar_bench.data.importing.csv_file import from_csv
@@ -174,7 +175,7 @@ def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clip
             if choices:
                 faults += [choices[0].fault] if choices[0].fault else []
                 prepared.gapped += choices[0].gaps
-            if len({clip.identity for clip in choices}) > 1:
+            if len(choices) > 1 and len({clip_identity(clip.path) for clip in choices}) > 1:
                 prepared.ambiguous[clip_id] = str(row.path)
             prepared.clips.append(row)
     refuse(known.title, faults)

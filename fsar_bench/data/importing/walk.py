@@ -26,7 +26,7 @@ from fsar_bench.data.images import FrameSeries, is_image, modality, series_of
 from fsar_bench.errors import DataError
 
 Progress = Callable[[int], None]  # called with the number of clips found so far
-Identity = tuple[int, int]
+Identity = tuple[int, int]  # device and inode
 
 HIDDEN = "hidden files and folders"
 BROKEN = "broken links"
@@ -38,6 +38,7 @@ LOOSE = "images in folders that hold clips"
 BESIDE_FRAMES = "images beside frames"
 NOT_FRAMES = "clips in folders of optical flow, masks, depth or previews"
 COPIES = "copies of clips in folders of extracted frames"
+EMPTY_CLASSES = "folders of classes without a clip"
 LINKED_TWICE = "second paths of a clip (links)"
 
 
@@ -51,7 +52,7 @@ class ClipOnDisk:
         place: where it is below the folder that was searched, in parts, without extension and without folders that tell frames
             from flow (`rgb`, `flow`); the last part is its name.
         modality: of these folders (see `fsar_bench.data.images.modality`).
-        identity: device and inode, links followed.
+        inode: device and inode as its folder lists them, which is cheap, but no proof (see `clip_identity`).
         is_link: whether a link leads to it.
         fault: why it cannot be read, or "".
         gaps: whether frames are missing by their numbers.
@@ -61,7 +62,7 @@ class ClipOnDisk:
     images: int
     place: tuple[str, ...] = ()
     modality: int = 0
-    identity: Identity = (0, 0)
+    inode: Identity = (0, 0)
     is_link: bool = False
     fault: str = ""
     gaps: bool = False
@@ -95,7 +96,8 @@ class PassedOver:
         """One line for all files by extension, and one per kind."""
         if self.suffixes:
             parts = ", ".join(f"{suffix} {count}" for suffix, count in sorted(self.suffixes.items()))
-            yield f"{self.suffixes.total()} files ({parts})"
+            count = self.suffixes.total()
+            yield f"{count} {'file' if count == 1 else 'files'} ({parts})"
         for kind, count in self.kinds.items():
             yield f"{kind}: {count}, such as {self.examples[kind]}"
 
@@ -195,9 +197,9 @@ class _Walk:
             if is_hidden(entry.name):
                 if entry.is_dir(follow_symlinks=False) or suffix_of(entry.name) in VIDEO_SUFFIXES:
                     self.passed_over.add(HIDDEN, entry.path)
-            elif entry.is_dir():
+            elif _is(entry.is_dir):
                 self._enter(entry, folder)
-            elif not entry.is_file():  # a pipe, a device, or a broken link
+            elif not _is(entry.is_file):  # a pipe, a device, or a broken link
                 self.passed_over.add(BROKEN if entry.is_symlink() else UNREADABLE, entry.path)
             elif is_image(entry.name):
                 images.append(entry.name)
@@ -275,6 +277,14 @@ def _is_on_the_way(target: Identity, chain: _Chain | None) -> bool:
         if own == target:
             return True
     return False
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link to itself, or to where one may not look, is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
