@@ -90,6 +90,15 @@ def test_a_link_keeps_its_own_path(tmp_path):
     assert next(clip.path for clip in prepared.clips if clip.id == "wave/linked") == str(link)
 
 
+def test_a_link_in_a_csv_keeps_its_own_path(tmp_path):
+    blob = file(tmp_path / "blobs" / "0a1b2c")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.mp4").symlink_to(blob)
+    file(tmp_path / "list" / "clips.csv", b"path,class,split\n../links/a.mp4,x,test\n")
+    (clip,) = preparing.prepare_custom("custom", tmp_path / "list" / "clips.csv").clips
+    assert (clip.id, clip.path) == ("x/a", str(tmp_path / "links" / "a.mp4"))
+
+
 def test_links_back_up_end_and_broken_ones_are_told(tmp_path):
     root = plain(tmp_path / "mine")
     (root / "test" / "wave" / "up").symlink_to("..")

@@ -86,7 +86,8 @@ def refuse(title: str, faults: list[str], fix: str = "") -> None:
         return
     fix = f" {fix}" if fix else ""
     if len(faults) == 1:
-        raise DataError(f"{title}, {faults[0]}.{fix}")
+        joint = ", " if faults[0].startswith("line ") else ": "
+        raise DataError(f"{title}{joint}{faults[0].removesuffix('.')}.{fix}")
     shown = "\n".join(f"  {fault}" for fault in faults[:SHOWN])
     more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
     raise DataError(f"{title}: {len(faults)} faults.{fix}\n{shown}{more}")

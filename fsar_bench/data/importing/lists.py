@@ -344,7 +344,6 @@ def recognise(published: PublishedList) -> Recognition:
 
 
 @cache
-@cache
 def _hashes() -> dict[str, np.ndarray]:
     """Hashes of the rows of all known lists, by "dataset|lineage|split"."""
     with np.load(KNOWN / "lineages.npz", allow_pickle=False) as store:
