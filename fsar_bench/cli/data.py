@@ -292,7 +292,7 @@ def _print_frame_notes(console: Console, dataset: Dataset) -> None:
 
     notes = frame_notes(dataset)
     for clip, note in notes[:SHOWN]:
-        console.print(f"[yellow]images[/] of {escape(f'{clip.class_name}/{clip.id}')}: {escape(note)}")
+        console.print(f"[yellow]images[/] of {escape(clip.id)}: {escape(note)}")
     if len(notes) > SHOWN:
         console.print(f"[yellow]images[/] of {len(notes) - SHOWN} more clips have such notes")
 
