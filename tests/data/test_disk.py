@@ -417,7 +417,7 @@ def test_recordings_of_published_datasets_are_stored(tmp_path):
     for stem in ("v_Archery_g01_c01", "v_Archery_g01_c02", "v_Archery_g02_c01", "renamed"):
         file(tmp_path / "ucf" / "Archery" / f"{stem}.avi")
     clips = preparing.prepare("ucf101", tmp_path / "ucf").clips
-    assert [clip.recording for clip in clips] == [None, "Archery 01", "Archery 01", "Archery 02"]
+    assert [clip.recording for clip in clips] == ["renamed", "Archery 01", "Archery 01", "Archery 02"]
     for stem in (
         "A_Film_fencing_f_cm_np2_le_med_0",
         "A_Film_fencing_f_cm_np2_le_med_1",

@@ -164,14 +164,14 @@ def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clip
     listed = {row.class_name for of_split in rows.values() for row in of_split}
     classes = [AnnotatedClass(name=c.name, text=c.text, split=c.split) for c in known.classes if c.name in listed]
     prepared = Prepared(name, known.title, classes, is_published=True)
+    recordings = _recordings(known.dataset, rows)
     faults = []
     for split in SPLITS:
         for class_name, video in sorted(rows.get(split, ())):
             clip_id = f"{class_name}/{video}" if video in shared_ids else video
             choices = _choices(candidates.get(video, []), class_name)
-            row = _annotated(
-                clip_id, class_name, choices[0] if choices else None, _recording(known.dataset, class_name, video)
-            )
+            recording = recordings.get(ListedVideo(class_name, video))
+            row = _annotated(clip_id, class_name, choices[0] if choices else None, recording)
             if choices:
                 faults += [choices[0].fault] if choices[0].fault else []
                 prepared.gapped += choices[0].gaps
@@ -182,11 +182,12 @@ def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clip
     return prepared
 
 
-def _recording(dataset: str, class_name: str, video: str) -> str | None:
-    """The source recording of a clip of a published dataset, where its name tells it."""
+def _recordings(dataset: str, rows: dict[str, set[ListedVideo]]) -> dict[ListedVideo, str]:
+    """The source recording of every clip of a published dataset, as the names tell it; empty unless they tell it of all."""
     rule = RECORDING.get(dataset)
-    recording = rule(class_name, video) if rule else None
-    return None if recording == video and not dataset.startswith("kinetics") else recording
+    told = {row: rule(*row) if rule else None for of_split in rows.values() for row in of_split}
+    known = {row: recording for row, recording in told.items() if recording is not None}
+    return known if len(known) == len(told) else {}
 
 
 def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None, recording: str | None = None) -> AnnotatedClip:
