@@ -92,6 +92,7 @@ def prepare_command(
     storage = store(prepared, replace=replace)
     _print_coverage(console, prepared)
     _print_division(console, prepared)
+    _print_passed_over(console, prepared)
     if prepared.missing:
         console.print(f"{len(prepared.missing)} clips are missing; their ids: {storage.path.with_name('missing.txt')}")
         console.print(
@@ -135,6 +136,7 @@ def _became(storage: Storage) -> str:
     texts = {
         "new": "new",
         "unchanged": "unchanged",
+        "described": "updated: the same clips, described anew",
         "updated": "updated: other clips of its list are on this disk than before",
         "replaced": "replaced: what was verified before no longer counts",
     }
@@ -170,16 +172,39 @@ def _print_first_run(console: Console, called: str, config: DatasetConfig) -> No
 
 
 def _print_division(console: Console, prepared: preparing.Prepared) -> None:
-    """Which classes were put into which split at random, and which clips are in none."""
+    """Which classes were put into which split at random."""
     if prepared.division:
         console.print(f"classes divided at random ({prepared.division['classes']}, seed {prepared.division['seed']}):")
         for split in SPLITS:
             names = [row.name for row in prepared.classes if row.split == split]
             if names:
                 console.print(f"  {split}: {', '.join(names)}", markup=False)
-    if prepared.passed_over:
-        count, example = len(prepared.passed_over), prepared.passed_over[0]
-        console.print(f"[yellow]passed over[/]: {count} clips in no folder of a class, such as {escape(str(example))}")
+
+
+def _print_passed_over(console: Console, prepared: preparing.Prepared) -> None:
+    """What lies there and is no part of the dataset, and what is odd about the clips that are."""
+    if prepared.outside:
+        count, path = len(prepared.outside), escape(str(prepared.outside[0]))
+        console.print(f"[yellow]passed over[/]: {count} clips in no folder of a class, such as {path}")
+    for line in prepared.passed_over.lines():
+        console.print(f"[yellow]passed over[/]: {escape(line)}")
+    if prepared.gapped:
+        console.print(
+            f"[yellow]frames are missing[/] by their numbers in {prepared.gapped} clips; the others are read in order"
+        )
+    if prepared.surplus:
+        count, example = len(prepared.surplus), "/".join(prepared.surplus[0])
+        console.print(
+            f"[yellow]not in the published list[/]: {count} clips by their names, such as {escape(example)}. They are taken, so "
+            "results are on a list of their own. fsar-bench data import keeps to the published list."
+        )
+    if prepared.unlisted:
+        total = sum(row.listed for row in prepared.published)
+        found = sum(row.available for row in prepared.published)
+        console.print(
+            f"[yellow]incomplete[/]: {found} of the {total} clips of {escape(prepared.title)} are here. Episodes are drawn from "
+            "these alone; results record the coverage, and are ranked only with others on the very same clips."
+        )
 
 
 def _print_coverage(console: Console, prepared: preparing.Prepared) -> None:
@@ -189,9 +214,19 @@ def _print_coverage(console: Console, prepared: preparing.Prepared) -> None:
         classes = [row for row in coverage if row.split == split]
         if classes:
             available, listed = sum(row.available for row in classes), sum(row.listed for row in classes)
-            report.add_row(split, str(len(classes)), str(available), str(listed), f"{100 * available / listed:.2f}")
+            present = sum(row.available > 0 for row in classes)
+            of_classes = str(present) if present == len(classes) else f"{present} of {len(classes)}"
+            report.add_row(split, of_classes, str(available), str(listed), f"{100 * available / listed:.2f}")
     console.print(report)
     incomplete = [row for row in coverage if row.available < row.listed]
+    absent = {
+        split: [row.class_name for row in incomplete if row.split == split and not row.available] for split in SPLITS
+    }
+    for split, names in absent.items():
+        if names:
+            shown = escape(", ".join([*names[:SHOWN], *(["…"] if len(names) > SHOWN else [])]))
+            console.print(f"{split}: [yellow]no clip[/] of {len(names)} classes: {shown}")
+    incomplete = [row for row in incomplete if row.available]
     for row in sorted(incomplete, key=lambda row: row.share)[:SHOWN]:
         console.print(f"{row.split}, {escape(row.class_name)}: {row.available} of {row.listed}")
     if len(incomplete) > SHOWN:
@@ -237,6 +272,7 @@ def verify_command(name: str, *, reader: str, workers: int, seconds: float, acce
             accept=accept,
             progress=task,
         )
+    _print_frame_notes(console, dataset)
     count = len(verification.verdicts)
     _print_remarks(console, verification.verdicts)
     for verdict in verification.bad:
@@ -267,6 +303,17 @@ def _print_remarks(console: Console, verdicts: list[Verdict]) -> None:
         console.print(f"[yellow]remarkable[/]: {len(texts)} clips, such as {escape(texts[0])}")
         for text in texts[1:EXAMPLES]:
             console.print(f"  {escape(text)}")
+
+
+def _print_frame_notes(console: Console, dataset: Dataset) -> None:
+    """Folders of images with images that are no frames, or with gaps."""
+    from fsar_bench.data.importing.summary import frame_notes
+
+    notes = frame_notes(dataset)
+    for clip, note in notes[:SHOWN]:
+        console.print(f"[yellow]images[/] of {escape(clip.id)}: {escape(note)}")
+    if len(notes) > SHOWN:
+        console.print(f"[yellow]images[/] of {len(notes) - SHOWN} more clips have such notes")
 
 
 def parity_command(name: str, *, readers: str, count: int, workers: int, seconds: float) -> int:

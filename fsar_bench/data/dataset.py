@@ -84,11 +84,13 @@ class Annotation(BaseModel):
         kind: "frames" where clips are folders of images.
         classes: of all splits.
         clips: of all classes.
+        unlisted: number of clips of each split that the published list has and `clips` has not.
     """
 
     kind: str | None = None
     classes: list[AnnotatedClass]
     clips: list[AnnotatedClip]
+    unlisted: dict[str, int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Annotation:
@@ -151,6 +153,7 @@ class Split:
         texts: text of each class.
         reverse: number of the time-reversed class of each class, or -1.
         missing: ids of the clips that are not on this disk.
+        unlisted: number of clips of the published list that are not in `list`, because only its counts are known.
     """
 
     name: str
@@ -159,6 +162,7 @@ class Split:
     texts: tuple[str, ...]
     reverse: tuple[int, ...]
     missing: frozenset[str] = frozenset()
+    unlisted: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -181,8 +185,13 @@ class Split:
 
     @property
     def coverage(self) -> float:
-        """Share of the listed clips that is on this disk."""
-        return 1 - (len(self.clips) - len(self.present)) / len(self.clips)
+        """Share of the listed clips that is on this disk; those of the published list that are not listed count as well."""
+        return 1 - (self.size - len(self.present)) / self.size
+
+    @property
+    def size(self) -> int:
+        """Number of clips of the full list."""
+        return len(self.clips) + self.unlisted
 
     @property
     def class_of(self) -> Sequence[int]:
@@ -283,6 +292,7 @@ class Dataset:
         if fault := twin_fault(self._classes.values()):  # groups that are not kept may spell the same names
             raise DataError(f"In {path}, {fault}")
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
+        self._unlisted = contents.unlisted
         self._splits: dict[str, Split] = {}
 
     @property
@@ -328,7 +338,8 @@ class Dataset:
         reverse = tuple(number.get(row.reverse_of, -1) if row.reverse_of is not None else -1 for row in classes)
         missing = frozenset(clip.id for clip in clips if clip.path == MISSING)
         self._check_missing(clips, missing)
-        return Split(name, clip_list, clips, tuple(row.text for row in classes), reverse, missing)
+        texts = tuple(row.text for row in classes)
+        return Split(name, clip_list, clips, texts, reverse, missing, self._unlisted.get(name, 0))
 
     def _check_missing(self, clips: Sequence[Clip], missing: frozenset[str]) -> None:
         """Missing clips are known by their ids: none of these may be the id of a clip that is here, which would vanish too."""

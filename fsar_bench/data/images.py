@@ -1,18 +1,225 @@
-"""Clips that are folders of images, one per frame: which of its files are the frames, and in which order."""
+"""Clips that are folders of images, one per frame: which of its files are the frames, and in which order.
+
+Frames are a series: images whose names agree but for one number (`img_00001.jpg`, `img_00002.jpg`, …). Single images beside a
+series (`thumb.jpg`, a contact sheet) are no frames. Of several series, the name decides: optical flow, masks and depth stand
+back behind others, and `img_`, `image_`, `frame` and plain numbers come before others. Where that decides nothing, the folder is
+refused. Hidden files (`._00001.png`) are never frames.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from fsar_bench.data.disk import is_hidden
+from fsar_bench.errors import DataError
 from fsar_bench.io import IMAGE_SUFFIXES
+
+NOT_RGB = frozenset(  # words of names of folders and series of images that go with the frames, but are none
+    ("flow", "flowx", "flowy", "opticalflow", "tvl", "tvlflow", "mask", "masks", "matte", "seg", "segmentation",
+     "segmentations", "depth", "depths", "disparity", "disp", "normals", "alpha", "thumb", "thumbs", "thumbnail", "thumbnails",
+     "preview", "previews", "sheet", "sheets", "poster", "posters", "heatmap", "heatmaps", "skeleton", "keypoints",
+     "annotation", "annotations", "labels")
+)  # fmt: skip
+RGB = frozenset(  # the same of folders that hold the frames themselves
+    (
+        "rgb",
+        "img",
+        "imgs",
+        "image",
+        "images",
+        "frame",
+        "frames",
+        "jpg",
+        "jpgs",
+        "jpeg",
+        "jpegs",
+        "png",
+        "pngs",
+        "color",
+        "colour",
+    )
+)
+_FRAME_WORDS = frozenset(("img", "image", "frame", "frames", "rgb", "im", "f", ""))
+_DIRECTIONS = frozenset(("x", "y", "u", "v"))
+_NUMBER = re.compile(r"(\d+)")
+_WORD = re.compile(r"[a-z]+")
+_SHOWN = 3
+
+Numbered = tuple[tuple[int, ...], str]  # the numbers in the stem of a file name, and the name
+
+
+@dataclass(frozen=True)
+class FrameSeries:
+    """The frames of a folder.
+
+    Attributes:
+        names: of the files, in the order of their frames.
+        passed_over: names of the other images, sorted.
+        missing: numbers that are lacking between the first and the last frame.
+    """
+
+    names: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What is worth saying of the folder, such as "2 images beside the frames are passed over (thumb.jpg, …)"; or ""."""
+        notes = []
+        if count := len(self.passed_over):
+            images = "1 image beside the frames is" if count == 1 else f"{count} images beside the frames are"
+            notes.append(f"{images} passed over ({_some(self.passed_over)})")
+        if count := len(self.missing):
+            frames = "1 frame is" if count == 1 else f"{count} frames are"
+            notes.append(
+                f"{frames} missing by their numbers ({_some(map(str, self.missing))}); the others are read in order"
+            )
+        return "; ".join(notes)
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown[:_SHOWN]) + (", …" if len(shown) > _SHOWN else "")
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The images of a folder, in the order of the numbers in their names.
+    """The frames of a folder, in their order; empty where it holds no images.
 
     Raises:
         OSError: the folder cannot be read.
+        DataError: its images are several series, or have no numbers that tell their order.
     """
-    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(files, key=lambda file: ([int(number) for number in re.findall(r"\d+", file.stem)], file.name))
+    return [folder / name for name in frame_series(folder).names]
+
+
+def frame_series(folder: Path) -> FrameSeries:
+    """The frames of a folder, and what else is there.
+
+    Raises:
+        OSError: the folder cannot be read.
+        DataError: its images are several series, or have no numbers that tell their order.
+    """
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    return series_of([name for name in names if is_image(name)], folder)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name can be a frame."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+
+
+def series_of(names: list[str], folder: Path) -> FrameSeries:
+    """The frames among the images of a folder.
+
+    Args:
+        names: of the images.
+        folder: where they are, for errors.
+
+    Raises:
+        DataError: they are several series, or have no numbers that tell their order.
+    """
+    if len(names) < 2:
+        return FrameSeries(tuple(names))
+    series = [part for group in _by_pattern(names) for part in _parts(group)]
+    several = [part for part in series if len(part) > 1]
+    if not several:
+        named = [name for name in names if _rank(name) == 0 and _NUMBER.search(name)]
+        if len(named) == 1:  # a single frame, with its mask or a thumbnail
+            return FrameSeries((named[0],), tuple(sorted(set(names) - set(named))))
+        raise DataError(
+            f"The {len(names)} images of {folder} have no numbers that tell their order ({_some(sorted(names))}). A clip is a "
+            "folder of images that are numbered, such as img_00001.jpg, img_00002.jpg."
+        )
+    frames = several[0] if len(several) == 1 else _best(several, folder)
+    taken = {name for _, name in frames}
+    numbers = [number for (number, *_), _ in frames]
+    if len(set(numbers)) < len(numbers):
+        _refuse_twins(frames, folder)
+    missing = set(range(numbers[0], numbers[-1])) - set(numbers) if _is_gapped(numbers) else set()
+    rest = sorted(name for name in names if name not in taken)
+    return FrameSeries(tuple(name for _, name in frames), tuple(rest), tuple(sorted(missing)))
+
+
+def modality(folder: str) -> int:
+    """What a folder of this name holds: 1 frames (`rgb`), 2 what goes with frames (`flow_x`, `masks`), 0 anything else."""
+    words = set(_WORD.findall(folder.lower()))
+    if words & NOT_RGB and words <= NOT_RGB | RGB | _DIRECTIONS | {"optical"}:
+        return 2
+    return 1 if words and words <= RGB else 0
+
+
+def _refuse_twins(frames: list[Numbered], folder: Path) -> None:
+    """Refuse a series in which two images have one number."""
+    for (number, first), (same, second) in pairwise(frames):
+        if number == same:
+            raise DataError(
+                f"Two images of {folder} have the number {number[0]}: {first} and {second}. Keep one of them."
+            )
+
+
+def _is_gapped(numbers: list[int]) -> bool:
+    """Whether a few numbers of a series are missing: a series in steps, or of time stamps, has no gaps."""
+    span = numbers[-1] - numbers[0] + 1
+    return len(numbers) < span < 2 * len(numbers)
+
+
+def _by_pattern(names: list[str]) -> list[list[Numbered]]:
+    """Images whose names agree but for numbers; two formats of one frame are two groups."""
+    groups: dict[tuple[str, ...], dict[str, list[Numbered]]] = {}
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        parts = _NUMBER.split(stem)
+        formats = groups.setdefault(tuple(parts[::2]), {})
+        formats.setdefault(suffix.lower(), []).append((tuple(map(int, parts[1::2])), name))
+    found = []
+    for formats in groups.values():
+        together = [row for rows in formats.values() for row in rows]
+        one = len(formats) == 1 or len({numbers for numbers, _ in together}) == len(together)
+        found += [together] if one else list(formats.values())
+    return found
+
+
+def _parts(group: list[Numbered]) -> list[list[Numbered]]:
+    """The series of a group: the number that varies becomes the first of each row, and rows are sorted by it.
+
+    Where several numbers vary, one that is different in each name counts the frames; otherwise the last one does, and those
+    before it tell series apart (`clip3_00001`, `clip4_00001`).
+    """
+    columns = list(zip(*(numbers for numbers, _ in group), strict=True))
+    varying = [at for at, column in enumerate(columns) if len(set(column)) > 1]
+    if not varying:
+        return [[row] for row in group]
+    counting = next((at for at in varying if len(set(columns[at])) == len(group)), varying[-1])
+    is_unique = len(set(columns[counting])) == len(group)
+    parts: dict[tuple[int, ...], list[Numbered]] = {}
+    for numbers, name in group:
+        which = () if is_unique else tuple(numbers[at] for at in varying if at != counting)
+        parts.setdefault(which, []).append(((numbers[counting],), name))
+    return [sorted(part) for part in parts.values()]
+
+
+def _best(several: list[list[Numbered]], folder: Path) -> list[Numbered]:
+    """The series of frames among several, by their names."""
+    ranked = sorted(several, key=lambda part: _rank(part[0][1]))
+    if _rank(ranked[0][0][1]) == _rank(ranked[1][0][1]):
+        described = " and ".join(f"{part[0][1]} to {part[-1][1]} ({len(part)} images)" for part in ranked[:2])
+        more = f", and {len(ranked) - 2} more" if len(ranked) > 2 else ""
+        raise DataError(
+            f"The images of {folder} are several series: {described}{more}. Keep the frames alone there, or call them "
+            "img_00001.jpg and so on."
+        )
+    return ranked[0]
+
+
+def _rank(name: str) -> int:
+    """Which of several series an image belongs to: 0 has a name of frames, 1 another one, 2 that of something else."""
+    words = _WORD.findall(name.rpartition(".")[0].lower())
+    if NOT_RGB & set(words) or (words and set(words) <= _DIRECTIONS):
+        return 2
+    return 0 if set(words or [""]) <= _FRAME_WORDS else 1

@@ -6,6 +6,7 @@ transforms; they take the same frames of most files, and refuse those of which t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -190,18 +191,34 @@ class ImageReader:
             uint8 RGB `[len(indices), crop, crop, 3]`, or with the size of whole frames.
 
         Raises:
-            ValueError: a file is no image, or the images differ in size.
+            ValueError: a file is no image, or not of the size of the others; names it.
         """
         images = {int(i): _image(clip["files"][i]) for i in np.unique(indices)}
         frames = [images[int(i)] for i in indices]
         shape = frames[0].shape[:2]
         if any(frame.shape[:2] != shape for frame in frames):
-            raise ValueError("its images differ in size")
+            raise ValueError(_odd_size({clip["files"][i].name: image.shape[:2] for i, image in images.items()}))
         return resize_and_crop(frames, resize, crop)
 
 
 def _image(path: Path) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    data = path.read_bytes()
+    if not data:
+        raise ValueError(f"its image {path.name} is empty (0 bytes)")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:  # such as a size beyond OpenCV's limit
+        raise ValueError(f"its image {path.name} cannot be decoded ({error.err})") from error
     if image is None:
-        raise ValueError(f"{path.name} is not an image")
+        raise ValueError(f"its file {path.name} is not an image, or is damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _odd_size(shapes: dict[str, tuple[int, ...]]) -> str:
+    """Which image of a folder differs in size from the most."""
+    usual = Counter(shapes.values()).most_common(1)[0][0]
+    name, odd = next((name, shape) for name, shape in shapes.items() if shape != usual)
+    return (
+        f"its images differ in size: {name} has {odd[1]} x {odd[0]} pixels, others have {usual[1]} x {usual[0]}. Remove it if "
+        "it is no frame"
+    )

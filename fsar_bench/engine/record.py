@@ -68,7 +68,7 @@ def _data(run: CellRun) -> DataRecord:
         list_hash=split.list.digest,
         fingerprint=split.fingerprint,
         classes=len(split.list.classes),
-        clips=len(split.clips),
+        clips=split.size,
         coverage=float(split.coverage),
     )
 

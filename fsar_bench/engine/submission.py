@@ -211,7 +211,7 @@ def submit(plan: Episodes, predictions: Any, *, name: str, out: Path, **about: A
             list_hash=plan.split.list.digest,
             fingerprint=plan.split.fingerprint,
             classes=len(plan.class_names),
-            clips=len(plan.split.clips),
+            clips=plan.split.size,
             coverage=float(plan.split.coverage),
         ),
         episodes=_episodes(plan),

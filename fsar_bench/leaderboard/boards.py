@@ -150,12 +150,24 @@ class Board:
             sentences.insert(0, f"Measured on the {p.split} split, not on test: {NOT_TEST}.")
         if p.group_disjoint:
             sentences.append("Supports share no source recording with queries of their class.")
-        for coverage in sorted({row.result.data.coverage for row in self.rows}):
-            if coverage < 1:
-                sentences.append(
-                    f"Coverage {100 * coverage:.2f} %: missing clips are replaced by others within their episodes."
-                )
+        sentences += self._coverage()
         return " ".join([*sentences, self.few_clips] if self.few_clips else sentences)
+
+    def _coverage(self) -> list[str]:
+        """What is said of rows on incomplete data, by their coverage."""
+        replaced: dict[float, bool] = {}
+        for row in self.rows:
+            data, episodes = row.result.data, row.result.episodes
+            if data.coverage < 1:
+                replaced[data.coverage] = replaced.get(data.coverage, False) or episodes.plan != episodes.realised
+        clips = self.first.data.clips
+        return [
+            f"Coverage {100 * coverage:.2f} %: missing clips are replaced by others within their episodes."
+            if is_replaced
+            else f"Coverage {100 * coverage:.2f} % ({round(coverage * clips)} of {clips} clips): the episodes hold none of the "
+            "missing clips."
+            for coverage, is_replaced in sorted(replaced.items())
+        ]
 
     @property
     def few_clips(self) -> str | None:

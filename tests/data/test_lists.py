@@ -212,6 +212,7 @@ def test_lineages_are_recognised_and_differences_counted(tmp_path, monkeypatch):
     np.savez(tmp_path / "lineages.npz", **{f"hmdb51|toy|{s}": short_hashes(rows) for s, rows in known.rows.items()})
     monkeypatch.setattr(lists, "KNOWN", tmp_path)
     lists.lineages.cache_clear()
+    lists._hashes.cache_clear()
     try:
         same = write(tmp_path / "x", test__txt="fencing/d.avi\nkick/c.avi\n")
         recognition = recognise(read_lists("hmdb51", same))
@@ -227,6 +228,7 @@ def test_lineages_are_recognised_and_differences_counted(tmp_path, monkeypatch):
         )
     finally:
         lists.lineages.cache_clear()
+        lists._hashes.cache_clear()
 
 
 def test_video_ids():

@@ -1,7 +1,8 @@
 """Class names of the field's splits, which ship with the project: facts, one JSON file per dataset in `known/`.
 
 Each file has a `title` and, for each split, its classes in the order of their split-local numbers: `name` (folder or label),
-`text` (what the text encoder reads) and, where there is one, `label` (the official number of the label).
+`text` (what the text encoder reads) and, where there are such, `label` (the official number of the label) and `clips` (how many
+the published list has of the class).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ClassName:
         split: to which it belongs.
         number: its number within the split, as list files use it.
         label: its official number, or None.
+        clips: number of its clips in the published list, where every clip of the class belongs to it; or None.
     """
 
     name: str
@@ -35,6 +37,7 @@ class ClassName:
     split: str
     number: int
     label: int | None = None
+    clips: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def table(dataset: str) -> ClassTable:
         raise ConfigError(f"The classes of {base!r} do not ship.{suggest(base, known_datasets())}")
     data = json.loads((KNOWN / f"{base}.json").read_text(encoding="utf-8"))
     classes = tuple(
-        ClassName(row["name"], row["text"], split, number, row.get("label"))
+        ClassName(row["name"], row["text"], split, number, row.get("label"), row.get("clips"))
         for split in SPLITS
         for number, row in enumerate(data["classes"].get(split, []))
     )

@@ -90,6 +90,13 @@ class Division:
         return {names[number]: split for number, split in zip(order, splits, strict=True)}
 
 
+def looks_like_splits(folders: Iterable[str]) -> bool:
+    """Whether a folder has the name of a split in other words or letters, and that split has no folder of its own."""
+    names = set(folders)
+    renamed = {_OTHER_NAMES.get(name.lower(), name.lower()) for name in names - set(SPLITS)}
+    return bool((renamed & set(SPLITS)) - names)
+
+
 def wrong_layout(root: Path, places: list[tuple[str, ...]]) -> DataError:
     """The error for a folder that has clips, but not as `split/class/clip`: what was found, and what to do.
 

@@ -29,11 +29,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.disk import VIDEO_SUFFIXES, is_hidden
 from fsar_bench.data.importing.classes import KNOWN, ClassName, ClassTable, known_datasets, table
 from fsar_bench.errors import ConfigError, DataError
 from fsar_bench.io import data_folder, read_text, to_json, write_atomically
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp")
 SUFFIXES = (".txt", ".list", ".csv")
 CUSTOM = "custom"  # name of a dataset that is no published one
 _NUMBERED = re.compile(r"(train|val|test)(\d+)/+(.+)")
@@ -129,7 +129,7 @@ def read_lists(dataset: str, folder: Path, progress: Callable[[int, int], None] 
         DataError: no list files, a line in no known syntax, or a class that the dataset does not have.
     """
     known = table(dataset)
-    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES)
+    files = [folder] if folder.is_file() else _list_files(folder)
     split_of_file = {path: split for path in files if (split := _split_of(path))}
     if not split_of_file:
         raise DataError(
@@ -144,6 +144,17 @@ def read_lists(dataset: str, folder: Path, progress: Callable[[int, int], None] 
     for path, split in split_of_file.items():
         published.files.setdefault(split, []).append(path)
     return published
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """Files below a folder that end like lists; hidden ones, such as copies that Jupyter keeps, are none."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(map(is_hidden, path.relative_to(folder).parts))
+        and path.is_file()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +214,8 @@ def _parse(path: Path, split: str, known: ClassTable) -> Iterator[_Line]:
         for number, row in enumerate(csv.DictReader(lines), 2):
             label = row.get("label") or ""
             class_name = _named(known, label, f"{path}, line {number}")
+            if not row["youtube_id"]:
+                raise DataError(f"{path}, line {number}: the youtube_id is empty.")
             yield _Line(class_name, label, video_id(known.dataset, row["youtube_id"] or ""), split)
         return
     for number, text in enumerate(lines, 1):
@@ -326,10 +339,22 @@ def recognise(published: PublishedList) -> Recognition:
     for lineage in known:
         if all(lineage.fingerprints.get(split) == published.fingerprint(split) for split in published.rows):
             return Recognition(lineage)
-    with np.load(KNOWN / "lineages.npz", allow_pickle=False) as store:
-        hashes = {name: store[name] for name in store.files}
-    differences = (f"differs from {lineage.title}: {_difference(published, lineage, hashes)}" for lineage in known)
+    differences = (f"differs from {lineage.title}: {_difference(published, lineage, _hashes())}" for lineage in known)
     return Recognition(None, tuple(differences))
+
+
+@cache
+def _hashes() -> dict[str, np.ndarray]:
+    """Hashes of the rows of all known lists, by "dataset|lineage|split"."""
+    with np.load(KNOWN / "lineages.npz", allow_pickle=False) as store:
+        return {name: store[name] for name in store.files}
+
+
+def published_hashes(dataset: str, split: str) -> np.ndarray:
+    """Sorted 32-bit hashes of the rows of a split that the known lists of a dataset have, uint32 `[rows]`."""
+    names = [f"{dataset}|{lineage.name}|{split}" for lineage in lineages(dataset)]
+    known = [_hashes()[name] for name in names if name in _hashes()]
+    return np.unique(np.concatenate(known)) if known else np.array([], np.uint32)
 
 
 def _difference(published: PublishedList, lineage: Lineage, hashes: dict[str, np.ndarray]) -> str:

@@ -7,84 +7,31 @@ class's name is taken.
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import os
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from fsar_bench.data.dataset import SPLITS, AnnotatedClass, AnnotatedClip
+from fsar_bench.data.disk import clip_identity
+from fsar_bench.data.importing.audit import recording_of
 from fsar_bench.data.importing.classes import ClassTable, key, table
-from fsar_bench.data.importing.layout import SEED, Division, wrong_layout
-from fsar_bench.data.importing.lists import VIDEO_SUFFIXES, ListedVideo, known_names, stored_list, video_id
+from fsar_bench.data.importing.csv_file import from_csv
+from fsar_bench.data.importing.custom import check, divided, from_folders, ids, refuse
+from fsar_bench.data.importing.layout import SEED, Division
+from fsar_bench.data.importing.lists import (
+    ListedVideo,
+    known_names,
+    published_hashes,
+    short_hashes,
+    stored_list,
+    video_id,
+)
+from fsar_bench.data.importing.walk import ClipOnDisk, PassedOver, Progress, find_clips
 from fsar_bench.errors import ConfigError, DataError, suggest
-from fsar_bench.io import IMAGE_SUFFIXES, user_path
 
 BY_CLASS = ("hmdb51", "ucf101")  # every clip of a class belongs to it: no list is needed
-
-Progress = Callable[[int], None]  # called with the number of clips found so far
-
-
-@dataclass(frozen=True)
-class ClipOnDisk:
-    """A clip on the disk.
-
-    Attributes:
-        path: the video file or the folder of images.
-        images: number of images; 0 for a video.
-    """
-
-    path: Path
-    images: int
-
-
-def index(root: Path, progress: Progress | None = None) -> dict[str, list[ClipOnDisk]]:
-    """All clips below a folder, by stem, sorted by path.
-
-    Args:
-        root: the folder.
-        progress: called with the number of clips found so far.
-
-    Raises:
-        DataError: the folder does not exist, cannot be read, or holds no clips.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Name the folder of your clips with --root.")
-    clips: dict[str, list[ClipOnDisk]] = defaultdict(list)
-    count, folders = 0, [root]
-    while folders:
-        folder = folders.pop()
-        images = 0
-        for entry in _entries(folder):
-            if entry.is_dir():
-                folders.append(Path(entry.path))
-                continue
-            if not entry.is_file():  # a pipe, a device, or a broken link
-                continue
-            stem, dot, suffix = entry.name.rpartition(".")
-            suffix = f"{dot}{suffix.lower()}"
-            if suffix in VIDEO_SUFFIXES:
-                clips[stem].append(ClipOnDisk(Path(entry.path), 0))
-                count += 1
-            images += suffix in IMAGE_SUFFIXES
-        if images:
-            clips[folder.name].append(ClipOnDisk(folder, images))
-            count += 1
-        if progress:
-            progress(count)
-    if not clips:
-        raise DataError(f"{root} holds neither video files nor folders of images.")
-    return {stem: sorted(same_stem, key=lambda clip: str(clip.path)) for stem, same_stem in clips.items()}
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"The folder {folder} cannot be read ({error.strerror}). Fix its permissions.") from error
 
 
 @dataclass(frozen=True)
@@ -95,7 +42,7 @@ class ClassCoverage:
         split: of the class.
         class_name: name of the class.
         available: clips on this disk.
-        listed: clips of the list.
+        listed: clips of the list; where it is not at hand, of the published one.
     """
 
     split: str
@@ -122,7 +69,11 @@ class Prepared:
         frames: whether the clips are folders of images.
         is_published: whether its list is that of a published dataset.
         division: how its classes were divided into splits at random; empty where they were not.
-        passed_over: clips that are in no folder of a class of a split.
+        outside: clips that are in no folder of a class of a split.
+        passed_over: what else lies there and is no clip.
+        published: coverage of the published list by class, where that is not at hand but its counts are known.
+        surplus: class and name of clips that the published list does not have.
+        gapped: number of clips whose frames have gaps in their numbers.
     """
 
     name: str
@@ -133,22 +84,33 @@ class Prepared:
     frames: bool = False
     is_published: bool = False
     division: dict[str, str | int] = field(default_factory=dict)
-    passed_over: list[Path] = field(default_factory=list)
+    outside: list[Path] = field(default_factory=list)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    published: list[ClassCoverage] = field(default_factory=list)
+    surplus: list[ListedVideo] = field(default_factory=list)
+    gapped: int = 0
 
     def coverage(self) -> list[ClassCoverage]:
         """Available and listed clips of each class, in the order train, val, test."""
+        if self.published:
+            return self.published
         split_of = {row.name: row.split for row in self.classes}
-        available: dict[str, int] = {}
-        listed: dict[str, int] = {}
-        for clip in self.clips:
-            available[clip.class_name] = available.get(clip.class_name, 0) + (clip.path is not None)
-            listed[clip.class_name] = listed.get(clip.class_name, 0) + 1
+        available = Counter(clip.class_name for clip in self.clips if clip.path is not None)
+        listed = Counter(clip.class_name for clip in self.clips)
         return [
             ClassCoverage(split, name, available[name], listed[name])
             for split in SPLITS
             for name in listed
             if split_of[name] == split
         ]
+
+    @property
+    def unlisted(self) -> dict[str, int]:
+        """Number of clips of each split that the published list has and `clips` has not; only splits with such."""
+        lacking: Counter[str] = Counter()
+        for row in self.published:
+            lacking[row.split] += row.listed - row.available
+        return {split: count for split, count in lacking.items() if count}
 
     @property
     def missing(self) -> list[AnnotatedClip]:
@@ -175,79 +137,123 @@ def prepare(name: str, root: Path, progress: Progress | None = None) -> Prepared
         raise DataError(
             f"{known.title} has a published list, which does not ship: import it first with fsar-bench data import {which}."
         )
-    clips_by_stem = index(root, progress)
+    found = find_clips(root, progress=progress)
+    has_list = rows is not None
     if rows is None:
-        rows = _list_by_class(known, clips_by_stem)
-    prepared = _match(name, known, rows, clips_by_stem)
+        rows, outside = _list_by_class(known, found.clips)
+    else:
+        outside = []
+    prepared = _match(name, known, rows, found.clips)
+    prepared.outside, prepared.passed_over = outside, found.passed_over
     if len(prepared.missing) == len(prepared.clips):
         raise DataError(f"{root} has none of the {len(prepared.clips)} clips of {known.title}. Is it the right folder?")
+    if not has_list:
+        _compare_with_published(prepared, known, rows)
     prepared.frames = _are_frames(
         prepared.clips, f"{root} has some clips as videos and some as folders of images. Name a folder with one kind."
     )
     return prepared
 
 
-def _match(
-    name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clips_by_stem: dict[str, list[ClipOnDisk]]
-) -> Prepared:
+def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clips: list[ClipOnDisk]) -> Prepared:
     """Choose the clip on the disk for each listed video."""
     candidates: dict[str, list[ClipOnDisk]] = defaultdict(list)
-    for stem, clips in clips_by_stem.items():
-        candidates[video_id(known.dataset, stem)] += clips
+    for clip in clips:
+        candidates[video_id(known.dataset, clip.name)].append(clip)
     shared_ids = _ids_of_several_classes(rows)
     listed = {row.class_name for of_split in rows.values() for row in of_split}
     classes = [AnnotatedClass(name=c.name, text=c.text, split=c.split) for c in known.classes if c.name in listed]
     prepared = Prepared(name, known.title, classes, is_published=True)
+    recordings = _recordings(known.dataset, rows)
+    faults = []
     for split in SPLITS:
         for class_name, video in sorted(rows.get(split, ())):
             clip_id = f"{class_name}/{video}" if video in shared_ids else video
             choices = _choices(candidates.get(video, []), class_name)
-            row = _annotated(clip_id, class_name, choices[0] if choices else None)
-            if len(choices) > 1:
+            recording = recordings.get(ListedVideo(class_name, video))
+            row = _annotated(clip_id, class_name, choices[0] if choices else None, recording)
+            if choices:
+                faults += [choices[0].fault] if choices[0].fault else []
+                prepared.gapped += choices[0].gaps
+            if len(choices) > 1 and len({clip_identity(clip.path) for clip in choices}) > 1:
                 prepared.ambiguous[clip_id] = str(row.path)
             prepared.clips.append(row)
+    refuse(known.title, faults)
     return prepared
 
 
-def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None) -> AnnotatedClip:
+def _recordings(dataset: str, rows: dict[str, set[ListedVideo]]) -> dict[ListedVideo, str]:
+    """The source recording of every clip of a published dataset, as the names tell it; empty unless they tell it of all."""
+    told = {row: recording_of(dataset, row.class_name, row.video) for of_split in rows.values() for row in of_split}
+    known = {row: recording for row, recording in told.items() if recording is not None}
+    return known if len(known) == len(told) else {}
+
+
+def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None, recording: str | None = None) -> AnnotatedClip:
     """Row of an annotation; only the fields that are set are written."""
+    known = {} if recording is None else {"recording": recording}
     if clip is None:
-        return AnnotatedClip(id=clip_id, class_name=class_name, path=None)
-    path = str(clip.path.resolve())
+        return AnnotatedClip(id=clip_id, class_name=class_name, path=None, **known)
+    path = str(clip.path)
     try:
         path.encode()
     except UnicodeEncodeError:
         raise DataError(f"The file name {path!a} is not UTF-8, so no list can hold it. Rename the file.") from None
     if not clip.images:
-        return AnnotatedClip(id=clip_id, class_name=class_name, path=path)
-    return AnnotatedClip(id=clip_id, class_name=class_name, path=path, frames=clip.images)
+        return AnnotatedClip(id=clip_id, class_name=class_name, path=path, **known)
+    return AnnotatedClip(id=clip_id, class_name=class_name, path=path, frames=clip.images, **known)
 
 
 def _are_frames(clips: list[AnnotatedClip], message: str) -> bool:
     """Whether the clips on this disk are folders of images; `DataError` with this message if only some are."""
     kinds = {clip.frames is not None for clip in clips if clip.path is not None}
     if len(kinds) > 1:
-        raise DataError(message)
+        first = [
+            next(c.path for c in clips if c.path is not None and (c.frames is not None) == kind)
+            for kind in (False, True)
+        ]
+        raise DataError(f"{message} A video is {first[0]}, a folder of images {first[1]}.")
     return kinds == {True}
 
 
-def _list_by_class(known: ClassTable, clips_by_stem: dict[str, list[ClipOnDisk]]) -> dict[str, set[ListedVideo]]:
-    """Every clip whose folder has the name of a class."""
+def _list_by_class(known: ClassTable, clips: list[ClipOnDisk]) -> tuple[dict[str, set[ListedVideo]], list[Path]]:
+    """Every clip whose folder has the name of a class, and the paths of the others."""
     rows: dict[str, set[ListedVideo]] = defaultdict(set)
-    for stem, clips in clips_by_stem.items():
-        for clip in clips:
-            class_name = known.find(clip.path.parent.name)
-            if class_name:
-                rows[class_name.split].add(ListedVideo(class_name.name, video_id(known.dataset, stem)))
+    outside = []
+    for clip in clips:
+        class_name = known.find(clip.place[-2]) if len(clip.place) > 1 else None
+        if class_name:
+            rows[class_name.split].add(ListedVideo(class_name.name, video_id(known.dataset, clip.name)))
+        else:
+            outside.append(clip.path)
     if not rows:
         names = ", ".join(c.name for c in known.classes[:3])
         raise DataError(f"No folder below --root has the name of a class of {known.title} ({names}, …).")
-    return rows
+    return rows, outside
+
+
+def _compare_with_published(prepared: Prepared, known: ClassTable, rows: dict[str, set[ListedVideo]]) -> None:
+    """Count the clips of each class against the published list, which ships as counts and hashes alone.
+
+    A class none of whose clips has a name of the list was renamed: its clips are counted, whatever they are called.
+    """
+    by_class: dict[str, list[ListedVideo]] = defaultdict(list)
+    for row in sorted(row for of_split in rows.values() for row in of_split):
+        by_class[row.class_name].append(row)
+    for published in known.classes:
+        if published.clips is None:
+            continue
+        clips = by_class.get(published.name, [])
+        is_listed = np.isin([short_hashes({row})[0] for row in clips], published_hashes(known.dataset, published.split))
+        listed = int(is_listed.sum()) or min(len(clips), published.clips)
+        prepared.published.append(ClassCoverage(published.split, published.name, listed, published.clips))
+        prepared.surplus += [row for row, known_row in zip(clips, is_listed, strict=True) if not known_row]
 
 
 def _choices(candidates: list[ClipOnDisk], class_name: str) -> list[ClipOnDisk]:
-    """Clips in a folder with the name of the class; all candidates if there are none."""
-    return [clip for clip in candidates if key(clip.path.parent.name) == key(class_name)] or candidates
+    """Clips in a folder with the name of the class; all candidates if there are none. Frames in folders such as rgb come last."""
+    inside = [clip for clip in candidates if len(clip.place) > 1 and key(clip.place[-2]) == key(class_name)]
+    return sorted(inside or candidates, key=lambda clip: clip.modality)
 
 
 def _ids_of_several_classes(rows: dict[str, set[ListedVideo]]) -> set[str]:
@@ -258,24 +264,6 @@ def _ids_of_several_classes(rows: dict[str, set[ListedVideo]]) -> set[str]:
     return {video for video, names in classes.items() if len(names) > 1}
 
 
-@dataclass(frozen=True)
-class _CustomClip:
-    """A clip of a custom dataset; an empty text stands for the class name."""
-
-    split: str
-    class_name: str
-    clip: ClipOnDisk
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Clips of a custom dataset, and those that are in no folder of a class of a split."""
-
-    clips: list[_CustomClip]
-    passed_over: list[Path] = field(default_factory=list)
-
-
 def prepare_custom(
     name: str, root: Path, progress: Progress | None = None, division: Division | None = None
 ) -> Prepared:
@@ -283,93 +271,35 @@ def prepare_custom(
 
     Args:
         name: of the dataset.
-        root: a folder with `split/class/clip`, or a CSV with the columns path, class, split and optionally text; where the
-            classes are to be divided, a folder with `class/clip`, or a CSV without split.
+        root: a folder with `split/class/clip`, or a CSV with the columns path, class, split and optionally text and recording;
+            where the classes are to be divided, a folder with `class/clip`, or a CSV without split.
         progress: called with the number of clips found so far.
         division: how many classes each split gets, at random.
 
     Raises:
         ConfigError: the classes are divided already, or the division is of another number of classes.
-        DataError: the folder has none of the splits, a class is in two splits, or the CSV lacks a column.
+        DataError: the folder has none of the splits, the CSV lacks a column, or a class or clip cannot be used (see `custom`).
     """
-    found = _from_csv(root, division) if root.is_file() else _from_folders(root, division, progress)
-    if division:
-        found = _divided(found, division)
-    clips = found.clips
-    splits: dict[str, str] = {}
-    texts: dict[str, str] = {}
-    for clip in clips:
-        if splits.setdefault(clip.class_name, clip.split) != clip.split:
-            raise DataError(
-                f"The class {clip.class_name!r} is in {splits[clip.class_name]} and in {clip.split}: splits share no class."
-            )
-        texts.setdefault(clip.class_name, clip.text or clip.class_name.replace("_", " "))
-    classes = [AnnotatedClass(name=name, text=texts[name], split=splits[name]) for name in sorted(splits)]
-    prepared = Prepared(name, name, classes, passed_over=found.passed_over)
+    found = from_csv(root, division) if root.is_file() else from_folders(root, division, progress)
+    check(str(root), found.clips)
+    clips = divided(found.clips, division) if division else found.clips
+    splits = {clip.class_name: clip.split for clip in clips}
+    texts = {clip.class_name: clip.text for clip in clips if clip.text}
+    classes = [
+        AnnotatedClass(name=name, text=texts.get(name, name.replace("_", " ")), split=splits[name])
+        for name in sorted(splits)
+    ]
+    prepared = Prepared(name, name, classes, outside=found.outside, passed_over=found.passed_over)
+    prepared.gapped = sum(clip.clip.gaps for clip in clips)
     if division:
         prepared.division = {"classes": str(division), "seed": SEED}
-    for clip in sorted(clips, key=lambda clip: (clip.split, clip.class_name, str(clip.clip.path))):
-        path = clip.clip.path
-        stem = path.name if clip.clip.images else path.stem
-        prepared.clips.append(_annotated(f"{clip.class_name}/{stem}", clip.class_name, clip.clip))
+    clips = sorted(clips, key=lambda clip: (clip.split, clip.class_name, str(clip.clip.path)))
+    for clip_id, clip in zip(ids(clips), clips, strict=True):
+        prepared.clips.append(_annotated(clip_id, clip.class_name, clip.clip, clip.recording))
     prepared.frames = _are_frames(
         prepared.clips, f"{root} has some clips as videos and some as folders of images. Keep to one kind."
     )
     return prepared
-
-
-def _from_folders(root: Path, division: Division | None, progress: Progress | None) -> _Found:
-    """Clips in `split/class/clip`, or in `class/clip` where the classes are to be divided."""
-    clips = [clip for same_stem in index(root, progress).values() for clip in same_stem]
-    places = [(clip, clip.path.relative_to(root).parts) for clip in clips]
-    if division:
-        if splits := sorted({parts[0] for _, parts in places} & set(SPLITS)):
-            raise ConfigError(f"{root} has folders {', '.join(splits)}: its classes are divided. Leave --classes out.")
-        sorted_in = [_CustomClip("", parts[0], clip) for clip, parts in places if len(parts) >= 2]
-    else:
-        sorted_in = [
-            _CustomClip(parts[0], parts[1], clip) for clip, parts in places if len(parts) >= 3 and parts[0] in SPLITS
-        ]
-    if not sorted_in:
-        raise wrong_layout(root, [parts for _, parts in places])
-    used = {clip.clip.path for clip in sorted_in}
-    return _Found(sorted_in, [clip.path for clip in clips if clip.path not in used])
-
-
-def _from_csv(path: Path, division: Division | None) -> _Found:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"The CSV {path} cannot be read ({error}). It must be UTF-8 text.") from error
-    columns = set(rows[0] if rows else ())
-    if division and "split" in columns:
-        raise ConfigError(f"The CSV {path} has the column split: its classes are divided. Leave --classes out.")
-    lacking = {"path", "class"} | (set() if division else {"split"})
-    if lacking := lacking - columns:
-        advice = " Or let the classes be divided with --classes TRAIN/VAL/TEST." if lacking == {"split"} else ""
-        raise DataError(f"The CSV {path} lacks the column {sorted(lacking)[0]!r} (or has no rows).{advice}")
-    return _Found([_from_row(path, number, row, is_divided=not division) for number, row in enumerate(rows, 2)])
-
-
-def _from_row(path: Path, number: int, row: dict[str, str | None], *, is_divided: bool) -> _CustomClip:
-    """The clip of one row of a CSV, whose paths are relative to the CSV."""
-    split = row.get("split") or ""
-    if is_divided and split not in SPLITS:
-        raise DataError(f"{path}, line {number}: unknown split {split!r}.{suggest(split, SPLITS)}")
-    place = path.parent / user_path(row["path"] or "")
-    if not place.exists():
-        raise DataError(f"{path}, line {number}: {place} does not exist.")
-    images = sum(entry.suffix.lower() in IMAGE_SUFFIXES for entry in place.iterdir()) if place.is_dir() else 0
-    return _CustomClip(split, row["class"] or "", ClipOnDisk(place, images), row.get("text") or "")
-
-
-def _divided(found: _Found, division: Division) -> _Found:
-    """The same clips, each class in the split that the division gives it."""
-    splits = division.divide({clip.class_name for clip in found.clips})
-    return dataclasses.replace(
-        found, clips=[dataclasses.replace(clip, split=splits[clip.class_name]) for clip in found.clips]
-    )
 
 
 def check_name(name: str) -> None:

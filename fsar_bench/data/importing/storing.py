@@ -20,7 +20,7 @@ from fsar_bench.io import DATASET_FILE, data_folder, read_json, to_json, write_a
 HINT = "$FSAR_BENCH_DATA"  # names another folder for prepared datasets
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
 
-State = Literal["new", "unchanged", "updated", "replaced"]
+State = Literal["new", "unchanged", "described", "updated", "replaced"]
 
 
 def check_own_name(name: str, taken: Iterable[str]) -> None:
@@ -86,15 +86,19 @@ def _annotation(prepared: Prepared) -> dict:
         "classes": [row.model_dump(exclude_unset=True) for row in prepared.classes],
         "clips": [clip.model_dump(by_alias=True, exclude_unset=True) for clip in prepared.clips],
     }
-    return {**data, "division": prepared.division} if prepared.division else data
+    more = {"division": prepared.division, "unlisted": prepared.unlisted}
+    return data | {key: value for key, value in more.items() if value}
 
 
 def _state(path: Path, prepared: Prepared, *, replace: bool) -> State:
     """What becomes of another annotation under the same name; raises `ConfigError` where it must not be lost."""
     try:
-        stored = Annotation.model_validate_json(read_json(path)).clips
+        annotation = Annotation.model_validate_json(read_json(path))
     except (OSError, ValidationError):
         return "replaced"  # a damaged file is of no use
+    stored = annotation.clips
+    if _same_clips(annotation, prepared):
+        return "described"
     if prepared.is_published:
         places = {(clip.class_name, clip.id): clip.path for clip in prepared.clips}
         kept = [clip for clip in stored if clip.path is not None and Path(clip.path).exists()]
@@ -110,6 +114,14 @@ def _state(path: Path, prepared: Prepared, *, replace: bool) -> State:
         + (f", {gone} of which are no longer there" if gone else "")
         + f" ({path}). Replace it with --replace, or choose another --name."
     )
+
+
+def _same_clips(annotation: Annotation, prepared: Prepared) -> bool:
+    """Whether an annotation has the same classes and clips in the same places, and differs in what else it says of them."""
+    places = [(clip.class_name, clip.id, clip.path) for clip in annotation.clips]
+    return annotation.classes == prepared.classes and places == [
+        (clip.class_name, clip.id, clip.path) for clip in prepared.clips
+    ]
 
 
 def _common_folder(paths: list[str]) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
+from fsar_bench.data.images import frame_series
 from fsar_bench.data.importing.verify import Progress, all_clips, sample
+from fsar_bench.errors import DataError
 
 DURATION_SAMPLE = 200
 
@@ -20,7 +22,8 @@ class SplitSize:
         split: name of the split.
         classes: number of classes.
         clips: number of listed clips.
-        missing: number of them that are not on this disk.
+        missing: number of them that are not on this disk; of HMDB51 and UCF101 without a list, also those that the published
+            list has and nothing here names.
         smallest: listed clips of the smallest class.
         largest: listed clips of the largest class.
         scarcest: the class with the fewest clips on this disk.
@@ -73,8 +76,8 @@ def split_sizes(dataset: Dataset) -> list[SplitSize]:
             SplitSize(
                 split.name,
                 len(per_class),
-                sum(per_class),
-                len(split.missing),
+                split.size,
+                len(split.missing) + split.unlisted,
                 min(per_class),
                 max(per_class),
                 split.list.classes[available.index(fewest)],
@@ -82,6 +85,22 @@ def split_sizes(dataset: Dataset) -> list[SplitSize]:
             )
         )
     return sizes
+
+
+def frame_notes(dataset: Dataset) -> list[tuple[Clip, str]]:
+    """Clips that are folders of images with something worth saying, such as images that are no frames; and what that is.
+
+    Folders that cannot be read as clips are left to the readers, which say why.
+    """
+    notes = []
+    for listed in all_clips(dataset):
+        try:
+            note = frame_series(listed.clip.path).note if listed.clip.path.is_dir() else ""
+        except (OSError, DataError):
+            continue
+        if note:
+            notes.append((listed.clip, note))
+    return notes
 
 
 @dataclass(frozen=True)
