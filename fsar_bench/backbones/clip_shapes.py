@@ -42,19 +42,19 @@ def whose(tensors: Mapping[str, Tensor], model: str) -> str:
         return ""
     got = {**image, **text}
     other = {part: got[part] for part in got if part in wanted and got[part] != wanted[part]}
-    alone = "" if image and text else f" alone, without the {'text' if image else 'image'} tower"
-    tower = f"the {'image' if image else 'text'} tower" if alone else ""
+    has, lacks = ("image", "text") if image else ("text", "image")
+    alone = "" if image and text else f" alone, without the {lacks} tower"
     if not other:
-        return f"it holds {tower}{alone}. Take the file of the whole {model}" if alone else ""
-    if set(other) == {"image"}:
+        return f"it holds the {has} tower{alone}. Take the file of the whole {model}" if alone else ""
+    if not alone and set(other) == {"image"}:
         return (
             f"it is for images of {got['image']} pixels, the model for {wanted['image']}. Take the weights for "
             f"{wanted['image']} pixels{_named(got, ', or the model ')}"
         )
     name = _named(got, "")
     return (
-        f"it holds {f'{tower}{alone}' if alone else 'weights'} of {name or 'another CLIP'} ({_said(got, other)}), not of {model} "
-        f"({_said(wanted, other)}). Choose the backbone= that it belongs to, or weights of {model}"
+        f"it holds {f'the {has} tower' if alone else 'weights'} of {name or 'another CLIP'} ({_said(got, other)}){alone}, not of "
+        f"{model} ({_said(wanted, other)}). Choose the backbone= that it belongs to, or weights of {model}"
     )
 
 

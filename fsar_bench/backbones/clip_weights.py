@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias, cast
 import open_clip
 
 from fsar_bench.backbones.clip_shapes import whose
-from fsar_bench.backbones.clip_transformers import describe, from_transformers, is_folder_of_transformers
+from fsar_bench.backbones.clip_transformers import NORMALISATION, describe, from_transformers, is_folder_of_transformers
 from fsar_bench.backbones.reading import read_weights
 from fsar_bench.backbones.weights import (
     OTHERS,
@@ -66,12 +67,12 @@ def _create(name: str, **options: Any) -> CLIPNetwork:
     return cast("CLIPNetwork", open_clip.create_model(name, **options))  # annotated as a plain module there
 
 
-def _agree(what: str, origin: str, trained_with: bool | None, configured: bool | None) -> bool:
+def _agree(what: str, origin: str, trained_with: bool | None, configured: bool | None, hint: str = "") -> bool:
     """Whether the weights use QuickGELU, according to the weights and to the config, which may not contradict each other."""
     if trained_with is None and configured is None:
         raise WeightsError(
             f"{what} ({origin}) does not say which activation it was trained with. Set activation=quick_gelu (OpenAI's, DFN's "
-            "and MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features."
+            f"and MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features.{hint}"
         )
     if trained_with is not None and configured is not None and trained_with != configured:
         names = {True: "QuickGELU", False: "GELU"}
@@ -99,7 +100,8 @@ def _load_file(model: str, file: Path, quick_gelu: bool | None, tag: dict) -> tu
     trained_with = quick_by_tag if weights.quick_gelu is None else weights.quick_gelu
     if trained_with is None and quick_gelu is None:  # of another model: that is said, not what else is unknown
         _fill(_create(model, load_weights=False), model, file, weights)
-    quick = _agree(f"The weights file {file}", weights.origin, trained_with, quick_gelu)
+    hint = " Or name its folder, whose config.json says it." if is_folder_of_transformers(file.parent) else ""
+    quick = _agree(f"The weights file {file}", weights.origin, trained_with, quick_gelu, hint)
     network = _create(model, force_quick_gelu=quick, load_weights=False)
     _fill(network, model, file, weights)
     if tag:
@@ -179,18 +181,37 @@ def _load_open_clip(model: str, folder: Path, quick_gelu: bool | None) -> tuple[
 
 
 def _load_hub(model: str, source: str, quick_gelu: bool | None) -> tuple[CLIPNetwork, bool]:
-    """Load a hub repository of open_clip: its config (with the normalisation of its images) and its weights."""
+    """Load a hub repository of open_clip, its config (with the normalisation of its images) and weights, or of transformers."""
     place = source.removeprefix(HUB)
     try:
         config = open_clip.get_model_config(source)
         config = config.get("model_cfg", config)
         network = _create(source, require_pretrained=True)
     except Exception as error:
+        if folder := _of_transformers(place):
+            return _load_folder(model, folder, quick_gelu)
         fetch = f"import open_clip; open_clip.create_model('{source}')"
         raise missing(model, source, first_line(error), fetch) from error
     _compare(model, config, f"hub repository {place}")
     quick = _agree(f"The hub repository {place}", "a model", bool(config.get("quick_gelu", False)), quick_gelu)
     return network, quick
+
+
+def _of_transformers(repository: str) -> Path | None:
+    """Return the folder of a hub repository in the format of transformers, in the hub's cache; None if it is not to be had."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        folder = Path(hf_hub_download(repository, "config.json")).parent
+    except Exception:  # not there, or no network: what open_clip said of it is told
+        return None
+    with contextlib.suppress(Exception):  # without it, the normalisation is CLIP's
+        hf_hub_download(repository, NORMALISATION)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        with contextlib.suppress(Exception):
+            hf_hub_download(repository, name)
+            return folder if is_folder_of_transformers(folder) else None
+    return None
 
 
 def _compare(model: str, config: dict, where: str) -> None:

@@ -15,8 +15,8 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".incomplete", ".
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(safetensors|bin|pt|pth)$")
 NAMES = (  # end of a file's name, what it is
     (re.compile(r"\.onnx$", re.I), "a model of ONNX"),
-    (re.compile(r"\.(msgpack|flax)$", re.I), "weights of Flax (msgpack)"),
-    (re.compile(r"\.(h5|hdf5|keras)$", re.I), "weights of TensorFlow or Keras (HDF5)"),
+    (re.compile(r"\.(msgpack|flax)$", re.I), "a file of weights of Flax (msgpack)"),
+    (re.compile(r"\.(h5|hdf5|keras)$", re.I), "a file of weights of TensorFlow or Keras (HDF5)"),
     (re.compile(r"\.ckpt\.(index|meta)$|\.data-\d{5}-of-\d{5}$", re.I), "a part of a checkpoint of TensorFlow"),
     (re.compile(r"\.(pb|tflite)$", re.I), "a model of TensorFlow"),
     (re.compile(r"\.(gguf|ggml)$", re.I), "a quantised model of llama.cpp (GGUF)"),
@@ -24,12 +24,12 @@ NAMES = (  # end of a file's name, what it is
     (re.compile(r"\.(mlmodel|mlpackage)$", re.I), "a model of Core ML"),
 )
 STARTS = (  # first bytes, what it is
-    (re.compile(rb"\x89HDF\r\n\x1a\n"), "weights of TensorFlow or Keras (HDF5)"),
+    (re.compile(rb"\x89HDF\r\n\x1a\n"), "a file of weights of TensorFlow or Keras (HDF5)"),
     (re.compile(rb"GGUF|lmgg|tjgg"), "a quantised model of llama.cpp (GGUF)"),
     (re.compile(rb".{4}TFL3", re.S), "a model of TensorFlow Lite"),
     (re.compile(rb"\x93NUMPY"), "an array of NumPy"),
     (re.compile(rb"\x08[\x01-\x14]\x12.{1,40}", re.S), "a model of ONNX"),
-    (re.compile(rb"[\x81-\x8f\xde\xdf](..|....)?[\xa1-\xbf\xd9]\w", re.S), "weights of Flax (msgpack)"),
+    (re.compile(rb"[\x81-\x8f\xde\xdf](..|....)?[\xa1-\xbf\xd9]\w", re.S), "a file of weights of Flax (msgpack)"),
     (re.compile(rb"MATLAB "), "a file of MATLAB"),
 )
 ARCHIVES = (

@@ -56,7 +56,7 @@ def about(objects: list[str]) -> str:
     others = f" and {len(objects) - MOST_NAMES} more" if len(objects) > MOST_NAMES else ""
     if any(name.startswith(("torch.nn.modules.", "torch.nn.parallel.")) for name in objects):
         return f"it is a whole pickled model (class {objects[0]}), not a state dict. {RESAVE}"
-    return f"it holds pickled Python objects ({', '.join(objects[:MOST_NAMES])}{others}) next to tensors. {RESAVE}"
+    return f"it holds pickled Python objects ({', '.join(objects[:MOST_NAMES])}{others}), not tensors alone. {RESAVE}"
 
 
 def _globals(file: IO[bytes]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from fsar_bench.backbones.weights import OPENAI_ENTRIES, UnfitError, Weights
 INDEX = ".index.json"  # end of the name of the list of files that hold weights together
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files of torch before 1.6
 TAIL = 65536  # bytes; so many zeros at the end are no weights
 DTYPES = {
     "F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64", "F8_E4M3", "F8_E5M2",
@@ -157,7 +158,9 @@ def _load_pickle(path: Path, mmap: bool) -> object:
         named = re.findall(r"GLOBAL ([\w.]+)", str(error))
         if objects := objects_in(path) or named:
             raise UnfitError(about(objects)) from error
-        if isinstance(error, EOFError) or "EOF" in str(error) or "truncated" in str(error):
+        with path.open("rb") as file:
+            is_legacy = file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC  # whose end nothing marks
+        if is_legacy or isinstance(error, EOFError):
             raise _half(path.stat().st_size, None) from error
         raise UnfitError(f"it is no file of torch, or damaged. {AGAIN}") from error
 

@@ -164,7 +164,7 @@ class Weights:
         found = [(key, prefix, n) for key, state in self.states.items() for prefix, n in _prefixes(state, wanted)]
         most = max((n for _, _, n in found), default=0)
         if 2 * most < len(wanted):
-            raise UnfitError(self._foreign(wanted, library))
+            raise UnfitError(self._foreign(wanted, library, most))
         sets = {
             (key, prefix): {n.removeprefix(prefix): t for n, t in self.states[key].items() if n.startswith(prefix)}
             for key, prefix, n in found
@@ -182,8 +182,8 @@ class Weights:
             raise UnfitError(f"it holds such weights {places}. Save those that are meant alone, in a file of their own")
         return key, tensors
 
-    def _foreign(self, wanted: Mapping[str, Tensor], library: str) -> str:
-        """Say what a file holds instead of the tensors of a network."""
+    def _foreign(self, wanted: Mapping[str, Tensor], library: str, agreeing: int) -> str:
+        """Say what a file holds instead of the tensors of a network, with so many names that agree."""
         names = [name for state in self.states.values() for name in state]
         if special := _special(names):
             return special
@@ -195,8 +195,9 @@ class Weights:
             )
         below = ", ".join(repr(key) for key in self.states if key)
         return (
-            f"few of its {len(names)} tensors{f' (below {below})' if below else ''} are named as in {library}: it has such as "
-            f"{', '.join(names[:SHOWN])}, the model such as {', '.join([*wanted][:SHOWN])}. {OTHERS}"
+            f"it has {agreeing or 'none'} of the model's {len(wanted)} tensors under their names in {library}: it holds "
+            f"{len(names)}{f' (below {below})' if below else ''} such as {', '.join(names[:SHOWN])}, the model such as "
+            f"{', '.join([*wanted][:SHOWN])}. {OTHERS}"
         )
 
 
@@ -248,7 +249,7 @@ def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iter
     other = [name for name in tensors if name in wanted and not _fits(tensors[name], wanted[name])]
     if other:
         name = other[0]
-        further = f" (and {len(other) - 1} more tensors of other shapes)" if len(other) > 1 else ""
+        further = f" ({len(other)} tensors differ in shape)" if len(other) > 1 else ""
         shape, needed = list(tensors[name].shape), list(wanted[name].shape)
         yield (
             f"{name} has the shape {shape} in the file, but {needed} in the model{further}: another architecture, image size or "
@@ -282,10 +283,10 @@ def _value_fault(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     broken = {name: n for name, tensor in floating.items() if (n := _not_finite(tensor))}
     if broken:
         name, count = next(iter(broken.items()))
-        more = f", and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
         return (
-            f"{name} holds {count} values that are NaN or infinite, of {tensors[name].numel()}{more}: a training that diverged, "
-            "or a damaged file. Take another checkpoint, or download it again"
+            f"{len(broken)} of its {len(tensors)} tensors hold values that are NaN or infinite ({name}: {count} of "
+            f"{tensors[name].numel()}), after a training that diverged or in a damaged file. Take another checkpoint, or "
+            "download it again"
         )
     matrices = {name: tensor for name, tensor in floating.items() if tensor.ndim > 1}
     zeros = [name for name, tensor in matrices.items() if not tensor.any()]
