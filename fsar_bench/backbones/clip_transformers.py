@@ -82,7 +82,8 @@ def _renamed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
             out[f"{TOWERS[tower]}{_inner(inner)}" if tower else name] = tensor
     for (attention, kind), tensors in parts.items():
         if set(tensors) != set("qkv"):
-            raise UnfitError(f"it has {sorted(tensors)} of the projections q, k, v of {attention}. Download it again")
+            lacking = " and ".join(part for part in "qkv" if part not in tensors)
+            raise UnfitError(f"it lacks the projection {lacking} of {attention} ({kind}). Download it again")
         out[f"{attention}.in_proj_{kind}"] = torch.cat([tensors[part] for part in "qkv"])
     return out
 

@@ -72,7 +72,8 @@ def _agree(what: str, origin: str, trained_with: bool | None, configured: bool |
     if trained_with is None and configured is None:
         raise WeightsError(
             f"{what} ({origin}) does not say which activation it was trained with. Set activation=quick_gelu (OpenAI's, DFN's "
-            f"and MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features.{hint}"
+            "and MetaCLIP's weights) or activation=gelu (LAION's and DataComp's): the wrong one silently gives worse features."
+            f"{hint}"
         )
     if trained_with is not None and configured is not None and trained_with != configured:
         names = {True: "QuickGELU", False: "GELU"}

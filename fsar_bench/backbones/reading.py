@@ -18,6 +18,7 @@ from fsar_bench.backbones.torchscript import is_torchscript, read_torchscript
 from fsar_bench.backbones.weights import OPENAI_ENTRIES, UnfitError, Weights
 
 INDEX = ".index.json"  # end of the name of the list of files that hold weights together
+COUNTERS = {*OPENAI_ENTRIES, "n_averaged"}  # numbers next to weights; the last is of torch's averaged models
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files of torch before 1.6
@@ -180,7 +181,7 @@ def _plain(state: Mapping[str, object]) -> dict[str, Tensor]:
     tensors = {
         str(name): tensor
         for name, tensor in state.items()
-        if isinstance(tensor, Tensor) and str(name).rpartition(".")[2] not in OPENAI_ENTRIES
+        if isinstance(tensor, Tensor) and str(name).rpartition(".")[2] not in COUNTERS
     }
     plain = {".".join(part for part in n.split(".") if part not in WRAPPERS): tensor for n, tensor in tensors.items()}
     return plain if len(plain) == len(tensors) else tensors
