@@ -105,7 +105,8 @@ def _tower(tensors: Mapping[str, Tensor], within: str) -> Shape:
         for name in tensors:
             if name.endswith(f"{within}{mark}"):
                 try:
-                    return of(tensors, name.removesuffix(mark))
+                    shape = of(tensors, name.removesuffix(mark))
+                    return shape if shape["layers"] else {}  # a part of a file tells nothing
                 except (KeyError, ValueError, IndexError, TypeError):  # it lacks what would tell
                     return {}
     return {}
@@ -144,9 +145,12 @@ def _text(tensors: Mapping[str, Tensor]) -> Shape:
     if not name or positions is None or positions.ndim != 2 or tensors[name].ndim != 2:
         return {}
     vocabulary, width = tensors[name].shape
+    layers = _count(tensors, rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\.")
+    if not layers:
+        return {}
     return {
         "text width": width,
-        "text layers": _count(tensors, rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\."),
+        "text layers": layers,
         "context": len(positions),
         "vocabulary": vocabulary,
     }

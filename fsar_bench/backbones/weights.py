@@ -31,6 +31,7 @@ FOLDER_FILES = (  # names of weights in folders of hubs, the first that is there
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 SHOWN = 3  # names of tensors in a message
+CHUNK = 2**20  # values that are checked at once
 MOST_ZEROS = 0.1  # share of the values of a network's matrices that may stand in matrices of zeros alone
 States = dict[str, dict[str, Tensor]]
 
@@ -305,10 +306,8 @@ def _is_float(tensor: Tensor) -> bool:
 
 def _not_finite(tensor: Tensor) -> int:
     """Number of values that float32 cannot hold."""
-    if tensor.dtype == torch.float64:
-        tensor = tensor.float()
-    finite = torch.isfinite(tensor)
-    return 0 if bool(finite.all()) else int((~finite).sum())
+    parts = tensor.flatten().split(CHUNK)  # the check makes copies: small ones
+    return sum(part.numel() - int(torch.isfinite(part.float()).sum()) for part in parts)
 
 
 def first_line(error: Exception, length: int = 300) -> str:
