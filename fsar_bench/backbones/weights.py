@@ -225,7 +225,10 @@ def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor], wanted: Iterable[str
 def _equal(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+    try:
+        return torch.equal(a, b)
+    except RuntimeError:  # types that torch does not compare
+        return False
 
 
 def _special(names: list[str]) -> str:
@@ -275,10 +278,11 @@ def _advice(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
 def _value_fault(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Say which values no trained network has; empty if there are none."""
     floating = {name: tensor for name, tensor in tensors.items() if wanted[name].is_floating_point()}
-    if typed := [name for name, tensor in floating.items() if not _is_float(tensor)]:
-        kind = str(floating[typed[0]].dtype).removeprefix("torch.")
+    kinds = {name: kind for name, tensor in floating.items() if (kind := _kind(tensor))}
+    if kinds:
+        name, kind = next(iter(kinds.items()))
         return (
-            f"{len(typed)} of its {len(tensors)} tensors are quantised or of another kind ({typed[0]} is {kind}). Take the same "
+            f"{len(kinds)} of its {len(tensors)} tensors are quantised or of another kind ({name} is {kind}). Take the same "
             "weights in float32, float16 or bfloat16"
         )
     broken = {name: n for name, tensor in floating.items() if (n := _not_finite(tensor))}
@@ -300,8 +304,14 @@ def _value_fault(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     return ""
 
 
-def _is_float(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+def _kind(tensor: Tensor) -> str:
+    """What a tensor is other than plain floating-point numbers; empty if it is not."""
+    if tensor.is_meta:
+        return "without values"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    is_plain = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    return "" if is_plain else str(tensor.dtype).removeprefix("torch.")
 
 
 def _not_finite(tensor: Tensor) -> int:

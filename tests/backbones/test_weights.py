@@ -201,6 +201,11 @@ REFUSED = {  # how it is written, what the error says
         lambda s, p: torch.save(changed(s, lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)), p),
         "is qint8",
     ),
+    "sparse": (
+        lambda s, p: torch.save({k: v.to_sparse() if v.ndim == 4 else v for k, v in s.items()}, p),
+        r"conv1\.0\.weight is sparse",
+    ),
+    "no values": (lambda s, p: torch.save({k: v.to("meta") for k, v in s.items()}, p), "is without values"),
     "complex": (lambda s, p: torch.save(changed(s, lambda t: t.to(torch.complex64)), p), "is complex64"),
     "nan": (lambda s, p: torch.save(with_nan(s), p), r"1 of its \d+ tensors .* NaN or infinite \(conv1\.0\.weight: 4 of \d+\)"),
     "nan in half": (
