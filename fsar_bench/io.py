@@ -60,7 +60,10 @@ def read_json(path: Path) -> bytes:
 
 def is_weight_file(pretrained: str) -> bool:
     """Whether a `pretrained` value names a file rather than a tag or hub id."""
-    return not pretrained.startswith("hf-hub:") and (pretrained.endswith(WEIGHT_SUFFIXES) or os.sep in pretrained)
+    if pretrained.startswith("hf-hub:"):
+        return False
+    is_named = pretrained.endswith(WEIGHT_SUFFIXES) or os.sep in pretrained
+    return is_named or (bool(Path(pretrained).suffix) and user_path(pretrained).is_file())  # such as model.ckpt
 
 
 def weight_files(model: str, tag: str) -> list[Path]:

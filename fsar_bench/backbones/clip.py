@@ -26,8 +26,8 @@ class CLIPBackbone(Backbone):
 
     Args:
         model: architecture, by its name in open_clip.
-        pretrained: "builtin", a file, a folder of open_clip, an open_clip tag, a hub id "hf-hub:ORG/NAME", or None for random
-            weights (tests).
+        pretrained: "builtin", a file (of open_clip, or of `CLIPModel` of transformers), a folder of either, an open_clip tag, a
+            hub id "hf-hub:ORG/NAME", or None for random weights (tests).
         quick_gelu: whether the weights were trained with QuickGELU, as OpenAI's were; None reads it from the weights and
             refuses a file that does not contain it.
         resize: short side of a frame before the crop, in pixels.

@@ -20,16 +20,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
-from fsar_bench.backbones.weights import (
-    UnfitError,
-    Weights,
-    file_in,
-    first_line,
-    missing,
-    read_weights,
-    resolve,
-    unloadable,
-)
+from fsar_bench.backbones.reading import read_weights
+from fsar_bench.backbones.weights import UnfitError, Weights, file_in, first_line, missing, resolve, unloadable
 from fsar_bench.errors import ConfigError
 from fsar_bench.registry import BACKBONES
 
@@ -205,8 +197,10 @@ def _tag(model: str, pretrained: str | None) -> str | None:
     Raises:
         ConfigError: it is neither a tag nor a file, or the default of a model that has no weights.
     """
-    if not pretrained:
+    if pretrained is None:
         return None
+    if not isinstance(pretrained, str) or not pretrained.strip():
+        resolve(model, pretrained)  # refuses it
     tags = _tags(model)
     if pretrained == DEFAULT:
         config = timm.get_pretrained_cfg(model)
@@ -244,7 +238,7 @@ def _pretraining(pretrained: str | None, tag: str | None) -> str:
 
 def _load(model: str, pretrained: str | None, crop: int) -> nn.Module:
     """Build a network and load its weights from a tag, from a file or folder, or not at all."""
-    source = resolve(model, pretrained) if pretrained else None
+    source = None if pretrained is None else resolve(model, pretrained)
     logging.getLogger().info("loading %s from %s", model, source)
     if source and not Path(source).exists():
         name = f"{model}.{source}"

@@ -13,15 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fsar_bench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from fsar_bench.backbones.weights import (
-    UnfitError,
-    Weights,
-    first_line,
-    missing,
-    read_weights,
-    resolve,
-    unloadable,
-)
+from fsar_bench.backbones.reading import read_weights
+from fsar_bench.backbones.weights import UnfitError, Weights, first_line, missing, resolve, unloadable
 from fsar_bench.errors import ConfigError, WeightsError, suggest
 from fsar_bench.registry import BACKBONES
 
@@ -30,6 +23,7 @@ if TYPE_CHECKING:
 
 HUB = "hf-hub:"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+IN_PARTS = tuple(f"{name}.index.json" for name in WEIGHTS)  # of folders alone: a hub's parts would have to be fetched
 CLASSES = {"videomae": "VideoMAE", "timesformer": "Timesformer"}  # the library's names of configs and models
 NORMALISATION = {  # of the published weights; preprocessor_config.json next to weights says otherwise
     "videomae": (IMAGENET_MEAN, IMAGENET_STD),
@@ -136,7 +130,7 @@ class TransformersVideoBackbone(Backbone):
 
 def _source(model: str, pretrained: str | None) -> str | None:
     """Return what `pretrained` names: a file, a folder or "hf-hub:ORG/NAME"; None for random weights."""
-    if not pretrained:
+    if pretrained is None:
         return None
     source = resolve(model, pretrained)
     if not (source.startswith(HUB) or Path(source).exists()):
@@ -223,7 +217,8 @@ def _load(model: str, source: str | None, config: PretrainedConfig) -> tuple[nn.
     norm: nn.Module = nn.Identity()
     if source is None:
         return network, norm
-    file = Path(source) if Path(source).is_file() else _needed(model, source, *WEIGHTS)
+    names = WEIGHTS if source.startswith(HUB) else (*WEIGHTS, *IN_PARTS)
+    file = Path(source) if Path(source).is_file() else _needed(model, source, *names)
     try:
         weights = read_weights(file)
         if any(name.endswith("query.bias") for name in network.state_dict()):

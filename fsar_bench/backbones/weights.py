@@ -1,18 +1,15 @@
-"""Where weights are searched for, how weights files are read and fitted to a network, and the fingerprint of tensors."""
+"""Where weights are searched for, how they are fitted to a network, what is wrong with them, and the fingerprint of tensors."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fsar_bench.errors import WeightsError
@@ -24,6 +21,18 @@ TRANSFORMERS_NAMES = re.compile(
     r"(^|\.)(vision_model|text_model)\.|(^|\.)embeddings\.patch_embeddings?\.|\.layernorm_(before|after)\.|"
     r"\.attention\.attention\.(query|key|value)\."
 )
+ADAPTER_NAMES = re.compile(r"(^|\.)(lora_\w+|hada_\w+|lokr_\w+|ia3_l|oft_\w+|adapters?|prompt_embeddings)(\.|$)")
+QUANTISED_NAMES = re.compile(
+    r"\.(qweight|qzeros|SCB|quant_map|nested_absmax|absmax|quant_state\.\w+|weight_scale(_inv)?)$"
+)
+OTHERS = "Choose the backbone= that it belongs to, or its own weights"
+FOLDER_FILES = (  # names of weights in folders of hubs, the first that is there is taken
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+SHOWN = 3  # names of tensors in a message
+CHUNK = 2**20  # values that are checked at once
+MOST_ZEROS = 0.1  # share of the values of a network's matrices that may stand in matrices of zeros alone
 States = dict[str, dict[str, Tensor]]
 
 
@@ -42,8 +51,13 @@ def resolve(model: str, pretrained: str) -> str:
         A file, a folder, or a tag or hub id that the library fetches itself.
 
     Raises:
-        WeightsError: the named file does not exist.
+        WeightsError: the named file does not exist, or nothing is named.
     """
+    if not isinstance(pretrained, str) or not pretrained.strip():
+        raise WeightsError(
+            f"pretrained={pretrained!r} of {model} names no weights: name a file, a folder, a tag or a hub id, or None for "
+            "random weights."
+        )
     if pretrained == "builtin":
         return str(_existing(BUILTIN / f"{model}.safetensors", model))
     if user_path(pretrained).is_dir():
@@ -62,8 +76,19 @@ def file_in(folder: Path, model: str) -> Path:
     Raises:
         WeightsError: the folder holds none, or several.
     """
+    if (folder / "adapter_config.json").exists() or (folder / "adapter_model.safetensors").exists():
+        raise WeightsError(
+            f"The folder {folder} holds an adapter (LoRA), which is no model: merge it with the model that it adapts, save that "
+            f"state dict, and name its file for {model} with pretrained=."
+        )
+    indices = [path for name in FOLDER_FILES if name.endswith(".json") and (path := folder / name).is_file()]
     files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
-    if len({path.stem for path in files}) != 1:  # the same weights may be there in two formats
+    whole = [path for path in files if not re.search(r"-\d{5}-of-\d{5}$", path.stem)]
+    if indices and not whole:
+        return indices[0]
+    if (
+        len({path.stem.replace("pytorch_model", "model") for path in files}) != 1
+    ):  # the same may be there in two formats
         raise WeightsError(
             f"The folder {folder} holds {len(files)} weights files ({', '.join(p.name for p in files) or 'none'}), not one. Name "
             f"the file of {model} with pretrained=/path/to/file."
@@ -71,13 +96,22 @@ def file_in(folder: Path, model: str) -> Path:
     return max(files, key=lambda path: path.suffix == ".safetensors")
 
 
+def folder_file(folder: Path, model: str) -> Path:
+    """Return the weights file of a folder as hubs have them, where the same weights may be there in several formats.
+
+    Raises:
+        WeightsError: the folder holds none, or several of other names.
+    """
+    known = (path for name in FOLDER_FILES if (path := folder / name).is_file())
+    return next(known, None) or file_in(folder, model)
+
+
 @dataclass(frozen=True)
 class Weights:
     """The contents of a weights file.
 
     Attributes:
-        states: sets of tensors by name, by the key below which the file holds them ("" at its top); half precision is
-            converted to float32.
+        states: sets of tensors by name, by the key below which the file holds them ("" at its top), in the types of the file.
         quick_gelu: whether they were trained with QuickGELU; None if the file does not say.
         origin: kind of the file, in words.
     """
@@ -87,11 +121,15 @@ class Weights:
     origin: str
 
     def converted(self, function: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Weights:
-        """Return the same contents with every set of tensors converted; sets that the function cannot convert are left out."""
+        """Return the same contents with every set of tensors converted, in float32 where they are in half precision.
+
+        Sets that the function cannot convert are left out.
+        """
         states: States = {}
+        half = (torch.float16, torch.bfloat16)
         for key, state in self.states.items():
             try:
-                states[key] = _plain(function(dict(state)))
+                states[key] = function({n: t.float() if t.dtype in half else t for n, t in state.items()})
             except Exception:  # converters of libraries fail in any way on tensors of another model
                 continue
         return Weights(states, self.quick_gelu, self.origin)
@@ -107,33 +145,49 @@ class Weights:
             spare: whether a name that the network lacks may be dropped, such as a classifier's.
 
         Returns:
-            Tensors with the names and shapes of `wanted`.
+            Tensors with the names and shapes of `wanted`, in the types of the file.
 
         Raises:
-            UnfitError: several sets agree, or none does; tensors are missing, are of no use, or have another shape.
+            UnfitError: several sets agree, or none does; tensors are missing, are of no use, have another shape, are quantised,
+                or hold values that no trained network has.
         """
-        hits = {key: _prefix(state, wanted) for key, state in self.states.items()}
-        most = max((count for _, count in hits.values()), default=0)
-        if 2 * most < len(wanted):
-            raise UnfitError(self._foreign(wanted, library))
-        agreeing = [key for key, (_, count) in hits.items() if count == most]
-        if len(agreeing) > 1:
-            raise UnfitError(
-                f"it holds such weights below several keys ({', '.join(map(repr, agreeing))}). Save those that are meant alone, "
-                "in a file of their own"
-            )
-        prefix = hits[agreeing[0]][0]
-        state = self.states[agreeing[0]]
-        tensors = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-        kept = {name: tensor for name, tensor in tensors.items() if name in wanted or not spare(name)}
+        key, tensors = self._chosen(wanted, library)
+        kept = {n: tensor for n, tensor in tensors.items() if n in wanted or not spare(n)}
+        where = f"below the key {key!r}, " if key else ""
         if faults := list(_faults(kept, wanted)):
-            where = f"below the key {agreeing[0]!r}, " if agreeing[0] else ""
-            raise UnfitError(f"{where}{'; '.join(faults)}. Choose the backbone= that it belongs to, or its own weights")
-        return kept
+            raise UnfitError(f"{where}{'; '.join(faults)}. {_advice(kept, wanted)}")
+        if fault := _value_fault(kept, wanted):
+            raise UnfitError(f"{where}{fault}")
+        return {name: tensor.reshape(wanted[name].shape) for name, tensor in kept.items()}
 
-    def _foreign(self, wanted: Mapping[str, Tensor], library: str) -> str:
-        """Say what a file holds instead of the tensors of a network."""
+    def _chosen(self, wanted: Mapping[str, Tensor], library: str) -> tuple[str, dict[str, Tensor]]:
+        """Return the set of tensors that most names of a network agree with, without its prefix, and the key of this set."""
+        found = [(key, prefix, n) for key, state in self.states.items() for prefix, n in _prefixes(state, wanted)]
+        most = max((n for _, _, n in found), default=0)
+        if 2 * most < len(wanted):
+            raise UnfitError(self._foreign(wanted, library, most))
+        sets = {
+            (key, prefix): {n.removeprefix(prefix): t for n, t in self.states[key].items() if n.startswith(prefix)}
+            for key, prefix, n in found
+            if n == most
+        }
+        (key, prefix), tensors = next(iter(sets.items()))
+        others = [place for place, other in sets.items() if not _same(tensors, other, wanted)]
+        if others:
+            keys = list(dict.fromkeys(each for each, _ in [(key, prefix), *others]))
+            places = (
+                f"below several keys ({', '.join(map(repr, keys))})"
+                if len(keys) > 1
+                else f"behind several prefixes ({', '.join(repr(each) for _, each in [(key, prefix), *others])})"
+            )
+            raise UnfitError(f"it holds such weights {places}. Save those that are meant alone, in a file of their own")
+        return key, tensors
+
+    def _foreign(self, wanted: Mapping[str, Tensor], library: str, agreeing: int) -> str:
+        """Say what a file holds instead of the tensors of a network, with so many names that agree."""
         names = [name for state in self.states.values() for name in state]
+        if special := _special(names):
+            return special
         of_transformers = [name for name in names if TRANSFORMERS_NAMES.search(name)]
         if of_transformers and library != "transformers":
             return (
@@ -142,136 +196,128 @@ class Weights:
             )
         below = ", ".join(repr(key) for key in self.states if key)
         return (
-            f"few of its {len(names)} tensors{f' (below {below})' if below else ''} are named as in {library}: it has such as "
-            f"{names[0]}, the model such as {next(iter(wanted))}. Choose the backbone= that it belongs to, or its own weights"
+            f"it has {agreeing or 'none'} of the model's {len(wanted)} tensors under their names in {library}: it holds "
+            f"{len(names)}{f' (below {below})' if below else ''} such as {', '.join(names[:SHOWN])}, the model such as "
+            f"{', '.join([*wanted][:SHOWN])}. {OTHERS}"
         )
 
 
-def _prefix(state: Iterable[str], wanted: Mapping[str, Tensor]) -> tuple[str, int]:
-    """Find the prefix without which most names of a state are wanted, and how many these are; no prefix wins a tie."""
+def _prefixes(state: Iterable[str], wanted: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+    """Find the prefixes without which most names of a state are wanted, and how many these are; no prefix wins a tie."""
     counts: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
         counts.update(
             "".join(f"{part}." for part in parts[:i]) for i in range(len(parts)) if ".".join(parts[i:]) in wanted
         )
-    return max(counts.items(), key=lambda item: (item[1], -len(item[0])), default=("", 0))
+    most = max(counts.values(), default=0)
+    best = [(prefix, n) for prefix, n in counts.items() if n == most]
+    return [("", most)] if counts[""] == most and most else best
 
 
-def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterable[str]:
-    """Say in which ways tensors are not those of a network."""
-    for name, tensor in tensors.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
-            yield (
-                f"{name} has the shape {list(tensor.shape)} in the file, but {list(wanted[name].shape)} in the model (another "
-                "architecture, image size or number of frames)"
-            )
-            break
-    if missing := [name for name in wanted if name not in tensors]:
-        yield f"it lacks {len(missing)} of the model's {len(wanted)} tensors, such as {missing[0]}"
-    if more := [name for name in tensors if name not in wanted]:
-        yield f"it holds {len(more)} tensors that the model has not, such as {more[0]}"
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor], wanted: Iterable[str]) -> bool:
+    """Whether two sets hold the same tensors for a network, as a file that holds them below two keys does."""
+    if a is b:
+        return True
+    return all((n in a) == (n in b) and (n not in a or _equal(a[n], b[n])) for n in wanted)
 
 
-def read_weights(path: Path) -> Weights:
-    """Read safetensors, a state dict at the top or below keys, or an OpenAI-style TorchScript archive.
-
-    The format is read from the content, not from the name. Pickled Python objects are never loaded.
-
-    Raises:
-        UnfitError: the file is empty, a git-lfs pointer, a web page, or holds objects or no tensors by name.
-        Exception: any error of the library that reads a damaged file.
-    """
-    with path.open("rb") as file:
-        head = file.read(1000)
-    _refuse_other_content(head)
-    if head[8:9] == b"{":
-        return Weights({"": _plain(load_file(path))}, None, "safetensors")
-    if _is_torchscript(path):
-        archive = torch.jit.load(path, map_location="cpu")
-        code = "".join(_code(path))  # x * sigmoid(1.702 x), or gelu(x)
-        quick = True if "torch.sigmoid(" in code else False if "torch.gelu(" in code else None
-        return Weights({"": _plain(archive.state_dict())}, quick, "a TorchScript archive")
-    states = dict(_states(_load_pickle(path)))
-    if not states:
-        raise UnfitError("it holds no tensors by name. Replace it by a state dict or safetensors")
-    names = {name.rpartition(".")[2] for state in states.values() for name in state}
-    plain = {key: tensors for key, state in states.items() if (tensors := _plain(state))}
-    from_openai = names.issuperset(OPENAI_ENTRIES)
-    return Weights(plain, True if from_openai else None, "OpenAI's state dict" if from_openai else "a state dict")
-
-
-def _refuse_other_content(head: bytes) -> None:
-    """Refuse what people have in place of weights, by the first bytes of a file."""
-    if not head:
-        raise UnfitError("it is empty (0 bytes). Download it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise UnfitError(
-            "it is a git-lfs pointer, not the weights themselves. Run `git lfs pull` in the repository that it is from, or "
-            "download the file itself"
-        )
-    if re.match(rb"\s*<(!doctype|html|\?xml|head)", head, re.IGNORECASE):
-        raise UnfitError(
-            "it is a web page (HTML), as a download leaves it that needs a login or is gone. Download it again"
-        )
-
-
-_NO_FILE = "it is no file of torch, or damaged. Download it again"
-
-
-def _load_pickle(path: Path) -> object:
-    """Load a file of torch.save without running any code of its pickles."""
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
     try:
-        with path.open("rb") as file:  # by its name torch would take a file for another format
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        kinds = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        if kinds:
-            raise UnfitError(
-                f"it holds pickled Python objects ({kinds[0]}), which are never loaded, because they can run code. Where you "
-                "trust the file, load it with torch and save its state dict alone in a file of its own"
-            ) from error
-        raise UnfitError(_NO_FILE) from error
-    except (
-        KeyError,
-        ValueError,
-        IndexError,
-        EOFError,
-        AttributeError,
-        TypeError,
-    ) as error:  # as the unpickler meets junk
-        raise UnfitError(_NO_FILE) from error
+        return torch.equal(a, b)
+    except RuntimeError:  # types that torch does not compare
+        return False
 
 
-def _states(value: object, key: str = "", depth: int = 0) -> Iterable[tuple[str, Mapping[str, object]]]:
-    """Find all dictionaries with tensors by name in what a file holds, by their keys."""
-    if not isinstance(value, Mapping) or depth > 3:
-        return
-    if any(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()):
-        yield key, value
-    for name, inner in value.items():
-        yield from _states(inner, f"{key}.{name}" if key else str(name), depth + 1)
+def _special(names: list[str]) -> str:
+    """Say what names of tensors show that belong to no network of a library: adapters, quantised formats."""
+    adapters = [name for name in names if ADAPTER_NAMES.search(name)]
+    if adapters:
+        return (
+            f"it holds {len(adapters)} tensors of an adapter (LoRA or the like, such as {adapters[0]}). Merge it with the model "
+            "that it adapts (in peft: merge_and_unload()), and save that state dict"
+        )
+    quantised = [name for name in names if QUANTISED_NAMES.search(name)]
+    if quantised:
+        return (
+            f"its weights are quantised ({len(quantised)} tensors such as {quantised[0]}). Take the same weights in float32, "
+            "float16 or bfloat16"
+        )
+    return ""
 
 
-def _plain(state: Mapping[str, object]) -> dict[str, Tensor]:
-    """Keep the tensors with names: in float32 where they are in half precision, without what DataParallel adds to names."""
-    tensors = {
-        n: t for n, t in state.items() if isinstance(t, Tensor) and str(n).rpartition(".")[2] not in OPENAI_ENTRIES
-    }
-    if all(str(name).startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    half = (torch.float16, torch.bfloat16)
-    return {str(name): tensor.float() if tensor.dtype in half else tensor for name, tensor in tensors.items()}
+def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[str]:
+    """Say in which ways tensors are not those of a network."""
+    other = [name for name in tensors if name in wanted and not _fits(tensors[name], wanted[name])]
+    if other:
+        name = other[0]
+        further = f" ({len(other)} tensors differ in shape)" if len(other) > 1 else ""
+        shape, needed = list(tensors[name].shape), list(wanted[name].shape)
+        yield (
+            f"{name} has the shape {shape} in the file, but {needed} in the model{further}: another architecture, image size or "
+            "number of frames"
+        )
+    if missing := [name for name in wanted if name not in tensors]:
+        yield f"it lacks {len(missing)} of the model's {len(wanted)} tensors, such as {', '.join(missing[:SHOWN])}"
+    if more := [name for name in tensors if name not in wanted]:
+        yield f"it holds {len(more)} tensors that the model has not, such as {', '.join(more[:SHOWN])}"
 
 
-def _is_torchscript(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())
+def _fits(tensor: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor has a shape; one value may be stored with or without dimensions."""
+    return tensor.shape == wanted.shape or (tensor.numel() == wanted.numel() == 1)
 
 
-def _code(path: Path) -> list[str]:
-    """Return the source texts inside a TorchScript archive."""
-    with zipfile.ZipFile(path) as archive:
-        return [archive.read(n).decode() for n in archive.namelist() if "/code/" in n and n.endswith(".py")]
+def _advice(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    special = _special([name for name in tensors if name not in wanted])
+    return f"{special[0].upper()}{special[1:]}" if special else OTHERS
+
+
+def _value_fault(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Say which values no trained network has; empty if there are none."""
+    floating = {name: tensor for name, tensor in tensors.items() if wanted[name].is_floating_point()}
+    kinds = {name: kind for name, tensor in floating.items() if (kind := _kind(tensor))}
+    if kinds:
+        name, kind = next(iter(kinds.items()))
+        return (
+            f"{len(kinds)} of its {len(tensors)} tensors are quantised or of another kind ({name} is {kind}). Take the same "
+            "weights in float32, float16 or bfloat16"
+        )
+    broken = {name: n for name, tensor in floating.items() if (n := _not_finite(tensor))}
+    if broken:
+        name, count = next(iter(broken.items()))
+        return (
+            f"{len(broken)} of its {len(tensors)} tensors hold values that are NaN or infinite ({name}: {count} of "
+            f"{tensors[name].numel()}), after a training that diverged or in a damaged file. Take another checkpoint, or "
+            "download it again"
+        )
+    matrices = {name: tensor for name, tensor in floating.items() if tensor.ndim > 1}
+    zeros = [name for name, tensor in matrices.items() if not tensor.any()]
+    total = sum(tensor.numel() for tensor in matrices.values())
+    if sum(matrices[name].numel() for name in zeros) > MOST_ZEROS * total:
+        return (
+            f"{len(zeros)} of its {len(matrices)} matrices are zeros alone, such as {zeros[0]}, as in a download that was not "
+            "finished. Download it again"
+        )
+    return ""
+
+
+def _kind(tensor: Tensor) -> str:
+    """What a tensor is other than plain floating-point numbers; empty if it is not."""
+    if tensor.is_meta:
+        return "without values"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    is_plain = tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    return "" if is_plain else str(tensor.dtype).removeprefix("torch.")
+
+
+def _not_finite(tensor: Tensor) -> int:
+    """Number of values that float32 cannot hold."""
+    parts = tensor.flatten().split(CHUNK)  # the check makes copies: small ones
+    return sum(part.numel() - int(torch.isfinite(part.float()).sum()) for part in parts)
 
 
 def first_line(error: Exception, length: int = 300) -> str:
@@ -285,13 +331,16 @@ def unloadable(model: str, source: str | Path, error: Exception) -> WeightsError
     Args:
         model: name of the architecture.
         source: the file.
-        error: the reason; any but an `UnfitError` means a damaged file.
+        error: the reason; any but an `UnfitError` and an `OSError` means a damaged file.
     """
+    start = f"The weights file {source} cannot be loaded into {model}"
     if isinstance(error, UnfitError):
-        return WeightsError(f"The weights file {source} cannot be loaded into {model}: {error}.")
+        return WeightsError(f"{start}: {error}.")
+    if isinstance(error, OSError) and error.strerror:
+        return WeightsError(f"{start}: it cannot be read ({error.strerror}). Check its permissions and its disk.")
     return WeightsError(
-        f"The weights file {source} cannot be loaded into {model} ({first_line(error)}). It is damaged or of another model: "
-        "replace the file, or choose the backbone= that it belongs to."
+        f"{start} ({first_line(error)}). It is damaged or of another model: replace the file, or choose the backbone= that it "
+        "belongs to."
     )
 
 
@@ -324,8 +373,14 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _existing(path: Path, model: str) -> Path:
-    if not path.is_file():
+    if path.is_symlink() and not path.exists():
         raise WeightsError(
-            f"The weights file {path} of {model} does not exist. Check pretrained=, or put the file there."
+            f"The weights file {path} of {model} is a link to {path.readlink()}, which does not exist. Download it again, or "
+            "name the file itself with pretrained=."
+        )
+    if not path.is_file():
+        hint = " A variable ($…) is not replaced in it: write the path in full." if "$" in str(path) else ""
+        raise WeightsError(
+            f"The weights file {path} of {model} does not exist. Check pretrained=, or put the file there.{hint}"
         )
     return path

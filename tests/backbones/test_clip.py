@@ -193,7 +193,10 @@ def test_folder_of_open_clip_brings_its_normalisation(tmp_path):
     with pytest.raises(WeightsError, match=r"holds another model than synthact_clip \(embed_dim differs\)"):
         CLIPBackbone("synthact_clip", str(tmp_path), quick_gelu=False, resize=60, crop=60)
     (tmp_path / "open_clip_model.safetensors").unlink()
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match=r"holds 0 weights files \(none\), not one"):
+        CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32)
+    (tmp_path / "open_clip_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(WeightsError, match=r"open_clip_model\.safetensors cannot be loaded .* git-lfs pointer"):
         CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32)
 
 
