@@ -28,6 +28,7 @@ from fsar_bench.data.packets import PacketState, Timeline, UnprovenError, conten
 
 VERSION = f"pyav (FFmpeg {av.ffmpeg_version_info})"
 KEPT_BYTES = 1 << 26  # of packets, and of frames in the decoder's format, that stay in memory until they are used
+_PLAYLISTS = (b"#EXT", b"ffconcat", b"v=0", b"<")  # of HLS, of FFmpeg, of sessions, of DASH and IMF
 _DEFAULT_STREAM = 5_000_000  # pixels that the flag "default" is worth when FFmpeg chooses among video streams
 
 
@@ -216,8 +217,8 @@ class _Source:
     """
 
     def __init__(self, path: str) -> None:
-        # a full path is no address, and a playlist that is called a video opens none
-        options = {"protocol_whitelist": "file"}
+        _refuse_playlist(path)
+        options = {"protocol_whitelist": "file"}  # whatever a file refers to, no network is used
         self.container = av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
         try:
             videos = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -265,6 +266,13 @@ class _Source:
     def decode_all(self) -> Iterator[VideoFrame]:
         """All frames of a source of which nothing was read before."""
         return self.decode(self.packets())
+
+
+def _refuse_playlist(path: str) -> None:
+    """Raise `ValueError` for a file that would make FFmpeg open others: its content does not tell its frames."""
+    with open(path, "rb") as file:
+        if file.read(16).startswith(_PLAYLISTS):
+            raise ValueError("it is a playlist or another text, not a video")
 
 
 def _check_whole(stream: VideoStream, size: int) -> None:

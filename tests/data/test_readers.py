@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 
 import numpy as np
 import pytest
+from decord._ffi.base import DECORDError
 from videos import kinds, make, needs_ffmpeg, presented
 
 from fsar_bench.data.decode import ReadPlan, read_clip
@@ -17,27 +17,6 @@ READERS = {"pyav": VideoReader, "decord": DecordReader, "mmaction2_pyav": MMActi
 UNSEEN = {("decord", "damaged.avi"), ("decord", "zeroed.avi")}  # what packets cannot tell, and `data verify` tells
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Videos by file name with what FFmpeg presents of them, each made once."""
-    logging.disable(logging.WARNING)
-    folder, known = tmp_path_factory.mktemp("videos"), {}
-
-    def video(name: str):
-        if name not in known:
-            try:
-                path = make(folder / name)
-            except subprocess.CalledProcessError as error:
-                known[name] = error.stderr.decode()[-200:]
-            else:
-                known[name] = path, presented(path)
-        if isinstance(known[name], str):
-            pytest.skip(f"this FFmpeg cannot make it: {known[name]}")
-        return known[name]
-
-    return video
-
-
 def nearest(frames: np.ndarray, shown: np.ndarray) -> list[int]:
     """The presented frame that each frame is most like, of those that are equally like it the first."""
     small = [images[:, 2::4, 2::4].astype(np.int16) for images in (frames, shown)]
@@ -45,18 +24,25 @@ def nearest(frames: np.ndarray, shown: np.ndarray) -> list[int]:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(("reader", "name"), [(r, n) for r in READERS for n in kinds() if (r, n) not in UNSEEN])
-def test_frames_are_those_that_ffmpeg_presents_or_the_clip_is_refused(made, name, reader):
-    path, shown = made(name)
-    side = min(shown.shape[1:3])
-    wanted = midpoints(len(shown), 8)
+@pytest.mark.parametrize("name", kinds())
+def test_frames_are_those_that_ffmpeg_presents_or_the_clip_is_refused(tmp_path, name):
     try:
-        frames = read_clip(READERS[reader](), ReadPlan(reader, side, side, 8), str(path), None).frames
-    except Exception as error:
-        if reader == "pyav" and (name, "cut off" in str(error)) != ("half.mp4", True):
-            raise
-        return
+        path = make(tmp_path / name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this FFmpeg cannot make it: {error.stderr.decode()[-200:]}")
+    shown = presented(path)
+    side = min(shown.shape[1:3])
     top, left = (shown.shape[1] - side) // 2, (shown.shape[2] - side) // 2
     cropped = shown[:, top : top + side, left : left + side]
-    assert nearest(frames, cropped) == nearest(cropped[wanted], cropped)
-    assert np.abs(frames.astype(int) - cropped[wanted]).mean() < 4
+    wanted = midpoints(len(shown), 8)
+    for reader, of_class in READERS.items():
+        if (reader, name) in UNSEEN:
+            continue
+        try:
+            frames = read_clip(of_class(), ReadPlan(reader, side, side, 8), str(path), None).frames
+        except (ValueError, DECORDError) as error:
+            if reader == "pyav" and (name, "cut off" in str(error)) != ("half.mp4", True):
+                raise
+            continue
+        assert nearest(frames, cropped) == nearest(cropped[wanted], cropped), reader
+        assert np.abs(frames.astype(int) - cropped[wanted]).mean() < 4, reader
