@@ -12,7 +12,7 @@ from fsar_bench.config.files import names
 from fsar_bench.config.settings import Choices, RunOptions
 from fsar_bench.engine.contract import cells_to_check, make_tester
 
-HEAVY = "{'torch', 'open_clip', 'mmaction', 'decord', 'torchvision', 'timm'}"
+HEAVY = "{'torch', 'open_clip', 'mmaction', 'decord', 'av', 'torchvision', 'timm'}"
 
 
 def python(code: str, cwd) -> subprocess.CompletedProcess:

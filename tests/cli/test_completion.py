@@ -17,7 +17,7 @@ CALL = (
     "import sys; sys.argv = ['fsar-bench']\n"
     "from fsar_bench.cli.main import main\n"
     "try: main()\nexcept SystemExit: pass\n"
-    "heavy = {'torch', 'open_clip', 'mmaction', 'decord', 'torchvision', 'timm'} & set(sys.modules)\n"
+    "heavy = {'torch', 'open_clip', 'mmaction', 'decord', 'av', 'torchvision', 'timm'} & set(sys.modules)\n"
     "print('HEAVY', sorted(heavy), file=sys.stderr)"
 )
 
