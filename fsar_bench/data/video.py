@@ -228,7 +228,8 @@ class _Source:
             self.stream = max(videos, key=_preference)
             if self.stream.codec_context is None:
                 raise ValueError("its video stream is of an unknown codec")
-            _check_whole(self.stream, os.path.getsize(path))
+            if self.container.format.name.startswith("mov"):
+                _check_whole(self.stream, os.path.getsize(path))
         except BaseException:
             self.container.close()
             raise
@@ -276,7 +277,7 @@ def _refuse_playlist(path: str) -> None:
 
 
 def _check_whole(stream: VideoStream, size: int) -> None:
-    """Raise `ValueError` if a file of so many bytes has an index that leads beyond its end."""
+    """Raise `ValueError` if a file of so many bytes has an index, which is at its beginning, that leads beyond its end."""
     entries = stream.index_entries
     missing = sum(entry.pos + entry.size > size for entry in entries)
     if missing:
