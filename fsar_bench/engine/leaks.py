@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fsar_bench.config.cell import Cell, DatasetSource
+from fsar_bench.data.contents import Progress
 from fsar_bench.data.dataset import Split, open_dataset
 from fsar_bench.data.faults import counted, examples, spelling
 from fsar_bench.data.importing.classes import known_datasets
@@ -17,7 +18,6 @@ from fsar_bench.progress.events import warn
 
 TOLERATED = 0.01  # share of the tested clips that a published list may share with its own train and val splits
 PUBLISHED = "They stay, because the list is a published one."
-Progress = Callable[[int, int], None]  # called with (clips hashed, clips to hash)
 T = TypeVar("T")
 
 

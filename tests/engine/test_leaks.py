@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import open_dataset
 from fsar_bench.engine.leaks import LeakCheck
-from fsar_bench.engine.preflight import HASHING, preflight
+from fsar_bench.engine.preflight import preflight
 from fsar_bench.engine.provenance import KEY, TrainedOn
 from fsar_bench.engine.run import run_cell
 from fsar_bench.errors import DataError, ProtocolError
+from fsar_bench.progress.events import HASHING
 
 
 def sound_rows(**sizes: int) -> dict:

@@ -111,8 +111,8 @@ def known_recordings(dataset: str, split: Split) -> np.ndarray:
     numbers = recordings(dataset, split)
     if numbers is None:
         raise ProtocolError(
-            f"The names of the clips of {dataset} do not tell their source recording, so group_disjoint=true cannot hold there. "
-            "Name the `recording` of every clip in the annotation."
+            f"Neither the annotation of {dataset} nor the names of its clips tell the source recording of every clip, which "
+            "group_disjoint=true needs. Prepare it from a CSV with the column recording, or leave group_disjoint=true out."
         )
     return numbers
 
