@@ -86,9 +86,8 @@ def file_in(folder: Path, model: str) -> Path:
     whole = [path for path in files if not re.search(r"-\d{5}-of-\d{5}$", path.stem)]
     if indices and not whole:
         return indices[0]
-    if (
-        len({path.stem.replace("pytorch_model", "model") for path in files}) != 1
-    ):  # the same may be there in two formats
+    stems = {path.stem.replace("pytorch_model", "model") for path in files}  # the same may be there in two formats
+    if len(stems) != 1:
         raise WeightsError(
             f"The folder {folder} holds {len(files)} weights files ({', '.join(p.name for p in files) or 'none'}), not one. Name "
             f"the file of {model} with pretrained=/path/to/file."

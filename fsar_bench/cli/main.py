@@ -348,7 +348,7 @@ def prepare(
     \b
     fsar-bench data prepare hmdb51 --root /data/hmdb51
     fsar-bench data prepare --name gestures --root /data/mine       (train/CLASS/CLIP, val/…, test/…)
-    fsar-bench data prepare --name gestures --root /data/mine.csv   (columns path, class, split, text)
+    fsar-bench data prepare --name gestures --root /data/mine.csv   (columns path, class, split; also text, recording)
     fsar-bench data prepare --name gestures --root /data/mine --classes 6/3/3     (CLASS/CLIP)
     """
     from fsar_bench.cli.data import prepare_command
@@ -367,12 +367,14 @@ DatasetName = Annotated[
 @data.command()
 def verify(
     dataset: DatasetName,
-    reader: Annotated[str, typer.Option("--reader", help="pyav or decord.")] = "pyav",
+    reader: Annotated[
+        str, typer.Option("--reader", help="pyav (the default of runs), decord or mmaction2_pyav.")
+    ] = "pyav",
     workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
     seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take to decode.")] = 60.0,
     accept: Annotated[bool, typer.Option("--accept", help="Treat bad clips as missing from now on.")] = False,
 ) -> None:
-    """Decode every clip once and name the bad ones; an interrupted verification resumes.
+    """Decode every clip once, name bad ones and what is odd about others; an interrupted verification resumes.
 
     \b
     fsar-bench data verify hmdb51
@@ -385,7 +387,7 @@ def verify(
 @data.command()
 def parity(
     dataset: DatasetName,
-    readers: Annotated[str, typer.Option("--readers", help="Two readers.")] = "decord,pyav",
+    readers: Annotated[str, typer.Option("--readers", help="Two of pyav, decord and mmaction2_pyav.")] = "decord,pyav",
     count: Annotated[int, typer.Option("--sample", help="Clips to compare.")] = 20,
     workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
     seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take to decode.")] = 60.0,

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fsar_bench.data.contents import contents_of
-from fsar_bench.data.faults import annotation_faults, examples, twin_fault
+from fsar_bench.data.faults import annotation_faults, counted, examples, twin_fault
 from fsar_bench.errors import ConfigError, DataError, ProtocolError, suggest
 from fsar_bench.io import annotation_file, read_json, user_path
 from fsar_bench.plan import ClipList
@@ -347,8 +347,9 @@ class Dataset:
             f"{clip.id!r} of {clip.class_name!r}" for clip in clips if clip.id in missing and clip.path != MISSING
         ]
         if shared:
+            number = counted(len(shared), "clip has", "clips have")
             raise DataError(
-                f"In {self.annotation}, {len(shared)} clips have the id of a missing clip of another class: {examples(shared)}. "
+                f"In {self.annotation}, {number} the id of a missing clip of another class: {examples(shared)}. "
                 "Give clips ids that are unique among all classes, such as CLASS/NAME."
             )
 

@@ -88,10 +88,7 @@ def begins_like_a_video(path: str | os.PathLike[str]) -> bool:
         return b"theora" in head or b"OVP80" in head
     if head[:4] == b"GIF8":
         return b"NETSCAPE2.0" in head or b"ANIMEXTS1.0" in head
-    packets = (
-        (0, 188),
-        (4, 192),
-    )  # (first, distance) of the sync bytes of transport streams: plain, and with time codes
+    packets = ((0, 188), (4, 192))  # of transport streams, plain and with time codes: first sync byte, and distance
     return any(len(head) > at + 2 * step and head[at : at + 2 * step + 1 : step] == b"GGG" for at, step in packets)
 
 

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _KEPT_PUNCTUATION = frozenset("#%&*@\ue000")
 _SIGN = "\ue000"  # stands for a minus while other dashes are dropped
 
 
+@cache  # of class names, of which there are few
 def spelling(name: str) -> str:
     """What all spellings of a name have in common, in any script.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from fsar_bench.data.disk import is_hidden
+from fsar_bench.data.faults import examples
 from fsar_bench.errors import DataError
 from fsar_bench.io import IMAGE_SUFFIXES
 
@@ -26,29 +26,13 @@ NOT_RGB = frozenset(  # words of names of folders and series of images that go w
      "annotation", "annotations", "labels")
 )  # fmt: skip
 RGB = frozenset(  # the same of folders that hold the frames themselves
-    (
-        "rgb",
-        "img",
-        "imgs",
-        "image",
-        "images",
-        "frame",
-        "frames",
-        "jpg",
-        "jpgs",
-        "jpeg",
-        "jpegs",
-        "png",
-        "pngs",
-        "color",
-        "colour",
-    )
-)
+    ("rgb", "img", "imgs", "image", "images", "frame", "frames", "jpg", "jpgs", "jpeg", "jpegs", "png", "pngs", "color", "colour")
+)  # fmt: skip
 _FRAME_WORDS = frozenset(("img", "image", "frame", "frames", "rgb", "im", "f", ""))
 _DIRECTIONS = frozenset(("x", "y", "u", "v"))
 _NUMBER = re.compile(r"(\d+)")
 _WORD = re.compile(r"[a-z]+")
-_SHOWN = 3
+NAMED, OTHER, NO_FRAMES = range(3)  # ranks of series: with a name of frames, another one, that of something else
 
 Numbered = tuple[tuple[int, ...], str]  # the numbers in the stem of a file name, and the name
 
@@ -69,22 +53,21 @@ class FrameSeries:
 
     @property
     def note(self) -> str:
-        """What is worth saying of the folder, such as "2 images beside the frames are passed over (thumb.jpg, …)"; or ""."""
+        """What is worth saying of the folder, such as "2 images beside the frames are passed over (a.jpg, b.jpg)"; or ""."""
         notes = []
+        if self.names and _rank(self.names[0]) == NO_FRAMES:
+            notes.append(
+                f"its images are called {self.names[0]}, as images beside frames are (optical flow, masks, depth)"
+            )
         if count := len(self.passed_over):
             images = "1 image beside the frames is" if count == 1 else f"{count} images beside the frames are"
-            notes.append(f"{images} passed over ({_some(self.passed_over)})")
+            notes.append(f"{images} passed over ({examples(self.passed_over, ', ')})")
         if count := len(self.missing):
             frames = "1 frame is" if count == 1 else f"{count} frames are"
             notes.append(
-                f"{frames} missing by their numbers ({_some(map(str, self.missing))}); the others are read in order"
+                f"{frames} missing by their numbers ({examples([*map(str, self.missing)], ', ')}); the others are read in order"
             )
         return "; ".join(notes)
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:_SHOWN]) + (", …" if len(shown) > _SHOWN else "")
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -129,12 +112,12 @@ def series_of(names: list[str], folder: Path) -> FrameSeries:
     series = [part for group in _by_pattern(names) for part in _parts(group)]
     several = [part for part in series if len(part) > 1]
     if not several:
-        named = [name for name in names if _rank(name) == 0 and _NUMBER.search(name)]
+        named = [name for name in names if _rank(name) == NAMED and _NUMBER.search(name)]
         if len(named) == 1:  # a single frame, with its mask or a thumbnail
             return FrameSeries((named[0],), tuple(sorted(set(names) - set(named))))
         raise DataError(
-            f"The {len(names)} images of {folder} have no numbers that tell their order ({_some(sorted(names))}). A clip is a "
-            "folder of images that are numbered, such as img_00001.jpg, img_00002.jpg."
+            f"The {len(names)} images of {folder} have no numbers that tell their order ({examples(sorted(names), ', ')}). "
+            "A clip is a folder of images that are numbered, such as img_00001.jpg, img_00002.jpg."
         )
     frames = several[0] if len(several) == 1 else _best(several, folder)
     taken = {name for _, name in frames}
@@ -218,8 +201,8 @@ def _best(several: list[list[Numbered]], folder: Path) -> list[Numbered]:
 
 
 def _rank(name: str) -> int:
-    """Which of several series an image belongs to: 0 has a name of frames, 1 another one, 2 that of something else."""
+    """Rank of the series that an image belongs to, by its name."""
     words = _WORD.findall(name.rpartition(".")[0].lower())
     if NOT_RGB & set(words) or (words and set(words) <= _DIRECTIONS):
-        return 2
-    return 0 if set(words or [""]) <= _FRAME_WORDS else 1
+        return NO_FRAMES
+    return NAMED if set(words or [""]) <= _FRAME_WORDS else OTHER

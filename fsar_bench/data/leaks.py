@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fsar_bench.data.contents import contents_of
+from fsar_bench.data.contents import Progress, contents_of
 from fsar_bench.data.dataset import Clip, Split
 from fsar_bench.data.faults import counted, examples, spelling
 
-Progress = Callable[[int, int], None]  # called with (clips hashed, clips to hash)
 Pair = tuple[Clip, Clip]
 
 
@@ -65,11 +64,17 @@ def described(pairs: Sequence[Pair]) -> str:
 
 
 def _described(one: Clip, other: Clip) -> str:
-    names = [f"{clip.id!r} of {clip.class_name!r}" for clip in (one, other)]
+    names = [_named(clip) for clip in (one, other)]
     if one.path == other.path:
         return f"{names[0]} and {names[1]} are {one.path}"
     relation = "is the file of" if _is_one_file(one, other) else "has the content of"
     return f"{names[0]} ({one.path}) {relation} {names[1]} ({other.path})"
+
+
+def _named(clip: Clip) -> str:
+    """Id and class of a clip; the ids of custom clips begin with their class."""
+    is_told = clip.id.startswith(f"{clip.class_name}/")
+    return repr(clip.id) if is_told else f"{clip.id!r} of {clip.class_name!r}"
 
 
 def _is_one_file(one: Clip, other: Clip) -> bool:

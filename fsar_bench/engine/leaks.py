@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from fsar_bench.config.cell import Cell, DatasetSource
+from fsar_bench.data.contents import Progress
 from fsar_bench.data.dataset import Split, open_dataset
 from fsar_bench.data.faults import counted, examples, spelling
 from fsar_bench.data.importing.classes import known_datasets
@@ -17,7 +18,6 @@ from fsar_bench.progress.events import warn
 
 TOLERATED = 0.01  # share of the tested clips that a published list may share with its own train and val splits
 PUBLISHED = "They stay, because the list is a published one."
-Progress = Callable[[int, int], None]  # called with (clips hashed, clips to hash)
 T = TypeVar("T")
 
 
@@ -97,8 +97,8 @@ class LeakCheck:
         if not pairs:
             return
         text = (
-            f"{len(pairs)} of the {len(tested.clips)} clips of the {tested.split.name} split of {cell.dataset.name} are also in "
-            f"the {learned.split.name} split of {cell.train_dataset.name}, on which methods are "
+            f"{len(pairs)} of the {len(tested.clips)} clips of the {tested.split.name} split of {cell.dataset.name} "
+            f"{_are(pairs)} also in the {learned.split.name} split of {cell.train_dataset.name}, on which methods are "
             f"{'trained' if learned.split.name == 'train' else 'chosen'}: {described(pairs)}."
         )
         is_one = cell.identity.train_dataset is None
@@ -158,6 +158,10 @@ def _warn(text: str | None) -> None:
         warn(text)
 
 
+def _are(pairs: Sequence[object]) -> str:
+    return "is" if len(pairs) == 1 else "are"
+
+
 def _base(dataset: str) -> str:
     """Name of a dataset without its lineage."""
     return dataset.partition("@")[0]
@@ -183,6 +187,6 @@ def _chosen_on_training(source: DatasetSource, train: Contents, val: Contents) -
     if not pairs:
         return None
     return (
-        f"{len(pairs)} of the {len(val.clips)} clips of the val split of {source.name}, on which checkpoints are chosen, are "
-        f"also in its train split: {described(pairs)}."
+        f"{len(pairs)} of the {len(val.clips)} clips of the val split of {source.name}, on which checkpoints are chosen, "
+        f"{_are(pairs)} also in its train split: {described(pairs)}."
     )

@@ -32,13 +32,12 @@ from fsar_bench.errors import (
     ProtocolError,
 )
 from fsar_bench.plan import EpisodePlan, check_plan
-from fsar_bench.progress.events import Event, Listener, silent
+from fsar_bench.progress.events import HASHING, Event, Listener, silent
 from fsar_bench.results.store import RECORD
 
 _NEWLINE = "\n"
 STAGE = "checking methods and backbones"
 IMPORTING = "checking: importing torch and the methods"
-HASHING = "hashing clips"
 PATIENCE = 1.0  # seconds for which hashing clips is not worth a word
 DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
 

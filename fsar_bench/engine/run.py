@@ -58,7 +58,7 @@ def run_cell(cell: Cell, options: RunOptions, progress: Listener = silent) -> St
         FsarBenchError: something that the user can fix; the message names it.
     """
     with CellRun.open(cell, options, progress) as run:
-        run.hash_clips()
+        run.check_clips()
         run.train()
         run.choose()
         bank = run.encode()
@@ -176,10 +176,14 @@ class CellRun:
             self.method.to(self.device)
             load(checkpoint, self.method)
 
-    def hash_clips(self) -> None:
-        """Compute what is not known of the contents of the tested clips: a damaged one is named before a long training.
+    def check_clips(self) -> None:
+        """Read the tested clips whose contents are not known, and look for leaks, before a long training.
 
-        Those of the training are known since `open`. None of the tested clips may be one that the method learns from.
+        The contents of the clips of the training are known since `open`.
+
+        Raises:
+            DataError: a clip is missing, empty, unreadable, or not the one that its annotation records.
+            ProtocolError: a tested clip is one that the method learns from.
         """
         chosen_on = [self.dataset.split("val")] if self.method.fits else []
         hash_splits([*chosen_on, self.test.split])

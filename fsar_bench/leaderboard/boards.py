@@ -125,7 +125,7 @@ class Board:
 
     @property
     def is_tested(self) -> bool:
-        """Whether it is of the test split: no other one is ranked, averaged or compared with published figures."""
+        """Whether it is of the test split: others have a section of their own, and are never compared with published figures."""
         return self.first.protocol.split == TESTED
 
     @property

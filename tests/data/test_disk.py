@@ -150,7 +150,7 @@ def test_folders_of_classes_without_clips_are_told(tmp_path):
     file(root / "test" / "hop" / "videos.zip", b"x")
     (root / "test" / ".cache").mkdir()
     said = list(preparing.prepare_custom("custom", root).passed_over.lines())
-    assert said[0] == "1 file (.zip 1)"
+    assert said[0] == f"1 file that is no clip (.zip 1), such as {root}/test/hop/videos.zip"
     assert said[1:] == [
         f"hidden files and folders: 1, such as {root}/test/.cache",
         f"folders of classes without a clip: 1, such as {root}/test/hop",
@@ -178,7 +178,9 @@ def test_clips_without_extension_are_told_by_their_first_bytes(tmp_path):
     file(root / "test/wave/noise", b"\x12\x34" * 50)
     prepared = preparing.prepare_custom("custom", root)
     assert "wave/clip" in [clip.id for clip in prepared.clips]
-    assert list(prepared.passed_over.lines()) == ["1 file (no extension 1)"]
+    assert list(prepared.passed_over.lines()) == [
+        f"1 file that is no clip (no extension 1), such as {root}/test/wave/noise"
+    ]
 
 
 TS = (b"G" + bytes(187)) * 4
@@ -214,7 +216,7 @@ def test_what_is_no_clip_is_counted_by_extension(tmp_path):
         file(root / "test" / "wave" / f"other_{k}.{name}", b"x")
     file(root / "test" / "jump_0.mp4.crdownload", b"x")
     assert list(preparing.prepare_custom("custom", root).passed_over.lines()) == [
-        "5 files (.crdownload 1, .part 1, .wav 1, .zip 2)"
+        f"5 files that are no clips (.crdownload 1, .part 1, .wav 1, .zip 2), such as {root}/test/jump_0.mp4.crdownload"
     ]
 
 
@@ -288,7 +290,7 @@ def test_images_beside_videos_are_no_clip(tmp_path):
 def test_classes_that_differ_in_spelling_alone_are_refused(tmp_path, first, second):
     file(tmp_path / "mine" / "test" / first / "a.mp4")
     file(tmp_path / "mine" / "train" / second / "b.mp4")
-    with pytest.raises(DataError, match="differ in case, blanks or punctuation") as error:
+    with pytest.raises(DataError, match="differ in case, blanks or punctuation alone") as error:
         ids(tmp_path / "mine")
     assert repr(first) in str(error.value)
     assert repr(second) in str(error.value)

@@ -47,6 +47,12 @@ def test_frames_are_told_from_what_lies_beside_them(tmp_path, frames, beside):
     assert (f"{len(beside)} image" in series.note) == bool(beside)
 
 
+def test_flow_alone_is_read_and_told(tmp_path):
+    series = frame_series(folder(tmp_path, *numbered("flow_{}.jpg", range(3))))
+    assert (len(series.names), series.passed_over) == (3, ())
+    assert series.note == "its images are called flow_0.jpg, as images beside frames are (optical flow, masks, depth)"
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -107,9 +107,7 @@ def test_a_missing_clip_takes_no_other_clip_of_its_id_with_it(tmp_path):
         "classes": [row("kick", "test"), row("wave", "test")],
         "clips": [clip("1", "kick", None), clip("1", "wave", "x")],
     }
-    with pytest.raises(
-        DataError, match=r"1 clips have the id of a missing clip of another class: '1' of 'wave'\. Give"
-    ):
+    with pytest.raises(DataError, match=r"1 clip has the id of a missing clip of another class: '1' of 'wave'\. Give"):
         opened(tmp_path, rows).split("test")
     rows["clips"][1]["path"] = None
     rows["clips"].append(clip("2", "wave", "y"))

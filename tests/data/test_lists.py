@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.faults import spelling
 from fsar_bench.data.importing import lists
-from fsar_bench.data.importing.classes import key, known_datasets, table
+from fsar_bench.data.importing.classes import known_datasets, table
 from fsar_bench.data.importing.lists import (
     Lineage,
     ListedVideo,
@@ -90,7 +91,7 @@ def test_class_tables_are_disjoint_and_complete():
         known = table(dataset)
         per_split = [sum(c.split == split for c in known.classes) for split in SPLITS]
         assert per_split == [count[0] if count else 0 for count in counts]
-        assert len({key(c.name) for c in known.classes}) == len(known.classes)
+        assert len({spelling(c.name) for c in known.classes}) == len(known.classes)
         assert all("[" not in c.text and "_" not in c.text and c.text for c in known.classes)
     assert table("kinetics100@cmn") is table("kinetics100@cmn")
     with pytest.raises(ConfigError, match="Did you mean 'hmdb51'"):

@@ -78,7 +78,7 @@ def test_a_stored_dataset_is_never_replaced_in_silence(fsar, tmp_path, data):
     for root in (first, second):
         refused = prepare(fsar, "--name", "gestures", "--root", root)
         assert refused.returncode == 1
-        assert "The dataset gestures is stored already, with other clips: 18 of 6 classes" in refused.stderr
+        assert "The dataset gestures is stored already, with other clips: 18 clips of 6 classes" in refused.stderr
         assert f"below {first}/test" in refused.stderr
         assert "--replace" in refused.stderr
         assert annotation.read_bytes() == before
@@ -176,7 +176,7 @@ def test_other_layouts_are_named_with_what_to_do(fsar, tmp_path):
         return done.stderr
 
     said = message(tmp_path / "flat")
-    assert "it has 6 other folders with clips (fall, jump, kick, …)" in said
+    assert "it has 6 other folders with clips (fall, jump, kick and 3 more)" in said
     proposal = said.split("such as --classes ")[1].split(";")[0]
     assert prepare(fsar, "--name", "flat", "--root", tmp_path / "flat", "--classes", proposal).returncode == 0
     clips(tmp_path / "named" / "training")

@@ -136,7 +136,7 @@ def test_group_disjoint_episodes_are_another_protocol(fsar, tmp_path, videos):
     page = (tmp_path / "leaderboards" / "ucf101-5way_1shot.md").read_text()
     assert "Supports share no source recording with queries of their class." in page
     done = fsar(*run, "dataset=ssv2_small")
-    assert "do not tell their source recording" in done.stderr
+    assert "tell the source recording of every clip" in done.stderr
 
 
 def test_missing_clips_are_replaced_and_reported(fsar, tmp_path, videos, capsys):

@@ -14,6 +14,10 @@ from fsar_bench.data.readers import DecordReader, MMActionPyAVReader, VideoReade
 from fsar_bench.data.sampling import midpoints
 
 READERS = {"pyav": VideoReader, "decord": DecordReader, "mmaction2_pyav": MMActionPyAVReader}
+TAKEN = {  # plain videos, which the readers of mmaction2 must not refuse
+    "decord": {"h264.mp4", "h264.mkv", "h264_no_b.mp4", "vp8.webm", "vp9.webm"},
+    "mmaction2_pyav": {"h264.mp4", "h264_no_b.mp4"},
+}
 UNSEEN = {("decord", "damaged.avi"), ("decord", "zeroed.avi")}  # what packets cannot tell, and `data verify` tells
 
 
@@ -42,6 +46,8 @@ def test_frames_are_those_that_ffmpeg_presents_or_the_clip_is_refused(tmp_path, 
             frames = read_clip(of_class(), ReadPlan(reader, side, side, 8), str(path), None).frames
         except (ValueError, DECORDError) as error:
             if reader == "pyav" and (name, "cut off" in str(error)) != ("half.mp4", True):
+                raise
+            if name in TAKEN.get(reader, ()):
                 raise
             continue
         assert nearest(frames, cropped) == nearest(cropped[wanted], cropped), reader

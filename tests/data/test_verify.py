@@ -231,9 +231,9 @@ def test_leak_by_hand():
 
 
 def test_leak_audit_of_a_dataset(tmp_path, monkeypatch):
-    """UCF101's names: all clips of a class are of one group in train, each of its own group in test, val has no 5 classes."""
+    """UCF101's names: all clips of a class are of one group in train, each of its own group in test, val has one class."""
     classes, clips = [], []
-    for split, count, group in (("train", 5, lambda i: 1), ("val", 4, lambda i: 1), ("test", 5, lambda i: i + 1)):
+    for split, count, group in (("train", 5, lambda i: 1), ("val", 1, lambda i: 1), ("test", 5, lambda i: i + 1)):
         for c in range(count):
             name = f"{split}{c}"
             classes.append({"name": name, "text": name, "split": split})
@@ -244,8 +244,8 @@ def test_leak_audit_of_a_dataset(tmp_path, monkeypatch):
     assert [(row.split, row.way, row.shot, row.percent) for row in leaks] == [
         ("train", 5, 1, 100.0),
         ("train", 5, 5, 100.0),
-        ("val", 5, 1, None),
-        ("val", 5, 5, None),
+        ("val", 2, 1, None),
+        ("val", 2, 5, None),
         ("test", 5, 1, 0.0),
         ("test", 5, 5, 0.0),
     ]
@@ -254,7 +254,7 @@ def test_leak_audit_of_a_dataset(tmp_path, monkeypatch):
     sizes = split_sizes(dataset)
     assert [(s.split, s.classes, s.clips, s.missing, s.smallest, s.largest) for s in sizes] == [
         ("train", 5, 35, 0, 7, 7),
-        ("val", 4, 28, 0, 7, 7),
+        ("val", 1, 7, 0, 7, 7),
         ("test", 5, 35, 0, 7, 7),
     ]
 

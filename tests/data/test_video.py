@@ -229,7 +229,7 @@ def test_verify_names_clips_of_which_a_reader_takes_other_frames(tmp_path, monke
             return {**super().open(path), "total_frames": COUNT - 1}
 
     assert read_clip(VideoReader(), plan, str(path), None).remarks == ()
-    with pytest.raises(ValueError, match="it takes another frame for frame \d+ that FFmpeg presents"):
+    with pytest.raises(ValueError, match=r"it takes another frame for frame \d+ that FFmpeg presents"):
         read_clip(Early(), plan, str(path), None)
     with pytest.raises(ValueError, match="it counts 47 frames, FFmpeg presents 48"):
         read_clip(Short(), plan, str(path), None)

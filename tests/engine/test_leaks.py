@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import open_dataset
 from fsar_bench.engine.leaks import LeakCheck
-from fsar_bench.engine.preflight import HASHING, preflight
+from fsar_bench.engine.preflight import preflight
 from fsar_bench.engine.provenance import KEY, TrainedOn
 from fsar_bench.engine.run import run_cell
 from fsar_bench.errors import DataError, ProtocolError
+from fsar_bench.progress.events import HASHING
 
 
 def sound_rows(**sizes: int) -> dict:
@@ -113,7 +114,7 @@ def test_a_cell_that_was_not_checked_before_is_refused_too(tmp_path):
     work = resolve(
         ["methods=otam", f"dataset={path}", "backbone=tiny_clip", "controls=false", f"work_dir={tmp_path / 'w'}"]
     )
-    with pytest.raises(ProtocolError, match="are also in the val split"):
+    with pytest.raises(ProtocolError, match="is also in the val split"):
         run_cell(work.cells[0], work.options)
     assert not list((tmp_path / "w").rglob("*.safetensors"))
 
@@ -123,7 +124,7 @@ def test_a_method_that_chooses_on_val_is_not_tested_on_its_clips(run_tiny, tmp_p
     of(rows, "val")[0]["path"] = copied(of(rows, "test")[0], tmp_path)
     path = dataset_of(rows, tmp_path, "leaky")
     assert len(run_tiny("tip_adapter", dataset=path, controls=False)) == 1
-    with pytest.raises(ProtocolError, match="are also in the val split of leaky, on which methods are chosen"):
+    with pytest.raises(ProtocolError, match="is also in the val split of leaky, on which methods are chosen"):
         run_tiny("tip_adapter", dataset=path, controls=False, method={"weights": "val"})
 
 
@@ -154,7 +155,7 @@ def test_val_clips_that_are_trained_on_are_counted(check, tmp_path, capsys):
     assert len(check(rows).sound) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "warning: 1 of the 42 clips of the val split of leaky, on which checkpoints are chosen, are also in its"
+        "warning: 1 of the 42 clips of the val split of leaky, on which checkpoints are chosen, is also in its"
     )
 
 

@@ -185,6 +185,6 @@ def test_a_shared_training_does_not_depend_on_arguments_of_the_score(tmp_path, t
 
 
 def test_group_disjoint_needs_names_that_tell_the_recording(run_tiny, tiny):
-    with pytest.raises(ProtocolError, match="do not tell their source recording"):
+    with pytest.raises(ProtocolError, match="tell the source recording of every clip"):
         run_tiny("zero_shot", group_disjoint=True, controls=False)
     assert open_dataset("synthact", "builtin:synthact").names == ["train", "val", "test"]

@@ -111,8 +111,8 @@ def known_recordings(dataset: str, split: Split) -> np.ndarray:
     numbers = recordings(dataset, split)
     if numbers is None:
         raise ProtocolError(
-            f"The names of the clips of {dataset} do not tell their source recording, so group_disjoint=true cannot hold there. "
-            "Name the `recording` of every clip in the annotation."
+            f"Neither the annotation of {dataset} nor the names of its clips tell the source recording of every clip, which "
+            "group_disjoint=true needs. Prepare it from a CSV with the column recording, or leave group_disjoint=true out."
         )
     return numbers
 
@@ -197,7 +197,7 @@ def leak_audit(
 
     Args:
         dataset: the dataset.
-        way: classes per episode.
+        way: classes per episode; all of a split that has fewer.
         shots: supports per class, audited one after the other.
         query: queries per class.
         episodes: episodes that are drawn for each split and shot.
@@ -211,11 +211,12 @@ def leak_audit(
         recording = recordings(dataset.name, split)
         if recording is None:
             return None
+        ways = max(2, min(way, len(split.list.classes)))
         for shot in shots:
             try:
                 plan = EpisodePlan.sample(
                     split.list,
-                    way=way,
+                    way=ways,
                     shot=shot,
                     query=query,
                     episodes=episodes,
@@ -224,7 +225,7 @@ def leak_audit(
                     missing=split.missing,
                 )
             except ProtocolError as error:
-                leaks.append(Leak(split.name, way, shot, None, str(error)))
+                leaks.append(Leak(split.name, ways, shot, None, str(error)))
             else:
-                leaks.append(Leak(split.name, way, shot, leak(plan, recording)))
+                leaks.append(Leak(split.name, ways, shot, leak(plan, recording)))
     return leaks

@@ -8,12 +8,12 @@ the published list has of the class).
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.faults import spelling
 from fsar_bench.errors import ConfigError, suggest
 
 KNOWN = Path(__file__).with_name("known")
@@ -55,8 +55,8 @@ class ClassTable:
     classes: tuple[ClassName, ...]
 
     def find(self, name: str) -> ClassName | None:
-        """The class with this name, regardless of case, spaces, underscores and brackets."""
-        return self._by_key.get(key(name))
+        """The class with this name, in any spelling (see `faults.spelling`)."""
+        return self._by_spelling.get(spelling(name))
 
     def number(self, split: str, number: int) -> ClassName | None:
         """The class with a split-local number."""
@@ -67,8 +67,8 @@ class ClassTable:
         return self._by_label.get(label)
 
     @cached_property
-    def _by_key(self) -> dict[str, ClassName]:
-        return {key(c.name): c for c in self.classes}
+    def _by_spelling(self) -> dict[str, ClassName]:
+        return {spelling(c.name): c for c in self.classes}
 
     @cached_property
     def _by_number(self) -> dict[tuple[str, int], ClassName]:
@@ -77,11 +77,6 @@ class ClassTable:
     @cached_property
     def _by_label(self) -> dict[int, ClassName]:
         return {c.label: c for c in reversed(self.classes) if c.label is not None}
-
-
-def key(name: str) -> str:
-    """What two spellings of a class name have in common: letters and digits in lower case."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def known_datasets() -> list[str]:

@@ -26,7 +26,6 @@ from fsar_bench.data.importing.walk import (
 from fsar_bench.errors import ConfigError, DataError
 
 SHOWN = 10  # faults that an error lists
-_SEPARATORS = re.compile(r"[\s_-]+")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.faults import examples
 from fsar_bench.errors import ConfigError, DataError
 from fsar_bench.randomness import generator
 
@@ -24,7 +25,6 @@ _OTHER_NAMES = {  # of splits, as other projects call their folders
     "tst": "test",
     "eval": "test",
 }
-_SHOWN = 3  # names that an error lists
 
 
 @dataclass(frozen=True)
@@ -136,5 +136,4 @@ def wrong_layout(root: Path, places: list[tuple[str, ...]]) -> DataError:
 
 
 def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:_SHOWN]) + (", …" if len(ordered) > _SHOWN else "")
+    return examples(sorted(names), ", ")

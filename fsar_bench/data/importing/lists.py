@@ -216,7 +216,7 @@ def _parse(path: Path, split: str, known: ClassTable) -> Iterator[_Line]:
             class_name = _named(known, label, f"{path}, line {number}")
             if not row["youtube_id"]:
                 raise DataError(f"{path}, line {number}: the youtube_id is empty.")
-            yield _Line(class_name, label, video_id(known.dataset, row["youtube_id"] or ""), split)
+            yield _Line(class_name, label, video_id(known.dataset, row["youtube_id"]), split)
         return
     for number, text in enumerate(lines, 1):
         line = text.strip()

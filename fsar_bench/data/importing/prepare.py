@@ -15,8 +15,9 @@ import numpy as np
 
 from fsar_bench.data.dataset import SPLITS, AnnotatedClass, AnnotatedClip
 from fsar_bench.data.disk import clip_identity
+from fsar_bench.data.faults import spelling
 from fsar_bench.data.importing.audit import recording_of
-from fsar_bench.data.importing.classes import ClassTable, key, table
+from fsar_bench.data.importing.classes import ClassTable, table
 from fsar_bench.data.importing.csv_file import from_csv
 from fsar_bench.data.importing.custom import check, divided, from_folders, ids, refuse
 from fsar_bench.data.importing.layout import SEED, Division
@@ -252,7 +253,7 @@ def _compare_with_published(prepared: Prepared, known: ClassTable, rows: dict[st
 
 def _choices(candidates: list[ClipOnDisk], class_name: str) -> list[ClipOnDisk]:
     """Clips in a folder with the name of the class; all candidates if there are none. Frames in folders such as rgb come last."""
-    inside = [clip for clip in candidates if len(clip.place) > 1 and key(clip.place[-2]) == key(class_name)]
+    inside = [clip for clip in candidates if len(clip.place) > 1 and spelling(clip.place[-2]) == spelling(class_name)]
     return sorted(inside or candidates, key=lambda clip: clip.modality)
 
 

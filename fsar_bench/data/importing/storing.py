@@ -109,7 +109,7 @@ def _state(path: Path, prepared: Prepared, *, replace: bool) -> State:
     paths = [clip.path for clip in stored if clip.path is not None]
     gone = sum(not Path(clip).exists() for clip in paths)
     raise ConfigError(
-        f"The dataset {prepared.name} is stored already, with other clips: {len(paths)} of "
+        f"The dataset {prepared.name} is stored already, with other clips: {len(paths)} clips of "
         f"{len({clip.class_name for clip in stored})} classes below {_common_folder(paths)}"
         + (f", {gone} of which are no longer there" if gone else "")
         + f" ({path}). Replace it with --replace, or choose another --name."

@@ -7,7 +7,7 @@ points to may have no extension (Hugging Face hub, DVC, git-annex).
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from fsar_bench.errors import DataError
 Progress = Callable[[int], None]  # called with the number of clips found so far
 Identity = tuple[int, int]  # device and inode
 
+FILES = "files"
 HIDDEN = "hidden files and folders"
 BROKEN = "broken links"
 UP = "links back up"
@@ -80,12 +81,17 @@ class PassedOver:
     Attributes:
         suffixes: number of files by extension; "no extension" stands for those without.
         kinds: number of files and folders by kind.
-        examples: the first path of each kind.
+        examples: the first path of each kind, and of the files.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+
+    def add_file(self, suffix: str, path: str) -> None:
+        """Count a file by its extension."""
+        self.suffixes[suffix or "no extension"] += 1
+        self.examples.setdefault(FILES, path)
 
     def add(self, kind: str, path: str | os.PathLike[str], count: int = 1) -> None:
         """Count something of a kind."""
@@ -97,7 +103,8 @@ class PassedOver:
         if self.suffixes:
             parts = ", ".join(f"{suffix} {count}" for suffix, count in sorted(self.suffixes.items()))
             count = self.suffixes.total()
-            yield f"{count} {'file' if count == 1 else 'files'} ({parts})"
+            which = "1 file that is no clip" if count == 1 else f"{count} files that are no clips"
+            yield f"{which} ({parts}), such as {self.examples[FILES]}"
         for kind, count in self.kinds.items():
             yield f"{kind}: {count}, such as {self.examples[kind]}"
 
@@ -162,7 +169,7 @@ class _Walk:
         self._depth = depth
         self._progress = progress
         self._seen: set[Identity] = set()
-        self._links: list[_Folder] = []  # with the chain of the folder that holds the link
+        self._links: deque[_Folder] = deque()  # with the chain of the folder that holds the link
         self._waiting: list[_Folder] = []
         self._above = {identity(parent) for parent in root.parents}
         self._strip = len(str(root).rstrip(os.sep)) + 1
@@ -171,7 +178,7 @@ class _Walk:
         """Fill `clips` and `passed_over`."""
         self._tree(_Folder(str(self.root), (None, identity(self.root)), False))
         while self._links:
-            link = self._links.pop(0)
+            link = self._links.popleft()
             target = identity(link.path)
             if target in self._above or _is_on_the_way(target, link.chain):
                 self.passed_over.add(UP, link.path)
@@ -230,7 +237,7 @@ class _Walk:
             self.passed_over.add(UNREADABLE, entry.path)
             return False
         if not is_sidecar(entry.name):
-            self.passed_over.suffixes[suffix or "no extension"] += 1
+            self.passed_over.add_file(suffix, entry.path)
         return False
 
     def _video(self, entry: os.DirEntry[str], folder: _Folder, device: int) -> ClipOnDisk:
@@ -307,7 +314,7 @@ def _settled(clips: list[ClipOnDisk], passed_over: PassedOver) -> list[ClipOnDis
             passed_over.add(NOT_FRAMES, clip.path)
         else:
             kept.append(clip)
-    above = _folders_above(kept) if any(clip.images for clip in kept) else set()
+    above = _folders_above(kept) if any(clip.images for clip in kept) else {}
     settled = []
     for clip in kept:
         if not clip.images or clip.path not in above:
@@ -315,18 +322,17 @@ def _settled(clips: list[ClipOnDisk], passed_over: PassedOver) -> list[ClipOnDis
         elif clip.images == 1 or clip.fault:
             passed_over.add(LOOSE, clip.path, clip.images)
         else:
-            below = next(other.path for other in kept if other is not clip and clip.path in other.path.parents)
-            settled.append(
-                replace(clip, fault=f"The folder {clip.path} holds frames, and below it another clip: {below}.")
-            )
+            fault = f"The folder {clip.path} holds frames, and below it another clip: {above[clip.path]}. Keep one of them there."
+            settled.append(replace(clip, fault=fault))
     return settled
 
 
-def _folders_above(clips: list[ClipOnDisk]) -> set[Path]:
-    """All folders that hold a clip at any depth."""
-    above: set[Path] = set()
-    for folder in {clip.path.parent for clip in clips}:
+def _folders_above(clips: list[ClipOnDisk]) -> dict[Path, Path]:
+    """All folders that hold a clip at any depth, each with the first one."""
+    above: dict[Path, Path] = {}
+    for clip in clips:
+        folder = clip.path.parent
         while folder not in above and folder != folder.parent:
-            above.add(folder)
+            above[folder] = clip.path
             folder = folder.parent
     return above
