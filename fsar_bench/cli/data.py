@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,13 @@ from rich.table import Table
 
 from fsar_bench.data.contents import contents_or_faults
 from fsar_bench.data.dataset import SPLITS, Dataset
+from fsar_bench.data.decode import DEFAULT_READER
+from fsar_bench.data.faults import counted, examples
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing.layout import Division
 from fsar_bench.data.importing.lists import CUSTOM, PublishedList, read_lists, recognise, store_recognised
 from fsar_bench.data.importing.storing import Storage, check_own_name, store, write_config
+from fsar_bench.data.leaks import Contents, described, named, repeats
 from fsar_bench.errors import ConfigError
 from fsar_bench.progress.task import Task
 
@@ -90,6 +94,7 @@ def prepare_command(
     with Task(console, "looking for clips", "found") as task:
         prepared = _prepared(called, root, classes, task)
     storage = store(prepared, replace=replace)
+    config, note = _config(called)
     _print_coverage(console, prepared)
     _print_division(console, prepared)
     _print_passed_over(console, prepared)
@@ -99,7 +104,9 @@ def prepare_command(
             "The episodes stay those of the full list: a missing clip is replaced within its episode, and the row says so."
         )
     console.print(f"annotation: {storage.path} ({_became(storage)})", markup=False)
-    _print_first_run(console, called, _config(called, console))
+    if note:
+        console.print(note, markup=False)
+    _print_first_run(console, called, config)
     return 0
 
 
@@ -143,16 +150,15 @@ def _became(storage: Storage) -> str:
     return texts[storage.state]
 
 
-def _config(called: str, console: Console) -> DatasetConfig:
-    """The config of a prepared dataset; that of the user's own is written first, unless there is one."""
+def _config(called: str) -> tuple[DatasetConfig, str]:
+    """The config of a prepared dataset; that of the user's own is written first, unless there is one, and told."""
     from fsar_bench.config.resolve import dataset_config
 
     if called == CUSTOM or not _is_own(called):
-        return dataset_config(called)
+        return dataset_config(called), ""
     default = dataset_config(CUSTOM)
     path = write_config(called, {"backbone": default.backbone, "controls": default.controls})
-    console.print(f"config: {path} (its title, backbone and controls may be edited)", markup=False)
-    return dataset_config(str(path))
+    return dataset_config(str(path)), f"config: {path} (its title, backbone and controls may be edited)"
 
 
 def _print_first_run(console: Console, called: str, config: DatasetConfig) -> None:
@@ -237,52 +243,58 @@ def _print_coverage(console: Console, prepared: preparing.Prepared) -> None:
         console.print(f"[yellow]several files[/] have {len(prepared.ambiguous) - SHOWN} more clips")
 
 
-def _dataset(name: str) -> Dataset:
-    """A dataset by config name or path."""
-    from fsar_bench.config.resolve import dataset_config
-
-    return Dataset(**dataset_config(name).dataset.model_dump())
-
-
-def verify_command(name: str, *, reader: str, workers: int, seconds: float, accept: bool) -> int:
+def verify_command(name: str, *, reader: str | None = None, workers: int, seconds: float, accept: bool) -> int:
     """Decode every clip once and name the bad ones.
 
     Args:
         name: name of the dataset, or path of its config.
-        reader: registered name of the reader.
+        reader: registered name of the reader; None takes the one that runs take.
         workers: number of decode processes.
         seconds: time limit per clip.
         accept: leave the bad clips of a prepared dataset out from now on.
 
     Returns:
         The exit code: 1 if bad clips are not accepted.
+
+    Raises:
+        ConfigError: no such reader, or `accept` for one that runs do not take.
     """
+    from fsar_bench.config.resolve import dataset_config
     from fsar_bench.data.importing.verify import all_clips, verify_dataset
 
-    dataset = _dataset(name)
+    config = dataset_config(name)
+    usual = config.reader or DEFAULT_READER
+    if accept and reader not in (None, usual):
+        raise ConfigError(f"--accept leaves clips out of runs, which read with {usual}: leave --reader={reader} out.")
+    dataset = Dataset(**config.dataset.model_dump(), with_quarantined=True)
     console = _console()
     with Task(console, "hashing", "clips") as task:
         contents_or_faults([listed.clip for listed in all_clips(dataset)], task)
     with Task(console, "decoding", "clips") as task:
         verification = verify_dataset(
             dataset,
-            reader=reader,
+            reader=reader or usual,
             workers=workers,
             seconds=seconds,
             accept=accept,
+            decides=reader in (None, usual),
             progress=task,
         )
     _print_frame_notes(console, dataset)
     count = len(verification.verdicts)
     _print_remarks(console, verification.verdicts)
+    _print_repeats(console, dataset, {verdict.clip.path for verdict in verification.bad})
     for verdict in verification.bad:
         console.print(f"[red]✗[/] {verdict.split}, {escape(verdict.clip.class_name)}: {escape(verdict.reason)}")
     console.print(f"{count - len(verification.bad)} of {count} clips decode")
     if not verification.bad:
         return 0
     if verification.is_left_out:
-        console.print(f"Left out from now on, as missing clips: {verification.quarantine}")
+        console.print(f"Left out of runs, as missing clips: {verification.quarantine}")
         return 0
+    if reader not in (None, usual):
+        console.print(f"Runs read with {usual}, unless reader={reader} is said: they do not stop at these clips.")
+        return 1
     advice = (
         f"replace the files, or leave them out with fsar-bench data verify {name} --accept"
         if verification.can_be_left_out
@@ -298,11 +310,26 @@ def _print_remarks(console: Console, verdicts: list[Verdict]) -> None:
     remarks: dict[str, list[str]] = defaultdict(list)
     for verdict in verdicts:
         for remark in verdict.remarks:
-            remarks[remark.kind].append(f"{verdict.clip.class_name}/{verdict.clip.id}: {remark.text}")
+            remarks[remark.kind].append(f"{named(verdict.clip)}: {remark.text}")
     for texts in remarks.values():
-        console.print(f"[yellow]remarkable[/]: {len(texts)} clips, such as {escape(texts[0])}")
+        such = "such as " if len(texts) > 1 else ""
+        console.print(f"[yellow]note[/]: {counted(len(texts), 'clip', 'clips')}, {such}{escape(texts[0])}")
         for text in texts[1:EXAMPLES]:
             console.print(f"  {escape(text)}")
+
+
+def _print_repeats(console: Console, dataset: Dataset, bad: set[Path]) -> None:
+    """Clips that a split holds twice, or that two splits share."""
+    splits = [split for split in map(dataset.split, dataset.names) if not bad & {clip.path for clip in split.clips}]
+    contents = [Contents.of(split) for split in splits]
+    for one in contents:
+        if text := repeats(one, dataset.name):
+            console.print(f"[yellow]note[/]: {escape(text)}")
+    for one, other in combinations(contents, 2):
+        if pairs := one.shared_with(other):
+            count = counted(len(pairs), "clip is", "clips are")
+            where = f"in {one.split.name} and in {other.split.name}"
+            console.print(f"[yellow]note[/]: {count} {where}: {escape(described(pairs))}")
 
 
 def _print_frame_notes(console: Console, dataset: Dataset) -> None:
@@ -329,16 +356,18 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
     Returns:
         The exit code.
     """
+    from fsar_bench.config.resolve import dataset_config
     from fsar_bench.data.importing.verify import compare_readers
 
     names = [part.strip() for part in readers.split(",")]
     if len(names) != 2:
         raise ConfigError(f"--readers={readers} must name two readers, such as decord,pyav.")
     first, second = names
+    dataset = Dataset(**dataset_config(name).dataset.model_dump())
     console = _console()
     with Task(console, "decoding", "clips") as task:
         differences = compare_readers(
-            _dataset(name), (first, second), count=count, workers=workers, seconds=seconds, progress=task
+            dataset, (first, second), count=count, workers=workers, seconds=seconds, progress=task
         )
     report = _table("clip", "mean difference", "largest")
     compared = [row for row in differences if not row.refusal]
@@ -350,7 +379,7 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
     if not compared:
         return 1
     for row in sorted(compared, key=lambda row: -row.mean)[:SHOWN]:
-        report.add_row(escape(f"{row.clip.class_name}/{row.clip.id}"), f"{row.mean:.3f}", f"{row.largest:.0f}")
+        report.add_row(escape(named(row.clip)), f"{row.mean:.3f}", f"{row.largest:.0f}")
     console.print(report)
     mean = sum(row.mean for row in compared) / len(compared)
     console.print(
@@ -377,7 +406,7 @@ def stats_command(name: str) -> int:
     console = _console()
     report = _table("split", "classes", "clips", "missing", "clips per class")
     for size in split_sizes(dataset):
-        per_class = f"{size.smallest} to {size.largest}"
+        per_class = str(size.smallest) if size.smallest == size.largest else f"{size.smallest} to {size.largest}"
         report.add_row(size.split, str(size.classes), str(size.clips), str(size.missing), per_class)
     console.print(report)
     with Task(console, "reading durations", "clips") as task:
@@ -395,11 +424,10 @@ def stats_command(name: str) -> int:
 
 def _print_recordings(console: Console, dataset: Dataset) -> None:
     """How many source recordings each split has, and which are in two splits."""
-    from fsar_bench.data.faults import examples
     from fsar_bench.data.importing.audit import recording_counts, shared_recordings
 
     for count in recording_counts(dataset):
-        console.print(f"recordings, {count.split}: {count.recordings}, of {count.clips} clips")
+        console.print(f"{count.split}: {count.clips} clips of {counted(count.recordings, 'recording', 'recordings')}")
     for (one, other), names in shared_recordings(dataset).items():
         note = f"note: {len(names)} recordings have clips in {one} and in {other}: {examples(names, ', ')}"
         console.print(note, markup=False)
@@ -407,12 +435,14 @@ def _print_recordings(console: Console, dataset: Dataset) -> None:
 
 def _print_leaks(console: Console, leaks: list[Leak] | None) -> None:
     if leaks is None:
-        console.print("leak audit: the names of these clips do not tell their source recording")
+        console.print(
+            "leak audit: the names of these clips do not tell their source recording (a CSV with the column recording does)"
+        )
         return
     for leak in leaks:
         protocol = f"{leak.split}, {leak.way}-way {leak.shot}-shot"
         if leak.percent is None:
-            console.print(f"{protocol}: {leak.reason}")
+            console.print(f"{protocol}: no episodes ({leak.reason.split('. ')[0].rstrip('.')})")
         else:
             console.print(
                 f"leak, {protocol}: {leak.percent:.1f} % of queries share their source recording with a support clip of their "

@@ -368,8 +368,8 @@ DatasetName = Annotated[
 def verify(
     dataset: DatasetName,
     reader: Annotated[
-        str, typer.Option("--reader", help="pyav (the default of runs), decord or mmaction2_pyav.")
-    ] = "pyav",
+        str | None, typer.Option("--reader", help="Another one than runs take: pyav, decord or mmaction2_pyav.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", help="Decode processes.")] = 2,
     seconds: Annotated[float, typer.Option("--timeout", help="Seconds that one clip may take to decode.")] = 60.0,
     accept: Annotated[bool, typer.Option("--accept", help="Treat bad clips as missing from now on.")] = False,

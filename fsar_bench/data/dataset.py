@@ -255,20 +255,24 @@ class Dataset:
         annotation: path of the annotation, "builtin:NAME", or "prepared:NAME" for a dataset that `fsar-bench data prepare`
             stored.
         groups: groups of classes to keep; None keeps all.
+        with_quarantined: do not leave out the clips of an accepted quarantine.
 
     Attributes:
         name: name of the dataset or variant.
         annotation: path of the annotation.
         is_prepared: whether `fsar-bench data prepare` stored it.
         frames: whether clips are folders of images.
-        undecided: (class, id) of clips that do not decode, as `fsar-bench data verify` found, and are not left out.
+        accepted: (class, id) of clips that do not decode, as `fsar-bench data verify` found, and that may be left out.
+        undecided: (class, id) of those of which this was not said.
 
     Raises:
         DataError: the annotation or the quarantine is missing, damaged or contradicts itself (see `faults`).
         ConfigError: a group that it does not have.
     """
 
-    def __init__(self, name: str, annotation: str, groups: list[str] | None = None) -> None:
+    def __init__(
+        self, name: str, annotation: str, groups: list[str] | None = None, *, with_quarantined: bool = False
+    ) -> None:
         self.name = name
         self.annotation = path = annotation_file(annotation)
         self.is_prepared = annotation.startswith("prepared:")
@@ -286,8 +290,9 @@ class Dataset:
         self.frames = contents.kind == "frames"
         quarantine = _read_quarantine(_quarantine_file(path)) if self.is_prepared else None
         bad = frozenset((clip.class_name, clip.id) for clip in quarantine.clips) if quarantine else frozenset()
-        self._quarantined = bad if quarantine and quarantine.accepted else frozenset()
-        self.undecided = bad - self._quarantined
+        self.accepted = bad if quarantine and quarantine.accepted else frozenset()
+        self.undecided = bad - self.accepted
+        self._quarantined = frozenset() if with_quarantined else self.accepted
         self._classes = {row.name: row for row in contents.classes if not groups or row.group in groups}
         if fault := twin_fault(self._classes.values()):  # groups that are not kept may spell the same names
             raise DataError(f"In {path}, {fault}")

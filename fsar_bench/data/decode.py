@@ -25,7 +25,7 @@ from fsar_bench import processes
 from fsar_bench.data.augment import Augmentation
 from fsar_bench.data.dataset import Clip
 from fsar_bench.data.sampling import midpoints, random_frames
-from fsar_bench.errors import DataError
+from fsar_bench.errors import ConfigError, DataError
 
 START_SECONDS = 120.0  # time that a worker may take to import its libraries
 DEFAULT_READER, IMAGES = "pyav", "images"
@@ -229,7 +229,8 @@ def _work(connection: Connection, plan: ReadPlan, is_logged: bool) -> None:
         try:
             connection.send(("frames", read_clip(reader, plan, path, seed, augmentation)))
         except Exception as error:
-            connection.send(("error", f"{type(error).__name__}: {error}".split("\n")[0][:300]))
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            connection.send(("error", f"{kind}{error}".split("\n")[0][:300]))
 
 
 def _build_reader(plan: ReadPlan) -> Reader:
@@ -304,9 +305,10 @@ class _Worker:
             kind, answer = "failed", "its process ended"
         if kind != "ready":
             self.stop()
-            raise DataError(
-                f"The reader {self.plan.reader!r} cannot be used: {answer}. Take another one with reader=, such as "
-                f"{'decord' if self.plan.reader == DEFAULT_READER else DEFAULT_READER}."
+            other = "decord" if self.plan.reader == DEFAULT_READER else DEFAULT_READER
+            raise ConfigError(
+                f"The reader {self.plan.reader!r} cannot be used: {str(answer).rstrip('.')}. Take another one, such as "
+                f"reader={other}."
             )
         return connection
 

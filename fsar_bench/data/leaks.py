@@ -64,14 +64,14 @@ def described(pairs: Sequence[Pair]) -> str:
 
 
 def _described(one: Clip, other: Clip) -> str:
-    names = [_named(clip) for clip in (one, other)]
+    names = [named(clip) for clip in (one, other)]
     if one.path == other.path:
         return f"{names[0]} and {names[1]} are {one.path}"
     relation = "is the file of" if _is_one_file(one, other) else "has the content of"
     return f"{names[0]} ({one.path}) {relation} {names[1]} ({other.path})"
 
 
-def _named(clip: Clip) -> str:
+def named(clip: Clip) -> str:
     """Id and class of a clip; the ids of custom clips begin with their class."""
     is_told = clip.id.startswith(f"{clip.class_name}/")
     return repr(clip.id) if is_told else f"{clip.id!r} of {clip.class_name!r}"

@@ -81,13 +81,13 @@ def timeline(container: str, packets: Sequence[PacketState]) -> Timeline:
     """
     if hidden := sum(packet.is_hidden for packet in packets):
         raise UnprovenError(f"{hidden} of its packets are hidden by an edit list")
-    if not packets or not packets[0].is_key or not all(packet.content.is_plain for packet in packets):
-        raise UnprovenError("its packets do not tell its frames")
     names = set(container.split(","))
     if not names & _WITH_TIMES and (
         _WITHOUT_TIMES not in names or any(packet.content.is_b_frame for packet in packets)
     ):
-        raise UnprovenError(f"a container {container!r} does not tell in which order its frames are shown")
+        raise UnprovenError(f"its container ({container}) does not tell in which order its frames are shown")
+    if not packets or not packets[0].is_key or not all(packet.content.is_plain for packet in packets):
+        raise UnprovenError("its packets do not tell its frames")
     stamps = [packet.pts for packet in packets if packet.pts is not None]
     if len(set(stamps)) < len(packets):
         raise UnprovenError("several of its frames have one time stamp, or none")

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 from mmaction.datasets.transforms import CenterCrop, DecordDecode, DecordInit, PyAVDecode, PyAVInit, Resize
@@ -42,8 +43,15 @@ class VideoReader:
     version = video.VERSION
 
     def open(self, path: str) -> dict[str, Any]:
-        """Open a clip; the result has the number of its frames as `total_frames`."""
-        clip = video.Video(path)
+        """Open a clip; the result has the number of its frames as `total_frames`.
+
+        Raises:
+            ValueError: it is no video that FFmpeg can decode, or it is cut off.
+        """
+        try:
+            clip = video.Video(path)
+        except av.FFmpegError as error:
+            raise ValueError(f"FFmpeg: {error.strerror}") from error
         return {"video": clip, "total_frames": clip.count}
 
     def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
@@ -111,7 +119,7 @@ class TransformReader:
         """Number of frames that FFmpeg presents; `ValueError` where the packets do not prove that these are taken."""
         with video.Video(path) as clip:
             if doubt := self._doubt(clip):
-                raise ValueError(f"it might take other frames than FFmpeg presents: {doubt}; reader=pyav takes those")
+                raise ValueError(f"it might take other frames than FFmpeg presents: {doubt}")
             return clip.count
 
     def _doubt(self, clip: video.Video) -> str:
@@ -134,7 +142,16 @@ class TransformReader:
 
 
 def resize_and_crop(images: list[np.ndarray], resize: int, crop: int | None) -> np.ndarray:
-    """Resize images of one size to a short side, and crop their centre; uint8 `[len(images), H, W, 3]`."""
+    """Resize images and crop their centre.
+
+    Args:
+        images: uint8 RGB `[H, W, 3]`, of one size.
+        resize: pixels of the short side (bilinear).
+        crop: side of the crop in pixels; None keeps whole images.
+
+    Returns:
+        uint8 `[len(images), crop, crop, 3]`, or with the size of whole images.
+    """
     shape = images[0].shape[:2]
     results = {"imgs": images, "img_shape": shape, "original_shape": shape, "modality": "RGB"}
     results = Resize(scale=(-1, resize))(results)

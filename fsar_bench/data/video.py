@@ -238,6 +238,7 @@ class _Source:
         self.errors = 0
 
     def close(self) -> None:
+        """Close the file."""
         self.container.close()
 
     def packets(self) -> Iterator[Packet]:

@@ -118,7 +118,8 @@ def test_it_imports_nothing_heavy(tmp_path, monkeypatch):
         f"import sys; sys.argv = ['fsar-bench', 'show', {str(folder)!r}]\n"
         "from fsar_bench.cli.main import main\n"
         "try: main()\nexcept SystemExit as end: code = end.code\n"
-        "print('HEAVY', sorted({'torch', 'open_clip', 'mmaction', 'decord', 'av', 'torchvision', 'timm'} & set(sys.modules)), code)"
+        "heavy = {'torch', 'open_clip', 'mmaction', 'decord', 'av', 'torchvision', 'timm'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)), code)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "HEAVY [] 0" in done.stdout, done.stdout + done.stderr

@@ -72,7 +72,25 @@ def test_bad_clips_are_named_and_left_out_only_if_accepted(fsar, tmp_path, custo
     assert Dataset("custom", "prepared:custom").split("test").missing == {"sit/1", "run/0", "fall/2"}
     capsys.readouterr()
     assert verify_command("custom", **how, accept=False) == 0
-    assert "22 of 22 clips decode" in capsys.readouterr().out
+    assert "22 of 25 clips decode" in capsys.readouterr().out  # the same three as accepted
+    (custom / "run" / "0.mp4").write_bytes(b"still not a video")
+    (custom / "sit" / "1.mp4").write_bytes(whole)
+    assert verify_command("custom", **how, accept=False) == 0
+    assert Dataset("custom", "prepared:custom").split("test").missing == {"run/0", "fall/2"}
+    (custom / "jump" / "0.mp4").write_bytes(b"")
+    assert verify_command("custom", **how, accept=False) == 1  # one that was not accepted
+    for name in ("run/0", "fall/2", "jump/0"):
+        (custom / f"{name}.mp4").write_bytes(whole + name.encode())
+    capsys.readouterr()
+    assert verify_command("custom", **how, accept=False) == 0
+    assert "25 of 25 clips decode" in capsys.readouterr().out
+    mended = Dataset("custom", "prepared:custom")
+    assert (mended.split("test").missing, mended.undecided) == (frozenset(), frozenset())
+    with pytest.raises(ConfigError, match="leave --reader=decord out"):
+        verify_command("custom", **{**how, "reader": "decord"}, accept=True)
+    with pytest.raises(ConfigError, match="No reader 'decrod' is registered. Did you mean 'decord'"):
+        verify_command("custom", **{**how, "reader": "decrod"}, accept=False)
+    assert Dataset("custom", "prepared:custom").undecided == frozenset()
 
 
 def test_bad_clips_of_a_dataset_that_was_not_prepared_cannot_be_left_out(tmp_path, custom, monkeypatch):

@@ -7,6 +7,7 @@ what is odd about a good one is remarked.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fsar_bench.data.dataset import Clip, Dataset
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Remark, Request
 from fsar_bench.errors import ConfigError, DataError, ResultError
 from fsar_bench.io import CachedLines, cache_folder, read_text, to_json, write_atomically
+from fsar_bench.registry import READERS, find
 
 FRAMES = 16  # at segment midpoints: from the first to almost the last
 SIDE = 32  # pixels of the decoded frames; their content does not matter here
@@ -70,7 +72,7 @@ class Verification:
     Attributes:
         verdicts: of all clips on this disk.
         quarantine: file that lists the bad clips; None if there are none, or if it cannot be written.
-        is_left_out: whether runs leave the bad clips out as missing.
+        is_left_out: whether runs leave the bad clips out as missing; also where that was said before.
         can_be_left_out: whether runs could do so: only for prepared datasets.
     """
 
@@ -92,23 +94,27 @@ def verify_dataset(
     workers: int,
     seconds: float,
     accept: bool = False,
+    decides: bool = True,
     progress: Progress | None = None,
 ) -> Verification:
-    """Decode every clip of a dataset once, and list the bad ones in a quarantine.
+    """Decode every clip of a dataset once, and list the bad ones in a quarantine, or remove it where there are none.
 
     The quarantine of a prepared dataset is next to its annotation, that of another one in the cache folder.
 
     Args:
-        dataset: the dataset.
+        dataset: the dataset, with its quarantined clips.
         reader: registered name of the reader; folders of images have their own.
         workers: number of decode processes.
         seconds: time limit per clip.
         accept: let runs leave the bad clips of a prepared dataset out, as missing.
+        decides: whether the quarantine is changed; it belongs to the reader that runs use.
         progress: called with (clips done, clips in all).
 
     Raises:
+        ConfigError: no such reader, or it cannot be used.
         ResultError: bad clips are to be left out, but the quarantine cannot be written.
     """
+    find(READERS, reader)
     folder = dataset.annotation.parent if dataset.is_prepared else cache_folder() / "verify" / dataset.name
     verdicts = verify(
         all_clips(dataset),
@@ -119,8 +125,12 @@ def verify_dataset(
         progress=progress,
     )
     bad = [verdict for verdict in verdicts if verdict.reason]
-    is_left_out = bool(bad) and accept and dataset.is_prepared
-    quarantine = folder / "quarantine.json" if bad else None
+    was_accepted = {(verdict.clip.class_name, verdict.clip.id) for verdict in bad} <= dataset.accepted
+    is_left_out = bool(bad) and dataset.is_prepared and (accept or was_accepted)
+    quarantine = folder / "quarantine.json" if decides else None
+    if quarantine and not bad:
+        quarantine.unlink(missing_ok=True)  # what it lists has been mended
+        quarantine = None
     if quarantine:
         try:
             write_quarantine(quarantine, bad, accept=is_left_out)
@@ -192,11 +202,11 @@ class _Submitted:
 
 def _submit(clips: list[ListedClip], good: _Good, pool: DecodePool) -> Iterator[_Submitted]:
     """Clips in their order; up to `AHEAD` of them are decoded in advance."""
-    waiting: list[_Submitted] = []
+    waiting: deque[_Submitted] = deque()
     for listed in clips:
         waiting.append(_submit_one(listed, good, pool))
         if len(waiting) > AHEAD:
-            yield waiting.pop(0)
+            yield waiting.popleft()
     yield from waiting
 
 
@@ -298,10 +308,12 @@ def compare_readers(
         progress: called with (clips decoded, clips to decode), by both readers.
 
     Raises:
-        ConfigError: the clips are folders of images.
+        ConfigError: the clips are folders of images, or no such reader, or one that cannot be used.
     """
     if dataset.frames:
         raise ConfigError(f"The clips of {dataset.name} are folders of images: there is one reader for them.")
+    for reader in readers:
+        find(READERS, reader)
     return parity(sample(all_clips(dataset), count), readers, workers=workers, seconds=seconds, progress=progress)
 
 
