@@ -79,6 +79,24 @@ def contents_or_faults(clips: Sequence[Clip], progress: Progress | None = None) 
     return [of.get(id(clip)) or clip.content for clip in clips]
 
 
+def check_unchanged(clip: Clip) -> None:
+    """Raise `DataError` if a clip has another content now than it had when it was hashed.
+
+    Its bytes are read again only if the state of its files has changed.
+    """
+    try:
+        state = _state_of(clip.path)
+        if state is not None and state.identity == vars(clip).get("content_state"):
+            return
+        content = _digest(clip.path) if state is not None else ""
+    except (OSError, DataError) as error:
+        raise _unreadable(clip, error) from error
+    if content != clip.content:
+        raise DataError(
+            f"Clip {clip.id!r} was changed while it was in use: {clip.path}. Start again once its files stay as they are."
+        )
+
+
 def _unknown(clips: Sequence[Clip]) -> list[Clip]:
     return [clip for clip in clips if "content" not in vars(clip)]
 
@@ -147,10 +165,10 @@ def _contents(found: list[_Waiting | DataError], progress: Progress | None) -> G
                 yield one
                 continue
             content = one.content or next(hashed)
-            if isinstance(content, str) and one.clip.sha256 not in (None, "", content):
+            if isinstance(content, str) and (one.clip.sha256 or content).lower() != content:
                 content = _damaged(one.clip)
             if isinstance(content, str):
-                vars(one.clip)["content"] = content
+                vars(one.clip).update(content=content, content_state=one.state.identity)
             yield content
 
 

@@ -229,8 +229,7 @@ def _work(connection: Connection, plan: ReadPlan, is_logged: bool) -> None:
         try:
             connection.send(("frames", read_clip(reader, plan, path, seed, augmentation)))
         except Exception as error:
-            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-            connection.send(("error", f"{kind}{error}".split("\n")[0][:300]))
+            connection.send(("error", f"{type(error).__name__}: {error}".split("\n")[0][:300]))
 
 
 def _build_reader(plan: ReadPlan) -> Reader:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsar_bench.data.contents import check_unchanged
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
 from fsar_bench.data.sampling import random_frames
 from fsar_bench.errors import DataError
@@ -126,6 +127,7 @@ class FrameSource:
     def _decoded(self, request: Request, pending: Future[DecodedClip]) -> np.ndarray:
         """Wait for a clip, cache what will be requested again, and pick the frames of the request."""
         frames, is_complete, _ = pending.result()
+        check_unchanged(request.clip)  # or another clip's frames would be kept under its content
         if is_complete or request.seed is None:
             array = io.BytesIO()  # numpy would not say why it cannot write to a file
             np.save(array, frames)

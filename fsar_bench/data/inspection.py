@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fsar_bench.data.decode import ReadPlan, Remark
-from fsar_bench.data.readers import resize_and_crop
+from fsar_bench.data.readers import misplaced
 from fsar_bench.data.sampling import midpoints
 from fsar_bench.data.video import Video
-
-TOLERANCE = (
-    6.0  # mean difference of a frame, of 255: decoders round in other ways, and interpolate colours in other ways
-)
 
 
 def inspect(path: str, plan: ReadPlan, frames: np.ndarray, count: int) -> tuple[Remark, ...]:
@@ -33,12 +29,9 @@ def inspect(path: str, plan: ReadPlan, frames: np.ndarray, count: int) -> tuple[
         why = f" ({'; '.join(remark.text for remark in remarks)})" if remarks else ""
         if count != clip.count:
             raise ValueError(f"it counts {count} frames, FFmpeg presents {clip.count}{why}")
-        wanted, places = np.unique(midpoints(clip.count, plan.frames), return_inverse=True)
-        presented = [resize_and_crop([frame], plan.resize, plan.crop) for frame in clip.frames(wanted.tolist())]
-    difference = np.abs(np.concatenate(presented)[places].astype(np.int16) - frames).mean((1, 2, 3))
-    if difference.max() > TOLERANCE:
-        number = int(midpoints(clip.count, plan.frames)[difference.argmax()])
-        raise ValueError(f"it takes another frame for frame {number} that FFmpeg presents{why}")
+        number = misplaced(frames, midpoints(clip.count, plan.frames), clip, plan.resize, plan.crop)
+        if number is not None:
+            raise ValueError(f"it takes another frame for frame {number} that FFmpeg presents{why}")
     return tuple(remarks)
 
 

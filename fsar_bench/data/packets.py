@@ -25,14 +25,16 @@ class Content(NamedTuple):
     """What a packet holds.
 
     Attributes:
-        is_plain: whether it is exactly one shown frame.
+        is_plain: whether it is exactly one shown frame, and changes nothing for those behind it.
         is_b_frame: whether it may be shown before a packet that precedes it.
         is_entry: whether a decoder can begin here if the container calls it a key frame.
+        has_headers: whether it holds parameters of the stream, which decoding the packets behind it may need.
     """
 
     is_plain: bool
     is_b_frame: bool
-    is_entry: bool = True
+    is_entry: bool
+    has_headers: bool = False
 
 
 class PacketState(NamedTuple):
@@ -59,14 +61,11 @@ class Timeline(NamedTuple):
         pts: time stamp of each frame, ascending.
         starts: frames at which decoding can begin, ascending from 0. The packets from one to the next are as many as the frames
             from one to the next, and these are what they hold.
-        keys: number of frames that the container calls key frames; decoding cannot begin at all of them if there are more than
-            starts.
     """
 
     packets: list[int]
     pts: list[int]
     starts: list[int]
-    keys: int
 
 
 def timeline(container: str, packets: Sequence[PacketState]) -> Timeline:
@@ -92,9 +91,15 @@ def timeline(container: str, packets: Sequence[PacketState]) -> Timeline:
     if len(set(stamps)) < len(packets):
         raise UnprovenError("several of its frames have one time stamp, or none")
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
-    starts = _starts(stamps, [packet.is_key and packet.content.is_entry for packet in packets])
-    keys = sum(packet.is_key for packet in packets)
-    return Timeline(order, [stamps[number] for number in order], [0, *starts[starts[:1] == [0] :]], keys)
+    need_headers = any(packet.content.has_headers for packet in packets)
+    starts = _starts(stamps, [_is_entry(packet, need_headers) for packet in packets])
+    return Timeline(order, [stamps[number] for number in order], [0, *starts[starts[:1] == [0] :]])
+
+
+def _is_entry(packet: PacketState, need_headers: bool) -> bool:
+    """Whether a decoder that has seen nothing before can begin at a packet."""
+    held = packet.content
+    return packet.is_key and held.is_entry and held.has_headers >= need_headers
 
 
 def _starts(stamps: list[int], is_entry: list[bool]) -> list[int]:
@@ -119,41 +124,48 @@ def content(codec: str, data: bytes) -> Content:
         data: of the packet.
     """
     look = _LOOKS.get(codec)
-    return look(data) if look and data else Content(False, True)
+    return look(data) if look and data else Content(is_plain=False, is_b_frame=True, is_entry=False)
 
 
 def _h264(data: bytes) -> Content:
     # A slice (type 1 or, of an entry, 5) begins a picture if its first macroblock is 0, written as a single bit 1.
-    begun = _pictures(data, lambda unit: unit[0] & 31 in (1, 5) and unit[1] >= 128)
-    return Content(len(begun) == 1, True, bool(begun) and begun[0] & 31 == 5)
+    units = _units(data)
+    begun = [unit[0] & 31 for unit in units if unit[0] & 31 in (1, 5) and unit[1] >= 128]
+    has_headers = any(unit[0] & 31 in (7, 8) for unit in units)
+    return Content(len(begun) == 1, is_b_frame=True, is_entry=begun == [5], has_headers=has_headers)
 
 
 def _hevc(data: bytes) -> Content:
-    # A slice segment (types below 32) says in the first bit behind the header of two bytes whether it begins a picture.
-    begun = _pictures(data, lambda unit: unit[0] >> 1 & 63 < 32 and unit[2] >= 128)
-    return Content(len(begun) == 1, True)
+    # A slice segment (types below 32, of an entry 16 to 23) says in the first bit behind the header of two bytes whether it
+    # begins a picture.
+    units = _units(data)
+    begun = [unit[0] >> 1 & 63 for unit in units if unit[0] >> 1 & 63 < 32 and unit[2] >= 128]
+    has_headers = any(unit[0] >> 1 & 63 in (32, 33, 34) for unit in units)
+    is_entry = len(begun) == 1 and 16 <= begun[0] <= 23
+    return Content(len(begun) == 1, is_b_frame=True, is_entry=is_entry, has_headers=has_headers)
 
 
-def _pictures(data: bytes, begins_picture: Callable[[bytes], bool]) -> list[int]:
-    """First bytes of the NAL units that begin a picture; none where the units' lengths do not fill the packet."""
-    place, begun = 0, []
+def _units(data: bytes) -> list[bytes]:
+    """First three bytes of the NAL units of a packet, each behind its length; none where the lengths do not fill it."""
+    place, units = 0, []
     while place < len(data):
         size = int.from_bytes(data[place : place + _NAL_LENGTH], "big")
         begin, place = place + _NAL_LENGTH, place + _NAL_LENGTH + size
         if size < 3 or place > len(data):
             return []
-        if begins_picture(data[begin : begin + 3]):
-            begun.append(data[begin])
-    return begun
+        units.append(data[begin : begin + 3])
+    return units
 
 
 def _vp8(data: bytes) -> Content:
-    return Content(bool(data[0] >> 4 & 1), False)
+    return Content(bool(data[0] >> 4 & 1), is_b_frame=False, is_entry=not data[0] & 1)
 
 
 def _vp9(data: bytes) -> Content:
-    shown = [_is_shown_vp9(data[begin]) for begin in _vp9_frames(data)]
-    return Content(shown.count(True) == 1 and None not in shown, False)
+    frames = [data[begin] for begin in _vp9_frames(data)]
+    shown = [_is_shown_vp9(first) for first in frames]
+    is_entry = not frames[0] & 0b1100  # shows no existing frame, and is a key frame
+    return Content(shown.count(True) == 1 and None not in shown, is_b_frame=False, is_entry=is_entry)
 
 
 def _vp9_frames(data: bytes) -> list[int]:
@@ -178,7 +190,8 @@ def _is_shown_vp9(first: int) -> bool | None:
 def _mpeg4(data: bytes) -> Content:
     place = data.find(_VOP)
     is_one = place >= 0 and data.find(_VOP, place + 1) < 0 and len(data) - place > _UNCODED_VOP
-    return Content(is_one, is_one and data[place + 4] >> 6 == 2)
+    kind = data[place + 4] >> 6 if is_one else 0
+    return Content(is_one, is_b_frame=kind == 2, is_entry=kind == 0)
 
 
 _VOP = b"\0\0\1\xb6"

@@ -1,7 +1,7 @@
 """Readers: from files to frames. They run inside decode processes (see `decode`).
 
 The reader `pyav` takes the frames that FFmpeg presents, of any file (see `video`). The others go through mmaction2's
-transforms; they take the same frames of most files, and refuse those of which they might take others.
+transforms; they take the same frames of many files, and refuse those of which they take others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from fsar_bench.data import video
 from fsar_bench.data.decode import RecountedError
 from fsar_bench.data.images import frame_files
 from fsar_bench.registry import READERS
+
+AROUND = 2  # frames before and behind one with which it could be confused
+TOLERANCE = 6.0  # mean difference of a frame, of 255, by rounding and interpolation
+CLOSER = 0.25  # mean difference, of 255, by which another frame must be more like it
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]  # from mmaction2's results to more of them
 
@@ -84,13 +88,12 @@ class VideoReader:
 class TransformReader:
     """A reader that consists of two transforms of mmaction2.
 
-    They take frames by time stamps or by the order in the file, so a clip whose packets do not prove that this is the order in
-    which FFmpeg presents them is refused.
+    These take other frames of many files than FFmpeg presents, without a word. So a clip is refused if its packets do not prove
+    what its frames are, and if a frame is not the one that `VideoReader` takes.
 
     Args:
         opener: opens a file.
         decoder: decodes frames of an open file.
-        turns: whether it turns frames upright.
 
     Attributes:
         version: name and version of the decoder; part of results and cache keys.
@@ -98,47 +101,75 @@ class TransformReader:
 
     version: str
 
-    def __init__(self, opener: Transform, decoder: Transform, *, turns: bool) -> None:
+    def __init__(self, opener: Transform, decoder: Transform) -> None:
         self._open = opener
         self._decode = decoder
-        self._turns = turns
 
     def open(self, path: str) -> dict[str, Any]:
         """Open a clip; the result has the number of its frames as `total_frames`.
 
         Raises:
-            ValueError: it might take other frames than FFmpeg presents.
+            ValueError: its packets do not prove its frames, or it has another number of them than FFmpeg presents.
         """
-        count = self._presented(path)
+        opened = VideoReader().open(path)["video"]
+        if opened.doubt:  # it might also hang or crash
+            raise ValueError(f"it might take other frames than FFmpeg presents: {opened.doubt}")
         clip = self._open({"filename": str(path), "start_index": 0})
-        if clip["total_frames"] != count:
-            raise ValueError(f"it would take {clip['total_frames']} frames for the {count} that FFmpeg presents")
-        return clip
-
-    def _presented(self, path: str) -> int:
-        """Number of frames that FFmpeg presents; `ValueError` where the packets do not prove that these are taken."""
-        with video.Video(path) as clip:
-            if doubt := self._doubt(clip):
-                raise ValueError(f"it might take other frames than FFmpeg presents: {doubt}")
-            return clip.count
-
-    def _doubt(self, clip: video.Video) -> str:
-        """Why other frames might be taken of a clip; empty where they are not."""
-        if clip.streams > 1:
-            return f"it has {clip.streams} video streams"
-        if clip.doubt:
-            return clip.doubt
-        if not clip.is_closed:
-            return "decoding cannot begin at each of its key frames"
-        if clip.codec == "mpeg4" and clip.has_b_frames:
-            return "it has B-frames of MPEG-4"
-        turn = "" if self._turns else clip.turn()
-        return f"it is to be turned {turn}" if turn else ""
+        if clip["total_frames"] != opened.count:
+            raise ValueError(f"it counts {clip['total_frames']} frames, FFmpeg presents {opened.count}")
+        return {**clip, "video": opened}
 
     def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
-        """Decode frames of an opened clip; see `VideoReader.read`."""
+        """Decode frames of an opened clip; see `VideoReader.read`.
+
+        Raises:
+            RecountedError: FFmpeg presents another number of frames than `open` said.
+            ValueError: these are not the frames that FFmpeg presents.
+        """
         results = {**clip, "frame_inds": indices, "modality": "RGB", "num_clips": 1, "clip_len": len(indices)}
-        return resize_and_crop(self._decode(results)["imgs"], resize, crop)
+        frames = resize_and_crop(self._decode(results)["imgs"], resize, crop)
+        try:
+            number = misplaced(frames, indices, clip["video"], resize, crop)
+        except RecountedError as error:
+            raise ValueError(f"it counts {clip['total_frames']} frames, FFmpeg {clip['video'].count}") from error
+        if number is not None:
+            raise ValueError(f"it takes another frame for frame {number} that FFmpeg presents")
+        return frames
+
+
+def misplaced(frames: np.ndarray, indices: np.ndarray, clip: video.Video, resize: int, crop: int | None) -> int | None:
+    """Which of some frames is not the one that FFmpeg presents in its place.
+
+    Readers round and interpolate colours in other ways. So a frame is another one if it is more like one of those around its
+    place, or like none of them.
+
+    Args:
+        frames: uint8 `[T, H, W, 3]`, as a reader resized and cropped them.
+        indices: their places in the video, `[T]`.
+        clip: the video.
+        resize: pixels of the short side.
+        crop: side of the centre crop in pixels; None for whole frames.
+
+    Returns:
+        Index of the first such frame; None where all are right.
+
+    Raises:
+        RecountedError: the video has another number of frames than its packets promised.
+    """
+    around = indices[:, None] + np.arange(-AROUND, AROUND + 1)
+    wanted = np.unique(around.clip(0, clip.count - 1))
+    presented = {
+        number: resize_and_crop([frame], resize, crop)[0].astype(np.int16)
+        for number, frame in zip(wanted.tolist(), clip.frames(wanted.tolist()), strict=False)
+    }
+    for frame, index in zip(frames, indices.tolist(), strict=True):
+        near = [number for number in range(index - AROUND, index + AROUND + 1) if number in presented]
+        if index not in near or presented[index].shape != frame.shape:
+            return int(index)
+        distance = {number: float(np.abs(presented[number] - frame).mean()) for number in near}
+        if distance[index] > TOLERANCE or distance[index] > min(distance.values()) + CLOSER:
+            return int(index)
+    return None
 
 
 def resize_and_crop(images: list[np.ndarray], resize: int, crop: int | None) -> np.ndarray:
@@ -167,7 +198,7 @@ class DecordReader(TransformReader):
     version = _name_and_version("decord")
 
     def __init__(self) -> None:
-        super().__init__(DecordInit(num_threads=1), DecordDecode(), turns=True)
+        super().__init__(DecordInit(num_threads=1), DecordDecode())
 
 
 @READERS.register_module(name="mmaction2_pyav")
@@ -177,7 +208,7 @@ class MMActionPyAVReader(TransformReader):
     version = f"mmaction2 {version('mmaction2')}, {_name_and_version('av')}"
 
     def __init__(self) -> None:
-        super().__init__(PyAVInit(), PyAVDecode(), turns=False)
+        super().__init__(PyAVInit(), PyAVDecode())
 
 
 @READERS.register_module(name="images")

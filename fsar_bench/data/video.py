@@ -28,7 +28,7 @@ from fsar_bench.data.packets import PacketState, Timeline, UnprovenError, conten
 
 VERSION = f"pyav (FFmpeg {av.ffmpeg_version_info})"
 KEPT_BYTES = 1 << 26  # of packets, and of frames in the decoder's format, that stay in memory until they are used
-_PLAYLISTS = (b"#EXT", b"ffconcat", b"v=0", b"<")  # of HLS, of FFmpeg, of sessions, of DASH and IMF
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0\r", b"v=0\n", b"<?xml", b"<MPD")  # HLS, FFmpeg, sessions, DASH and IMF
 _DEFAULT_STREAM = 5_000_000  # pixels that the flag "default" is worth when FFmpeg chooses among video streams
 
 
@@ -45,9 +45,6 @@ class Video:
         told: number of frames that the container claims; 0 where it claims none.
         streams: number of video streams.
         doubt: why the packets do not prove what the frames are, or that they did wrongly; empty where they do.
-        codec: FFmpeg's name of the decoder.
-        is_closed: whether decoding can begin at every frame that the container calls a key frame, by the packets.
-        has_b_frames: whether it may have B-frames, by the packets.
 
     Raises:
         ValueError: it has no video stream that can be decoded, or it is cut off.
@@ -60,8 +57,6 @@ class Video:
         self.told = self._source.stream.frames
         self.streams = self._source.streams
         self.doubt = ""
-        self.codec = self._source.context.name
-        self.is_closed = self.has_b_frames = False
         self._packets: list[Packet] | None = []
         self._frames: list[VideoFrame] | None = None
         self._reformatter = VideoReformatter()
@@ -171,13 +166,10 @@ class Video:
         try:
             if self.errors:
                 raise UnprovenError("it is damaged")
-            known = timeline(self._source.container.format.name, states)
+            return timeline(self._source.container.format.name, states)
         except UnprovenError as error:
             self.doubt = str(error)
             return None
-        self.is_closed = known.keys == len(known.starts)
-        self.has_b_frames = any(state.content.is_b_frame for state in states)
-        return known
 
     def _chosen(self, known: Timeline, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Frames of a known timeline, each decoded from the last start before it.
@@ -292,7 +284,8 @@ def _preference(stream: VideoStream) -> tuple[int, int]:
 
 
 def _state(packet: Packet, codec: str) -> PacketState:
-    held = content(codec, b"" if packet.is_corrupt else bytes(packet))
+    is_odd = packet.is_corrupt or packet.has_sidedata("new_extradata")
+    held = content(codec, b"" if is_odd else bytes(packet))
     return PacketState(packet.pts, packet.is_keyframe, packet.is_discard, held)
 
 
@@ -309,13 +302,14 @@ def _turn(frame: VideoFrame) -> tuple[int, int, int, int]:
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
-    matrix = np.frombuffer(bytes(cast("Buffer", data)), np.int32)[[0, 1, 3, 4]].astype(float)
-    scaled = matrix / max(np.abs(matrix).max(), 1)
+    matrix = np.frombuffer(bytes(cast("Buffer", data)), np.int32)[[0, 1, 3, 4]].astype(float).reshape(2, 2)
+    scale = np.hypot(*matrix)
+    if not scale.all():  # no matrix at all; FFmpeg does not turn such frames
+        return 1, 0, 0, 1
+    scaled = (matrix / scale).ravel()
     a, b, c, d = (int(value) for value in np.rint(scaled))
-    if np.abs(scaled - (a, b, c, d)).max() > 0.02 or abs(a * d - b * c) != 1:
-        raise ValueError(
-            "it is to be turned by something else than quarter turns. Turn it for good: ffmpeg -i FILE NEW_FILE"
-        )
+    if np.abs(scaled - (a, b, c, d)).max() > 0.005 or abs(a * d - b * c) != 1:
+        raise ValueError("it is to be turned by something else than quarter turns")
     return a, b, c, d
 
 

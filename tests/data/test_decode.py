@@ -117,6 +117,27 @@ def test_empty_missing_and_altered_files_are_named(shipped, tmp_path):
     assert shipped[0].content == hashlib.sha256(shipped[0].path.read_bytes()).hexdigest()
 
 
+def test_a_clip_that_is_replaced_while_it_is_in_use_spoils_no_cache(shipped, tmp_path, monkeypatch):
+    """Its frames would be kept under the content of the former file."""
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
+    first, second = (clip.path.read_bytes() for clip in shipped[:2])
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(first)
+    clip = Clip("mine", "c", path)
+    assert clip.content == shipped[0].content
+    path.write_bytes(second)
+    with FrameSource(PLAN, workers=1, seconds=60) as source:
+        with pytest.raises(DataError, match=r"Clip 'mine' was changed while it was in use: .*clip\.mp4"):
+            source.read([Request(clip)])
+        path.write_bytes(first)  # another time, the same bytes
+        assert (source.read([Request(clip)]) == source.read([Request(shipped[0])])).all()
+
+
+def test_a_recorded_sha_256_may_have_capitals(shipped, tmp_path):
+    clip = shipped[0]
+    assert Clip("c", "c", clip.path, clip.sha256.upper()).content == clip.sha256
+
+
 HANGING = """
 import time
 from fsar_bench.registry import READERS

@@ -57,6 +57,9 @@ CLASSES = [row("kick", "train"), row("wave", "test")]
         (rows_of(row("kick", "")), "the class 'kick' has the split ''. Choose from: test, train, val."),
         ({"classes": [*CLASSES, CLASSES[0]], "clips": []}, "1 class is listed twice: 'kick' (train and train)."),
         ({"classes": [*CLASSES, row("wave", "train")], "clips": []}, "1 class is listed twice: 'wave' (test and train)."),
+        (rows_of(row("kick", "test", reverse_of="nope")), "reverse_of of the class 'kick' names 'nope', which is not among"),
+        ({"classes": CLASSES, "clips": [clip("a", "wave", "a\0b")]}, "the path of the clip 'a' is no path: 'a\\x00b'."),
+        ({"classes": CLASSES, "clips": [clip("a", "wave", "")]}, "the path of the clip 'a' is no path: ''."),
         (rows_of(row("kick", "train"), row("Kick", "test")), "'kick' (train) and 'Kick' (test)"),
         (rows_of(row("ride_bike", "test"), row("Ride bike", "test")), "1 class is another spelling of a class: 'ride_bike'"),
         (rows_of(row("café", "val"), row(unicodedata.normalize("NFD", "café"), "test")), "is another spelling of a class"),
@@ -181,7 +184,7 @@ def test_recordings_are_counted_and_those_of_two_splits_are_named(tmp_path, caps
     (tmp_path / "d.py").write_text('dataset = dict(name="d", annotation="a.json")\nbackbone = "tiny_clip"\n')
     assert stats_command(str(tmp_path / "d.py")) == 0
     printed = capsys.readouterr().out
-    assert "recordings, train: 3, of 6 clips\nrecordings, test: 3, of 6 clips\n" in printed
+    assert "train: 6 clips of 3 recordings\ntest: 6 clips of 3 recordings\n" in printed
     assert "note: 1 recordings have clips in train and in test: film" in printed
 
 

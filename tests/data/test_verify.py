@@ -88,7 +88,7 @@ def test_bad_clips_are_named_and_left_out_only_if_accepted(fsar, tmp_path, custo
     assert (mended.split("test").missing, mended.undecided) == (frozenset(), frozenset())
     with pytest.raises(ConfigError, match="leave --reader=decord out"):
         verify_command("custom", **{**how, "reader": "decord"}, accept=True)
-    with pytest.raises(ConfigError, match="No reader 'decrod' is registered. Did you mean 'decord'"):
+    with pytest.raises(ConfigError, match=r"No reader 'decrod' is registered\. Did you mean 'decord'"):
         verify_command("custom", **{**how, "reader": "decrod"}, accept=False)
     assert Dataset("custom", "prepared:custom").undecided == frozenset()
 
