@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePath
+
+from fsar_bench.io import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (  # read by FFmpeg, and videos whatever is in them
     ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".3g2", ".asf", ".divx", ".dv",
@@ -19,6 +22,12 @@ SIDECAR_SUFFIXES = (  # lie beside clips and are not worth a word
     ".sh", ".sha1", ".sha256", ".skeleton", ".srt", ".tex", ".toml", ".ts", ".tsv", ".tsx", ".txt", ".url", ".vtt", ".xls",
     ".xlsx", ".xml", ".yaml", ".yml",
 )  # fmt: skip
+NO_VIDEO_SUFFIXES = (  # begin like videos, some of them, and are sound, stills, previews of a camera, or not whole
+    ".aac", ".aax", ".avif", ".cr3", ".f4a", ".f4b", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jp2", ".lrv", ".m4a", ".m4b",
+    ".m4p", ".m4r", ".mka", ".mks", ".mp2", ".mp3", ".oga", ".opus", ".ra", ".spx", ".wav", ".weba", ".wma", ".aria2",
+    ".crdownload", ".download", ".filepart", ".opdownload", ".part", ".partial", ".temp", ".tmp", ".ytdl",
+)  # fmt: skip
+BACKUP_SUFFIXES = (".backup", ".bak", ".bck", ".old", ".orig", ".original", ".save", ".sav", ".swo", ".swp")
 _SIDECAR_NAMES = frozenset(("license", "licence", "readme", "makefile", "notice", "version", "checksums", "md5sum"))
 _HIDDEN = frozenset(  # beside names that begin with a dot
     ("__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
@@ -29,6 +38,11 @@ _BEGINNINGS = (  # (offset, bytes)
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\0\0\x01\xba"), (0, b"\0\0\x01\xb3"), (0, b"YUV4MPEG2 "), (0, b"DKIF"),
     (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01"), (0, b"nut/multimedia container\0"),
 )  # fmt: skip
+_ENDINGS = "|".join(re.escape(suffix) for suffix in VIDEO_SUFFIXES)
+_BACKUP = re.compile(rf"~$|^#.*#$|(?:{_ENDINGS})_(?:original|orig|backup|bak|old)$", re.IGNORECASE | re.DOTALL)
+_KNOWN = frozenset(
+    (*VIDEO_SUFFIXES, *MAYBE_VIDEO_SUFFIXES, *SIDECAR_SUFFIXES, *NO_VIDEO_SUFFIXES, *BACKUP_SUFFIXES, *IMAGE_SUFFIXES)
+)
 _READ = 4096  # bytes that tell what a file is
 
 
@@ -41,6 +55,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
+def is_backup(name: str) -> bool:
+    """Whether a file of this name is what an editor or tool left of another one, such as `c.mp4~`, `#c.mp4#` or `c.mp4.orig`."""
+    return bool(_BACKUP.search(name)) or suffix_of(name) in BACKUP_SUFFIXES
+
+
 def suffix_of(name: str) -> str:
     """Extension of a file name in lower case with its dot; empty where there is none.
 
@@ -51,25 +70,27 @@ def suffix_of(name: str) -> str:
 
 
 def stem_of(name: str) -> str:
-    """A file name without its extension (see `suffix_of`)."""
+    """A file name without its extension, if that is a known one: `v1.0` is a name of its own, beside `v1.1`."""
     suffix = suffix_of(name)
-    return name[: -len(suffix)] if suffix else name
+    return name[: -len(suffix)] if suffix and suffix in _KNOWN else name
 
 
-def is_video(path: str | os.PathLike[str], suffix: str | None = None) -> bool:
+def is_video(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a video that FFmpeg reads, by its extension; where that leaves it open, by its first bytes.
 
-    Args:
-        path: the file.
-        suffix: its extension, as `suffix_of` gives it; None looks at the name.
+    An extension that is not known may be no extension (`v1.0`), unless it follows that of a video (`c.mp4.1`).
 
     Raises:
         OSError: the file has to be looked into and cannot be read.
     """
-    suffix = suffix_of(os.path.basename(path)) if suffix is None else suffix
+    name = os.path.basename(path)
+    suffix = suffix_of(name)
     if suffix in VIDEO_SUFFIXES:
         return True
-    return suffix in MAYBE_VIDEO_SUFFIXES and begins_like_a_video(path)
+    if is_backup(name) or (suffix in _KNOWN and suffix not in MAYBE_VIDEO_SUFFIXES):
+        return False
+    is_copy = bool(suffix) and suffix_of(name[: -len(suffix)]) in VIDEO_SUFFIXES
+    return not is_copy and begins_like_a_video(path)
 
 
 def begins_like_a_video(path: str | os.PathLike[str]) -> bool:
@@ -94,7 +115,8 @@ def begins_like_a_video(path: str | os.PathLike[str]) -> bool:
 
 def is_sidecar(name: str) -> bool:
     """Whether a file that is no clip is of a kind that lies beside clips anyway, such as lists and subtitles."""
-    return suffix_of(name) in SIDECAR_SUFFIXES or stem_of(name).lower() in _SIDECAR_NAMES
+    suffix = suffix_of(name)
+    return suffix in SIDECAR_SUFFIXES or name.lower().removesuffix(suffix) in _SIDECAR_NAMES
 
 
 def identity(path: str | Path) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """Clips that are folders of images, one per frame: which of its files are the frames, and in which order.
 
-Frames are a series: images whose names agree but for one number (`img_00001.jpg`, `img_00002.jpg`, …). Single images beside a
-series (`thumb.jpg`, a contact sheet) are no frames. Of several series, the name decides: optical flow, masks and depth stand
-back behind others, and `img_`, `image_`, `frame` and plain numbers come before others. Where that decides nothing, the folder is
-refused. Hidden files (`._00001.png`) are never frames.
+Frames are a series: images whose names agree but for one number (`img_00001.jpg`, `img_00002.jpg`, …) or a time stamp. Single
+images beside a series (`thumb.jpg`, a contact sheet) are no frames. Of several series, the name decides: optical flow, masks and
+depth stand back behind others, and `img_`, `image_`, `frame` and plain numbers come before others. Where that decides nothing,
+or most images are in no series, the folder is refused; so it is where the order is uncertain (see `frame_order`). Hidden files
+(`._00001.png`) are never frames.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from fsar_bench.data.disk import is_hidden
 from fsar_bench.data.faults import examples
+from fsar_bench.data.frame_order import Group, Key, Numbered, Series, series_in
 from fsar_bench.errors import DataError
 from fsar_bench.io import IMAGE_SUFFIXES
 
@@ -33,8 +35,6 @@ _DIRECTIONS = frozenset(("x", "y", "u", "v"))
 _NUMBER = re.compile(r"(\d+)")
 _WORD = re.compile(r"[a-z]+")
 NAMED, OTHER, NO_FRAMES = range(3)  # ranks of series: with a name of frames, another one, that of something else
-
-Numbered = tuple[tuple[int, ...], str]  # the numbers in the stem of a file name, and the name
 
 
 @dataclass(frozen=True)
@@ -109,24 +109,44 @@ def series_of(names: list[str], folder: Path) -> FrameSeries:
     """
     if len(names) < 2:
         return FrameSeries(tuple(names))
-    series = [part for group in _by_pattern(names) for part in _parts(group)]
-    several = [part for part in series if len(part) > 1]
+    several = [part for group in _by_pattern(names) for part in _several(group)]
     if not several:
-        named = [name for name in names if _rank(name) == NAMED and _NUMBER.search(name)]
-        if len(named) == 1:  # a single frame, with its mask or a thumbnail
-            return FrameSeries((named[0],), tuple(sorted(set(names) - set(named))))
+        return _single(names, folder)
+    found = several[0] if len(several) == 1 else _best(several, folder)
+    if found.fault:
+        raise DataError(f"The images of {folder} {found.fault}")
+    _refuse_twins(found.rows, folder)
+    frames = tuple(name for _, name in found.rows)
+    rest = sorted(set(names) - set(frames))
+    _refuse_strangers(frames, rest, folder)
+    return FrameSeries(frames, tuple(rest), _missing([key for key, _ in found.rows]))
+
+
+def _several(group: Group) -> list[Series]:
+    """The series of a group; none if each holds one image."""
+    parts = series_in(group)
+    return parts if any(len(part.rows) > 1 for part in parts) else []
+
+
+def _single(names: list[str], folder: Path) -> FrameSeries:
+    """A single frame, with its mask or a thumbnail."""
+    named = [name for name in names if _rank(name) == NAMED and _NUMBER.search(name)]
+    if len(named) != 1:
         raise DataError(
             f"The {len(names)} images of {folder} have no numbers that tell their order ({examples(sorted(names), ', ')}). "
             "A clip is a folder of images that are numbered, such as img_00001.jpg, img_00002.jpg."
         )
-    frames = several[0] if len(several) == 1 else _best(several, folder)
-    taken = {name for _, name in frames}
-    numbers = [number for (number, *_), _ in frames]
-    if len(set(numbers)) < len(numbers):
-        _refuse_twins(frames, folder)
-    missing = set(range(numbers[0], numbers[-1])) - set(numbers) if _is_gapped(numbers) else set()
-    rest = sorted(name for name in names if name not in taken)
-    return FrameSeries(tuple(name for _, name in frames), tuple(rest), tuple(sorted(missing)))
+    rest = sorted(set(names) - set(named))
+    _refuse_strangers((named[0],), rest, folder)
+    return FrameSeries((named[0],), tuple(rest))
+
+
+def _missing(keys: list[Key]) -> tuple[int, ...]:
+    """Numbers that are lacking in a series that is counted by one number."""
+    numbers = [number for number, *more in keys if not more]
+    if len(numbers) < len(keys) or not _is_gapped(numbers):
+        return ()
+    return tuple(sorted(set(range(numbers[0], numbers[-1])) - set(numbers)))
 
 
 def modality(folder: str) -> int:
@@ -139,11 +159,10 @@ def modality(folder: str) -> int:
 
 def _refuse_twins(frames: list[Numbered], folder: Path) -> None:
     """Refuse a series in which two images have one number."""
-    for (number, first), (same, second) in pairwise(frames):
-        if number == same:
-            raise DataError(
-                f"Two images of {folder} have the number {number[0]}: {first} and {second}. Keep one of them."
-            )
+    for (key, first), (same, second) in pairwise(frames):
+        if key == same:
+            numbers = f"the number{'s' * (len(key) > 1)} {', '.join(map(str, key))}"
+            raise DataError(f"Two images of {folder} have {numbers}: {first} and {second}. Keep one of them.")
 
 
 def _is_gapped(numbers: list[int]) -> bool:
@@ -152,52 +171,53 @@ def _is_gapped(numbers: list[int]) -> bool:
     return len(numbers) < span < 2 * len(numbers)
 
 
-def _by_pattern(names: list[str]) -> list[list[Numbered]]:
+def _by_pattern(names: list[str]) -> list[Group]:
     """Images whose names agree but for numbers; two formats of one frame are two groups."""
-    groups: dict[tuple[str, ...], dict[str, list[Numbered]]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[tuple[tuple[str, ...], str]]]] = {}
     for name in names:
         stem, _, suffix = name.rpartition(".")
         parts = _NUMBER.split(stem)
         formats = groups.setdefault(tuple(parts[::2]), {})
-        formats.setdefault(suffix.lower(), []).append((tuple(map(int, parts[1::2])), name))
+        formats.setdefault(suffix.lower(), []).append((tuple(parts[1::2]), name))
     found = []
-    for formats in groups.values():
+    for texts, formats in groups.items():
         together = [row for rows in formats.values() for row in rows]
-        one = len(formats) == 1 or len({numbers for numbers, _ in together}) == len(together)
-        found += [together] if one else list(formats.values())
+        one = len(formats) == 1 or len({tuple(map(int, digits)) for digits, _ in together}) == len(together)
+        found += [
+            Group(texts, [digits for digits, _ in rows], [name for _, name in rows])
+            for rows in ([together] if one else formats.values())
+        ]
     return found
 
 
-def _parts(group: list[Numbered]) -> list[list[Numbered]]:
-    """The series of a group: the number that varies becomes the first of each row, and rows are sorted by it.
-
-    Where several numbers vary, one that is different in each name counts the frames; otherwise the last one does, and those
-    before it tell series apart (`clip3_00001`, `clip4_00001`).
-    """
-    columns = list(zip(*(numbers for numbers, _ in group), strict=True))
-    varying = [at for at, column in enumerate(columns) if len(set(column)) > 1]
-    if not varying:
-        return [[row] for row in group]
-    counting = next((at for at in varying if len(set(columns[at])) == len(group)), varying[-1])
-    is_unique = len(set(columns[counting])) == len(group)
-    parts: dict[tuple[int, ...], list[Numbered]] = {}
-    for numbers, name in group:
-        which = () if is_unique else tuple(numbers[at] for at in varying if at != counting)
-        parts.setdefault(which, []).append(((numbers[counting],), name))
-    return [sorted(part) for part in parts.values()]
-
-
-def _best(several: list[list[Numbered]], folder: Path) -> list[Numbered]:
+def _best(several: list[Series], folder: Path) -> Series:
     """The series of frames among several, by their names."""
-    ranked = sorted(several, key=lambda part: _rank(part[0][1]))
-    if _rank(ranked[0][0][1]) == _rank(ranked[1][0][1]):
-        described = " and ".join(f"{part[0][1]} to {part[-1][1]} ({len(part)} images)" for part in ranked[:2])
+    ranked = sorted(several, key=lambda part: _rank(part.rows[0][1]))
+    if _rank(ranked[0].rows[0][1]) == _rank(ranked[1].rows[0][1]):
+        described = " and ".join(
+            f"{part.rows[0][1]} to {part.rows[-1][1]} ({len(part.rows)} images)"
+            if len(part.rows) > 1
+            else part.rows[0][1]
+            for part in ranked[:2]
+        )
         more = f", and {len(ranked) - 2} more" if len(ranked) > 2 else ""
         raise DataError(
             f"The images of {folder} are several series: {described}{more}. Keep the frames alone there, or call them "
             "img_00001.jpg and so on."
         )
     return ranked[0]
+
+
+def _refuse_strangers(frames: tuple[str, ...], rest: list[str], folder: Path) -> None:
+    """Refuse frames that are fewer than the other images, unless these are of a kind that goes with frames."""
+    strangers = [name for name in rest if _rank(name) != NO_FRAMES]
+    if len(strangers) > len(frames):
+        which = "1 image has" if len(frames) == 1 else f"{len(frames)} images have"
+        raise DataError(
+            f"Of the images of {folder}, only {which} numbers that tell an order ({examples(frames, ', ')}); "
+            f"{len(strangers)} have not ({examples(strangers, ', ')}). Call the frames img_00001.jpg, img_00002.jpg and so on, "
+            "and keep them alone there."
+        )
 
 
 def _rank(name: str) -> int:

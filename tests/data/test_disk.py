@@ -183,6 +183,79 @@ def test_clips_without_extension_are_told_by_their_first_bytes(tmp_path):
     ]
 
 
+def test_a_dot_in_a_name_begins_no_extension_that_is_not_known(tmp_path):
+    root = plain(tmp_path / "mine")
+    for name in ("v1.0", "v1.1", "take.final", "360.insv"):
+        file(root / "test/wave" / name)
+    for name in ("v1.2", "notes.v3"):
+        file(root / "test/wave" / name, b"no video")
+    for name in ("sound.m4a", "still.heic", "GOPR0001.LRV", "jump_1.mp4.1", "jump_1.mp4.part", "jump_1.mp4.tmp"):
+        file(root / "test/jump" / name)
+    prepared = preparing.prepare_custom("custom", root)
+    own = ["wave/360.insv", "wave/take.final", "wave/v1.0", "wave/v1.1"]
+    assert [clip.id for clip in prepared.clips] == [*PLAIN[:2], *own, *PLAIN[2:]]
+    assert list(prepared.passed_over.lines()) == [
+        "8 files that are no clips (.1 1, .2 1, .heic 1, .lrv 1, .m4a 1, .part 1, .tmp 1, .v3 1), such as "
+        f"{root}/test/wave/notes.v3"
+    ]
+
+
+def test_backups_of_clips_are_no_clips(tmp_path):
+    root = plain(tmp_path / "mine")
+    left = (
+        "c6.mp4~",
+        "c6~",
+        "#wave_0.mp4#",
+        "#x#",
+        "x.orig",
+        "wave_0.mp4.orig",
+        "wave_0.mp4.bak",
+        "wave_0.MP4_original",
+        "c6.mp4.~1~",
+    )
+    for name in left:
+        file(root / "test/wave" / name)
+    prepared = preparing.prepare_custom("custom", root)
+    assert [clip.id for clip in prepared.clips] == PLAIN
+    assert list(prepared.passed_over.lines()) == [
+        f"backups that an editor or tool left: {len(left)}, such as {root}/test/wave/{min(left)}"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\x85b", "a\u2028b", "a\x7fb"])
+@pytest.mark.parametrize("kind", ["folder", "frames", "csv", "hmdb51"])
+def test_a_clip_whose_name_breaks_lines_is_refused_before_anything_is_shown(fsar, tmp_path, data, kind, name):
+    root = plain(tmp_path / "mine")
+    arguments: tuple[str, ...] = ("custom", "--root", str(root))
+    if kind == "frames":
+        frames(tmp_path / "other" / "test" / "wave" / name)
+        arguments = ("custom", "--root", str(tmp_path / "other"))
+    elif kind == "csv":
+        file(root / "test" / "wave" / f"{name}.mp4")
+        table = file(tmp_path / "clips.csv", f'path,class,split\n"mine/test/wave/{name}.mp4",wave,test\n'.encode())
+        arguments = ("custom", "--root", str(table))
+    elif kind == "hmdb51":
+        file(tmp_path / "hmdb" / "fencing" / f"{name}.avi")
+        file(tmp_path / "hmdb" / "fencing" / "fine.avi", b"another")
+        arguments = ("hmdb51", "--root", str(tmp_path / "hmdb"))
+    else:
+        file(root / "test" / "wave" / f"{name}.mp4", b"another")
+    done = fsar("data", "prepare", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ascii(name)[1:-1] in done.stderr
+    assert "line break or control character" in done.stderr
+    assert "Rename the file" in done.stderr
+    assert not list(data.glob("*/annotation.json"))
+
+
+@pytest.mark.parametrize("kind", ["test", "fencing"])
+def test_a_clip_whose_name_is_no_utf_8_is_refused(tmp_path, kind):
+    root = plain(tmp_path / "mine") if kind == "test" else tmp_path / "mine"
+    file(root / kind / "wave" / "a\udce9.mp4", b"another") if kind == "test" else file(root / kind / "a\udce9.avi")
+    with pytest.raises(DataError, match=r"a.udce9.* is not UTF-8, so no list can hold it. Rename the file"):
+        ids(root) if kind == "test" else preparing.prepare("hmdb51", root)
+
+
 TS = (b"G" + bytes(187)) * 4
 
 

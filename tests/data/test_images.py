@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from fsar_bench.data.images import frame_files, frame_series
+from fsar_bench.data.images import frame_files, frame_series, series_of
 from fsar_bench.data.readers import ImageReader
 from fsar_bench.errors import DataError
 
@@ -85,6 +89,160 @@ def test_two_numbers_that_count_together_are_one_series(tmp_path):
 def test_frames_in_two_formats_that_complete_each_other_are_one_series(tmp_path):
     names = [f"{i:03d}.{'jpg' if i % 3 else 'png'}" for i in range(12)]
     assert [file.name for file in frame_files(folder(tmp_path, *names))] == names
+
+
+def stamps(rate: float, count: int, digits: int | None, pattern: str = "frame_{}.jpg", first: int = 0) -> list[str]:
+    """Names by the time of each frame, in the order of the frames; without digits, as short as they go."""
+    times = [number / rate for number in range(first, first + count)]
+    return [pattern.format(time if digits is None else f"{time:.{digits}f}") for time in times]
+
+
+def clocks(form: str, count: int, step: float, start: str = "2024-01-28 23:59:50") -> list[str]:
+    """Names by the time of day of each frame; `%f` is that in milliseconds."""
+    times = [datetime.fromisoformat(start) + timedelta(milliseconds=round(1000 * step * i)) for i in range(count)]
+    return [time.strftime(form.replace("%f", f"{time.microsecond // 1000:03d}")) for time in times]
+
+
+CONFIDENCES = [0.97, 0.93, 0.95, 0.91, 1.0, 0.94, 0.96, 0.92]
+IN_ORDER = {
+    "29.97 fps": stamps(29.97, 90, 3),
+    "29.97 fps, more than 10 s": stamps(29.97, 600, 3),
+    "30 fps, two digits": stamps(30, 90, 2, "{}.jpg"),
+    "3 fps": stamps(3, 12, 2, "{}.jpg"),
+    "3 fps, with a unit": stamps(3, 12, 2, "t{}s.jpg"),
+    "10 fps": stamps(10, 25, 1),
+    "10 fps, from the middle of a second": stamps(10, 10, 1, "{}.jpg", 5),
+    "1 fps": stamps(1, 12, 3),
+    "0.7 fps": stamps(0.7, 12, 2, "{}.jpg"),
+    "4 fps, as short as it goes": stamps(4, 12, None, "{}.jpg"),
+    "4 fps, within a second": stamps(4, 4, None, "{}.jpg"),
+    "29.97 fps, as long as it gets": stamps(29.97, 70, None),
+    "a counter and a time": [f"frame_{i:03d}_{i / 29.97:.3f}.jpg" for i in range(90)],
+    "hours, minutes, seconds": clocks("img_%H-%M-%S.%f.jpg", 90, 1 / 30, "2024-01-01 00:00:00"),
+    "over a full minute": clocks("img_%H-%M-%S.%f.jpg", 90, 1 / 30, "2024-01-01 00:00:58"),
+    "milliseconds behind a dash": clocks("img_%H-%M-%S-%f.jpg", 60, 0.04, "2024-01-01 00:59:59"),
+    "seconds over a full hour": clocks("%H.%M.%S.jpg", 200, 1, "2024-01-01 00:58:59"),
+    "minutes and seconds": clocks("%M-%S.%f.jpg", 90, 1 / 30, "2024-01-01 00:01:58"),
+    "a few times": ["img_00-00-01.001.jpg", "img_00-00-01.501.jpg", "img_00-00-02.001.jpg", "img_00-00-02.501.jpg"],
+    "over the end of a month": clocks("%Y-%m-%d %H.%M.%S.jpg", 30, 10_000),
+    "seconds over midnight": clocks("%Y-%m-%d %H.%M.%S.jpg", 11, 1),
+    "two images around midnight": ["2024-01-28 23.59.50.jpg", "2024-02-01 00.00.00.jpg"],
+    "phone, over midnight": clocks("IMG_%Y%m%d_%H%M%S.jpg", 20, 1),
+    "phone, milliseconds": clocks("PXL_%Y%m%d_%H%M%S.%f.jpg", 20, 0.7),
+    "a confidence in front": [f"{confidence}_frame_{i:03d}.jpg" for i, confidence in enumerate(CONFIDENCES)],
+    "a confidence of two digits in front": [f"{c:.2f}_frame_{i:03d}.jpg" for i, c in enumerate(CONFIDENCES)],
+    "a confidence without a word": [f"{confidence:.2f}_{i:03d}.jpg" for i, confidence in enumerate(CONFIDENCES)],
+    "a confidence with a dot behind": [f"{confidence:.2f}.{i:03d}.jpg" for i, confidence in enumerate(CONFIDENCES)],
+    "a countdown in front": [f"x{20 - i}_{i}.jpg" for i in range(21)],
+    "a version in front": [f"v1.{i}.jpg" for i in range(8, 31)],
+    "a counter behind its number of digits": [f"frame{i}.jpg" for i in range(8, 120)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", IN_ORDER.values(), ids=IN_ORDER)
+def test_frames_are_read_in_the_order_of_their_times_or_counter(names):
+    shuffled = random.Random(0).sample(names, len(names))
+    assert list(series_of(shuffled, Path("/x")).names) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "second"),
+    [
+        (["v_0_7.jpg", "v_0_9.jpg", "v_1_3.jpg", "v_1_5.jpg"],
+         "v_1_3.jpg, v_1_5.jpg, v_0_7.jpg, v_0_9.jpg, …", "v_0_7.jpg, v_0_9.jpg, v_1_3.jpg, v_1_5.jpg, …"),
+        (["1_58.jpg", "1_59.jpg", *numbered("2_{:02d}.jpg", range(58))],
+         "2_00.jpg, 2_01.jpg, 2_02.jpg, 2_03.jpg, …", "1_58.jpg, 1_59.jpg, 2_00.jpg, 2_01.jpg, …"),
+        (["take2.0003.jpg", "take2.0007.jpg", "take1.0011.jpg", "take1.0015.jpg"],
+         "take2.0003.jpg, take2.0007.jpg, take1.0011.jpg, take1.0015.jpg", "take1.0011.jpg, take1.0015.jpg, take2.0003.jpg"),
+        ([f"frame{20 - i}_{i}.jpg" for i in range(21)], "frame0_20.jpg, frame1_19.jpg", "frame20_0.jpg, frame19_1.jpg"),
+        (["0.5.jpg", "0.25.jpg"], "0.5.jpg, 0.25.jpg, …", "0.25.jpg, 0.5.jpg, …"),
+        (["a1_b1_c1.jpg", "a1_b2_c9.jpg", "a2_b3_c5.jpg"],
+         "a1_b1_c1.jpg, a1_b2_c9.jpg, a2_b3_c5.jpg", "…, a1_b1_c1.jpg, a2_b3_c5.jpg"),
+    ],
+)  # fmt: skip
+def test_an_uncertain_order_is_refused_with_both(names, first, second):
+    with pytest.raises(DataError, match="two orders") as error:
+        series_of(random.Random(0).sample(names, len(names)), Path("/x"))
+    for order in (first, second):
+        assert order.removeprefix("…, ") in str(error.value)
+    assert "Call them img_00001.jpg" in str(error.value)
+
+
+def cut(names: list[str], rng: random.Random) -> list[str]:
+    """Some of the frames: a run of them, or every nth, or all but a few."""
+    start = rng.randrange(len(names) - 3)
+    run = names[start : start + rng.randrange(3, len(names) - start + 1)]
+    return rng.choice((run, run[:: rng.randrange(1, 9)], [name for name in run if rng.random() < 0.8]))
+
+
+TIMES: dict[str, Callable[[float], str]] = {
+    "seconds, three digits": lambda t: f"frame_{t:.3f}.jpg",
+    "seconds, two digits": lambda t: f"{t:.2f}.jpg",
+    "seconds, as long as it gets": lambda t: f"t{t}.jpg",
+    "minutes and seconds": lambda t: f"{int(t // 60):02d}-{t % 60:06.3f}.jpg",
+    "clock": lambda t: f"00-{int(t // 60):02d}-{int(t % 60):02d}.{int(t * 1000 % 1000):03d}.jpg",
+    "clock with dashes": lambda t: f"00-{int(t // 60):02d}-{int(t % 60):02d}-{int(t * 1000 % 1000):03d}.jpg",
+    "milliseconds apart": lambda t: f"{int(t)}_{int(t * 1000 % 1000):03d}.jpg",
+    "tenths apart": lambda t: f"v_{int(t)}_{int(t * 10 % 10)}.jpg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_no_order_of_times_is_wrong_in_silence(kind):
+    """Whatever the rate and the frames that are there: the order of the times, or an error."""
+    rng = random.Random(kind)
+    read = 0
+    for rate, _ in product((0.4, 1, 2, 3, 5, 10, 12.5, 24, 29.97, 60), range(40)):
+        names = list(dict.fromkeys(TIMES[kind](50 + i / rate) for i in range(150)))
+        frames = cut(names, rng)
+        if len(frames) < 2:
+            continue
+        try:
+            series = series_of(rng.sample(frames, len(frames)), Path("/x"))
+        except DataError:
+            continue
+        read += 1
+        assert list(series.names) == frames
+    assert read > 50
+
+
+def test_a_part_of_another_series_is_not_passed_over(tmp_path):
+    names = [*numbered("clip3_{:03d}.jpg", range(12)), "clip4_000.jpg"]
+    with pytest.raises(
+        DataError, match=r"several series: clip3_000.jpg to clip3_011.jpg \(12 images\) and clip4_000.jpg\."
+    ):
+        frame_files(folder(tmp_path, *names))
+
+
+def test_numbers_with_a_dot_may_be_several_series():
+    names = [f"clip{clip}.{frame:05d}.jpg" for clip in (3, 4) for frame in range(1, 301)]
+    with pytest.raises(DataError, match="several series"):
+        series_of(names, Path("/x"))
+
+
+def test_an_uncertain_order_of_what_is_passed_over_does_not_matter():
+    names = numbered("img_{:05d}.jpg", range(4))
+    flow = ["flow_0_7.jpg", "flow_0_9.jpg", "flow_1_3.jpg", "flow_1_5.jpg"]
+    assert series_of(flow + names, Path("/x")) == series_of(names + flow, Path("/x"))
+    assert list(series_of(flow + names, Path("/x")).names) == names
+
+
+@pytest.mark.parametrize("numeric", [1, 2, 3])
+def test_a_few_numbers_among_hashed_names_are_no_series(numeric):
+    hashes = [f"{number:08d}.jpg" for number in random.Random(1).sample(range(10**8), numeric)]
+    hashes += [f"{'abcdef'[i % 6]}{i * 7919:x}{'fedcba'[i // 6 % 6]}b{i}.jpg" for i in range(50 - numeric)]
+    with pytest.raises(DataError, match=rf"/x.*{sorted(hashes[:numeric])[0]}|no numbers|several series"):
+        series_of(hashes, Path("/x"))
+
+
+def test_strangers_that_outnumber_the_frames_are_named():
+    names = ["03529821.jpg", "77120953.jpg", "035e2982.jpg", "a1b2.jpg", "zz.jpg"]
+    with pytest.raises(
+        DataError, match=r"only 2 images have numbers .*03529821.*; 3 have not \(035e2982.jpg, a1b2.jpg, zz.jpg\)"
+    ):
+        series_of(names, Path("/x"))
+    beside = ["flow_1.jpg", "mask.png", "thumb.jpg", "sheet.jpg"]
+    assert list(series_of(names[:2] + beside + names[2:4], Path("/x")).names) == names[:2]
 
 
 def test_gaps_are_told_and_steps_are_none(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from fsar_bench.data.dataset import SPLITS
 from fsar_bench.data.disk import SIDECAR_SUFFIXES, identity, is_video, stem_of, suffix_of
 from fsar_bench.data.images import frame_series, is_image
-from fsar_bench.data.importing.custom import CustomClip, CustomClips, fault_of_name, plain_name, refuse
+from fsar_bench.data.importing.custom import CustomClip, CustomClips, fault_of_name, fault_of_path, plain_name, refuse
 from fsar_bench.data.importing.layout import Division
 from fsar_bench.data.importing.walk import BESIDE_FRAMES, ClipOnDisk, PassedOver
 from fsar_bench.errors import ConfigError, DataError, suggest
@@ -138,6 +138,8 @@ def _clip(path: Path, row: _Row, passed_over: PassedOver, *, is_divided: bool) -
         clip = _on_disk(path, _place(path, cells["path"]), passed_over)
     except (OSError, ValueError) as error:  # too long a name, no permission, a null byte
         raise _FaultyRowError(f"{cells['path'][:200]!r} cannot be read ({reason_of(error)})") from error
+    if fault := fault_of_path(str(clip.path)):
+        raise _FaultyRowError(fault)
     where = f"line {row.line} ({cells['path']})"
     return CustomClip(split, name, clip, where, clip.place, cells.get("text", ""), recording)
 

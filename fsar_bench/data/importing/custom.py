@@ -80,6 +80,16 @@ def fault_of_name(name: str) -> str:
     return ""
 
 
+def fault_of_path(path: str) -> str:
+    """Why no list can hold the path of a clip, or ""."""
+    kinds = {unicodedata.category(letter) for letter in path}
+    if "Cs" in kinds:
+        return f"The file name {path!a} is not UTF-8, so no list can hold it. Rename the file"
+    if kinds & {"Cc", "Zl", "Zp"}:
+        return f"The path {path!a} has a line break or control character in it, so no list can hold it. Rename the file or folder"
+    return ""
+
+
 def refuse(title: str, faults: list[str], fix: str = "") -> None:
     """Raise one `DataError` that lists the first of several faults and counts the others."""
     if not faults:
@@ -123,7 +133,7 @@ def from_folders(root: Path, division: Division | None, progress: Progress | Non
 
 
 def check(title: str, clips: list[CustomClip]) -> None:
-    """Refuse classes that differ in their spelling alone, and clips that are there twice.
+    """Refuse paths that no list can hold, classes that differ in their spelling alone, and clips that are there twice.
 
     Args:
         title: the folder or CSV.
@@ -132,6 +142,7 @@ def check(title: str, clips: list[CustomClip]) -> None:
     Raises:
         DataError: names all of them.
     """
+    refuse(title, [fault for clip in clips if (fault := fault_of_path(str(clip.clip.path)))])
     refuse(title, _twins(clips), "Give each class one name.")
     refuse(title, _in_two_splits(clips))
     refuse(title, _twice(clips), "Keep one of each.")

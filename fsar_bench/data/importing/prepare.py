@@ -19,7 +19,7 @@ from fsar_bench.data.faults import spelling
 from fsar_bench.data.importing.audit import recording_of
 from fsar_bench.data.importing.classes import ClassTable, table
 from fsar_bench.data.importing.csv_file import from_csv
-from fsar_bench.data.importing.custom import check, divided, from_folders, ids, refuse
+from fsar_bench.data.importing.custom import check, divided, fault_of_path, from_folders, ids, refuse
 from fsar_bench.data.importing.layout import SEED, Division
 from fsar_bench.data.importing.lists import (
     ListedVideo,
@@ -166,7 +166,7 @@ def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clip
     classes = [AnnotatedClass(name=c.name, text=c.text, split=c.split) for c in known.classes if c.name in listed]
     prepared = Prepared(name, known.title, classes, is_published=True)
     recordings = _recordings(known.dataset, rows)
-    faults = []
+    faults: list[str] = []
     for split in SPLITS:
         for class_name, video in sorted(rows.get(split, ())):
             clip_id = f"{class_name}/{video}" if video in shared_ids else video
@@ -174,7 +174,7 @@ def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clip
             recording = recordings.get(ListedVideo(class_name, video))
             row = _annotated(clip_id, class_name, choices[0] if choices else None, recording)
             if choices:
-                faults += [choices[0].fault] if choices[0].fault else []
+                faults += filter(None, (fault_of_path(str(choices[0].path)), choices[0].fault))
                 prepared.gapped += choices[0].gaps
             if len(choices) > 1 and len({clip_identity(clip.path) for clip in choices}) > 1:
                 prepared.ambiguous[clip_id] = str(row.path)
@@ -196,10 +196,6 @@ def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None, recording
     if clip is None:
         return AnnotatedClip(id=clip_id, class_name=class_name, path=None, **known)
     path = str(clip.path)
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"The file name {path!a} is not UTF-8, so no list can hold it. Rename the file.") from None
     if not clip.images:
         return AnnotatedClip(id=clip_id, class_name=class_name, path=path, **known)
     return AnnotatedClip(id=clip_id, class_name=class_name, path=path, frames=clip.images, **known)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fsar_bench.data.disk import (
-    MAYBE_VIDEO_SUFFIXES,
     VIDEO_SUFFIXES,
     identity,
+    is_backup,
     is_hidden,
     is_sidecar,
     is_video,
@@ -30,6 +30,7 @@ Identity = tuple[int, int]  # device and inode
 
 FILES = "files"
 HIDDEN = "hidden files and folders"
+BACKUPS = "backups that an editor or tool left"
 BROKEN = "broken links"
 UP = "links back up"
 AGAIN = "links to folders that were looked into"
@@ -229,15 +230,16 @@ class _Walk:
 
     def _is_video(self, entry: os.DirEntry[str]) -> bool:
         """Whether a file is a video; others are counted."""
-        suffix = suffix_of(entry.name)
         try:
-            if suffix in VIDEO_SUFFIXES or (suffix in MAYBE_VIDEO_SUFFIXES and is_video(entry.path, suffix)):
+            if is_video(entry.path):
                 return True
         except OSError:
             self.passed_over.add(UNREADABLE, entry.path)
             return False
-        if not is_sidecar(entry.name):
-            self.passed_over.add_file(suffix, entry.path)
+        if is_backup(entry.name):
+            self.passed_over.add(BACKUPS, entry.path)
+        elif not is_sidecar(entry.name):
+            self.passed_over.add_file(suffix_of(entry.name), entry.path)
         return False
 
     def _video(self, entry: os.DirEntry[str], folder: _Folder, device: int) -> ClipOnDisk:
