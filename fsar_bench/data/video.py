@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from types import TracebackType
 from typing import cast
 
@@ -251,7 +251,7 @@ class _Source:
         """Frames of successive packets in the order of display; what cannot be decoded is passed over, as FFmpeg does."""
         if self.context.is_open:
             self.context.flush_buffers()
-        for packet in (*packets, None):
+        for packet in chain(packets, (None,)):  # None: the frames that the decoder still holds
             try:
                 yield from self.context.decode(packet)
             except av.FFmpegError:
