@@ -348,7 +348,7 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
 
     Args:
         name: name of the dataset, or path of its config.
-        readers: registered names of two readers, separated by a comma.
+        readers: registered names of two readers, separated by a comma; one alone is compared with the default reader.
         count: number of clips.
         workers: number of decode processes.
         seconds: time limit per clip.
@@ -360,7 +360,9 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
     from fsar_bench.data.importing.verify import compare_readers
 
     names = [part.strip() for part in readers.split(",")]
-    if len(names) != 2:
+    if len(names) == 1:
+        names.append(DEFAULT_READER)
+    if len(set(names)) != 2:
         raise ConfigError(f"--readers={readers} must name two readers, such as decord,pyav.")
     first, second = names
     dataset = Dataset(**dataset_config(name).dataset.model_dump())
@@ -375,7 +377,7 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
     for row in refused[:EXAMPLES]:
         console.print(f"[yellow]refused[/]: {escape(row.refusal)}")
     if refused:
-        console.print(f"{len(refused)} of {len(differences)} clips are refused by a reader")
+        console.print(f"refused by a reader: {len(refused)} of {len(differences)} clips")
     if not compared:
         return 1
     for row in sorted(compared, key=lambda row: -row.mean)[:SHOWN]:

@@ -315,8 +315,11 @@ def test_parity_of_readers(custom, capsys):
     assert parity_command("custom", readers="decord, pyav", **how) == 0
     match = re.search(r"decord and pyav, 4 clips: mean difference ([\d.]+) of 255", capsys.readouterr().out)
     assert float(match[1]) < 1.5
-    with pytest.raises(ConfigError, match="must name two readers"):
-        parity_command("custom", readers="decord", **how)
+    assert parity_command("custom", readers="decord", **how) == 0  # with the default reader
+    assert "decord and pyav, 4 clips" in capsys.readouterr().out
+    for readers in ("pyav", "pyav,pyav", "a,b,c"):
+        with pytest.raises(ConfigError, match="must name two readers"):
+            parity_command("custom", readers=readers, **how)
     with pytest.raises(ConfigError, match="are folders of images: there is one reader"):
         compare_readers(SimpleNamespace(name="x", frames=True), ("decord", "pyav"), count=4, workers=1, seconds=30)
 

@@ -313,6 +313,6 @@ def test_verify_names_clips_of_which_a_reader_takes_other_frames(tmp_path, monke
 def test_parity_counts_refusals(odd, capsys):
     assert parity_command(str(odd), readers="decord,pyav", count=6, workers=1, seconds=60) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "2 of 6 clips are refused by a reader" in text
+    assert "refused by a reader: 2 of 6 clips" in text
     assert "take reader=pyav" in text.lower()
     assert "decord and pyav, 4 clips: mean difference 0.000 of 255" in text
