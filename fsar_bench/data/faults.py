@@ -59,7 +59,6 @@ def annotation_faults(classes: Sequence[AnnotatedClass], clips: Sequence[Annotat
     yield from _bad_names("clip id", (clip.id for clip in clips))
     yield from _bad_paths(clips)
     yield from _classes_listed_twice(classes)
-    yield from _unknown_opposites(classes)
     yield from _unknown_classes(classes, clips)
     yield from _ids_listed_twice(clips)
     yield from _paths_listed_twice(clips)
@@ -81,14 +80,6 @@ def _bad_paths(clips: Sequence[AnnotatedClip]) -> Iterator[str]:
     for clip in clips:
         if clip.path is not None and (not clip.path or "\0" in clip.path):
             yield f"the path of the clip {clip.id!r} is no path: {clip.path!r}. Correct it, or write null where it is missing."
-            return
-
-
-def _unknown_opposites(classes: Sequence[AnnotatedClass]) -> Iterator[str]:
-    names = {row.name for row in classes}
-    for row in classes:
-        if row.reverse_of is not None and row.reverse_of not in names:
-            yield f"reverse_of of the class {row.name!r} names {row.reverse_of!r}, which is not among the classes."
             return
 
 

@@ -1,6 +1,6 @@
 """Reading 8 frames of clips of three formats beside plain decord and plain PyAV, and the memory that 20 s of 720p need.
 
-`python -m pytest tests/benchmarks/test_readers.py --benchmark-only -n 0`; `extra_info` has what it adds to a process.
+`python -m pytest tests/benchmarks/test_reading.py --benchmark-only -n 0`; `extra_info` has what it adds to a process.
 """
 
 from __future__ import annotations
