@@ -227,16 +227,7 @@ class ImageReader:
         return {"files": files, "total_frames": len(files)}
 
     def read(self, clip: dict[str, Any], indices: np.ndarray, *, resize: int, crop: int | None) -> np.ndarray:
-        """Decode images of a folder.
-
-        Args:
-            clip: result of `open`.
-            indices: images, counted from 0.
-            resize: pixels of the short side (bilinear).
-            crop: side of the centre crop in pixels; None keeps whole frames.
-
-        Returns:
-            uint8 RGB `[len(indices), crop, crop, 3]`, or with the size of whole frames.
+        """Decode images of a folder; see `VideoReader.read`.
 
         Raises:
             ValueError: a file is no image, or not of the size of the others; names it.

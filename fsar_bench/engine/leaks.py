@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fsar_bench.config.cell import Cell, DatasetSource
 from fsar_bench.data.contents import Progress
@@ -150,7 +150,7 @@ class LeakCheck:
         """What was made before under a key, or is made now."""
         if key not in self._known:
             self._known[key] = make()
-        return self._known[key]  # type: ignore[return-value]
+        return cast("T", self._known[key])
 
 
 def _warn(text: str | None) -> None:

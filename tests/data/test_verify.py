@@ -25,7 +25,7 @@ from fsar_bench.data.importing.audit import leak, leak_audit, recordings
 from fsar_bench.data.importing.summary import durations, seconds_of, split_sizes
 from fsar_bench.data.importing.verify import ListedClip, compare_readers, sample, verify, verify_dataset
 from fsar_bench.engine.episodes import TrainEpisodes
-from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.errors import ConfigError, DataError, ResultError
 from fsar_bench.plan import ClipList, EpisodePlan
 
 CLASSES = ("wave", "jump", "sit", "run", "fall")
@@ -91,6 +91,12 @@ def test_bad_clips_are_named_and_left_out_only_if_accepted(fsar, tmp_path, custo
     with pytest.raises(ConfigError, match=r"No reader 'decrod' is registered\. Did you mean 'decord'"):
         verify_command("custom", **{**how, "reader": "decrod"}, accept=False)
     assert Dataset("custom", "prepared:custom").undecided == frozenset()
+    quarantine = tmp_path / "data" / "custom" / "quarantine.json"
+    (quarantine / "in the way").mkdir(parents=True)
+    dataset = Dataset("custom", str(quarantine.with_name("annotation.json")))
+    dataset.is_prepared = True
+    with pytest.raises(ResultError, match=r"Cannot remove .*quarantine\.json .*Remove it yourself"):
+        verify_dataset(dataset, reader="pyav", workers=1, seconds=60)
 
 
 def test_bad_clips_of_a_dataset_that_was_not_prepared_cannot_be_left_out(tmp_path, custom, monkeypatch):

@@ -100,6 +100,25 @@ def test_what_a_packet_holds(codec, data, expected):
     assert content(codec, data) == expected
 
 
+def test_a_packet_that_brings_other_parameters_proves_nothing():
+    """As where a container holds two encodings one behind the other."""
+
+    class Packet:
+        pts, is_keyframe, is_discard, is_corrupt = 0, True, False, False
+        side_data = ""
+
+        def has_sidedata(self, kind: str) -> bool:
+            return kind == self.side_data
+
+        def __bytes__(self) -> bytes:
+            return unit(0x65, 0x88, 0)
+
+    packet = Packet()
+    assert videos._state(packet, "h264").content.is_plain
+    packet.side_data = "new_extradata"
+    assert not videos._state(packet, "h264").content.is_plain
+
+
 def numbers(path: Path, indices: np.ndarray) -> np.ndarray:
     """Which presented frames a reader takes for these; the frames differ from all others by more than codecs change them."""
     shown = presented(path)

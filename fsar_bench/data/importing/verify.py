@@ -18,7 +18,7 @@ import numpy as np
 from fsar_bench.data.dataset import Clip, Dataset
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Remark, Request
 from fsar_bench.errors import ConfigError, DataError, ResultError
-from fsar_bench.io import CachedLines, cache_folder, read_text, to_json, write_atomically
+from fsar_bench.io import CachedLines, cache_folder, read_text, reason_of, to_json, write_atomically
 from fsar_bench.registry import READERS, find
 
 FRAMES = 16  # at segment midpoints: from the first to almost the last
@@ -112,7 +112,7 @@ def verify_dataset(
 
     Raises:
         ConfigError: no such reader, or it cannot be used.
-        ResultError: bad clips are to be left out, but the quarantine cannot be written.
+        ResultError: bad clips are to be left out, but the quarantine cannot be written; or it cannot be removed.
     """
     find(READERS, reader)
     folder = dataset.annotation.parent if dataset.is_prepared else cache_folder() / "verify" / dataset.name
@@ -129,7 +129,7 @@ def verify_dataset(
     is_left_out = bool(bad) and dataset.is_prepared and (accept or was_accepted)
     quarantine = folder / "quarantine.json" if decides else None
     if quarantine and not bad:
-        quarantine.unlink(missing_ok=True)  # what it lists has been mended
+        _remove(quarantine)  # what it lists has been mended
         quarantine = None
     if quarantine:
         try:
@@ -139,6 +139,16 @@ def verify_dataset(
                 raise
             quarantine = None  # the verdicts are worth more than a list of them
     return Verification(verdicts, quarantine, is_left_out, can_be_left_out=dataset.is_prepared)
+
+
+def _remove(quarantine: Path) -> None:
+    """Remove a quarantine, or raise `ResultError`: runs would stop at clips that are good."""
+    try:
+        quarantine.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"Cannot remove {quarantine} ({reason_of(error)}), which lists clips that decode now. Remove it yourself."
+        ) from error
 
 
 def verify(
