@@ -39,6 +39,10 @@ class CellCrashedError(FsarBenchError):
     """The process of a cell died, or met an error that is not the user's."""
 
 
+class ProcessError(FsarBenchError):
+    """A process cannot be started, or does not live long enough to start its work."""
+
+
 class ResultError(FsarBenchError):
     """A result file is missing, damaged or cannot be written."""
 

@@ -5,34 +5,52 @@ A child
 - runs a function of an importable module and never re-imports the user's `__main__`, so that scripts without an
   `if __name__ == "__main__":` guard work;
 - has the environment variables, the current directory and the import path that its owner has at that moment;
-- ends with its owner, even if the owner is killed and the child hangs in a library that holds the interpreter lock.
+- ends with its owner, even if the owner is killed and the child is stopped, has only just been forked, or hangs in a library
+  that holds the interpreter lock.
 
 Children are forked from a fork server that has imported the costly modules once (`preload`); where the platform has no fork
 server, each child is a fresh interpreter (`spawn`).
+
+How children end with their owner on Linux: a fork server leads a process group, which everything that it forks, and whatever
+these start, belongs to from birth. The owner alone holds the writing end of a pipe, its lifeline. When the owner ends,
+however that happens, the kernel sends SIGKILL to the group (signal-driven I/O, see F_SETSIG and F_SETOWN in fcntl(2)); no code
+of the group has to run for that. Unlike PR_SET_PDEATHSIG this depends neither on the thread that started a process nor on the
+fork server. Elsewhere a thread of each child waits for the owner, which needs the interpreter lock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from multiprocessing import spawn
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection, spawn, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
+
+from fsar_bench.errors import ProcessError
 
 Method = Literal["forkserver", "spawn"]
 
 DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
+FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
+END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
+
 _lock = threading.RLock()  # guards _servers and the functions of multiprocessing that are replaced during a start
 _servers: dict[tuple[int, tuple[str, ...]], Any] = {}  # by owner (a fork copies this dict) and preloaded modules
+_handles: weakref.WeakKeyDictionary[BaseProcess, int] = weakref.WeakKeyDictionary()  # pidfd of each child
+_lifeline: list[int] = []  # both ends of the pipe that hangs up when this process ends
 
 
 def pipe(*, duplex: bool = True) -> tuple[Connection, Connection]:
@@ -42,8 +60,12 @@ def pipe(*, duplex: bool = True) -> tuple[Connection, Connection]:
 
     Args:
         duplex: whether both ends send and receive; otherwise the first receives and the second sends.
+
+    Raises:
+        ProcessError: this process has too many open files.
     """
-    return multiprocessing.get_context(DEFAULT_METHOD).Pipe(duplex)
+    with _limits_are_told():
+        return multiprocessing.get_context(DEFAULT_METHOD).Pipe(duplex)
 
 
 def start(
@@ -72,16 +94,25 @@ def start(
 
     Raises:
         ValueError: `target` is defined in `__main__`, which children do not import.
+        ProcessError: the system starts no more processes, or this one has too many open files.
     """
     if target.__module__ == "__main__":
         raise ValueError(f"{target.__qualname__} is defined in __main__. Move it to a module that children can import.")
-    arguments = (_Environment(), target, args)
-    with _lock, _replaced(spawn, "get_preparation_data", _preparation_data_without_main(spawn.get_preparation_data)):
+    with _lock, _limits_are_told(), _tied_to_this_process():
+        process = _start((_Environment(), target, args), preload, daemon=daemon, method=method)
+        with contextlib.suppress(AttributeError, OSError):  # no Linux, or an old one; or it is dead already
+            _handles[process] = handle = os.pidfd_open(process.pid or 0)
+            weakref.finalize(process, os.close, handle).atexit = False  # pools may end their children later
+    return process
+
+
+def _start(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool, method: Method | None) -> BaseProcess:
+    replacement = _preparation_data_without_main(spawn.get_preparation_data)
+    with _replaced(spawn, "get_preparation_data", replacement):
         if (method or DEFAULT_METHOD) == "forkserver":
             try:
                 return _fork(arguments, preload, daemon=daemon)
             except (EOFError, ConnectionError):  # the fork server died
-                _servers.pop((os.getpid(), preload), None)
                 if method is not None:
                     raise
         process = multiprocessing.get_context("spawn").Process(target=_enter, args=arguments, daemon=daemon)
@@ -112,17 +143,83 @@ def converse(
     ours, theirs = pipe(duplex=False)
     child = start(target, (*args, theirs), preload=preload, method=method)
     theirs.close()
+    ends: list[Connection | int] = [ours]
+    if child in _handles:
+        ends.append(_handles[child])
     try:
         with contextlib.suppress(EOFError):
-            while True:
+            while ours in connection.wait(ends):  # else it ended, and something that it started holds its end
                 hear(ours.recv())
     except BaseException:
-        child.kill()
+        kill(child)
         raise
     finally:
-        child.join()
+        join(child)
         ours.close()
     return child.exitcode
+
+
+def kill(process: BaseProcess) -> None:
+    """Kill a child, without waiting for its end.
+
+    multiprocessing takes a child whose fork server died for dead, and would send it nothing.
+    """
+    handle = _handles.get(process)
+    if handle is None:
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+
+
+def join(process: BaseProcess) -> None:
+    """Wait for the end of a child; its exit code remains unknown if its fork server is stopped, which would tell it."""
+    handle = _handles.get(process)
+    if handle is None:
+        process.join()
+    else:
+        connection.wait([handle])
+        process.join(END_SECONDS)
+
+
+def is_stopped(process: BaseProcess) -> bool:
+    """Whether a signal stopped a child (SIGSTOP), which does nothing until it is resumed; False where this is not known."""
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def ending(exit_code: int | None) -> str:
+    """How a process ended, as the rest of a sentence, such as "was killed by SIGKILL (out of memory?)"."""
+    if exit_code in (None, 255):  # the latter also stands for a child whose fork server died
+        return "ended, it is not known how"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def suspend() -> None:
+    """Stop this process and its children until it is resumed: what Ctrl-Z does in a terminal to a program without children.
+
+    Fork servers lead process groups, which a terminal's Ctrl-Z does not reach.
+    """
+    _signal_servers(signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)  # goes on here when it is resumed
+    _signal_servers(signal.SIGCONT)
+
+
+def _signal_servers(number: int) -> None:
+    """Send a signal to this process's fork servers and all that they forked."""
+    for (owner, _), server in list(_servers.items()):
+        if owner == os.getpid() and server._forkserver_pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(server._forkserver_pid, number)
 
 
 def is_warm(preload: tuple[str, ...]) -> bool:
@@ -131,21 +228,122 @@ def is_warm(preload: tuple[str, ...]) -> bool:
 
 
 def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool) -> BaseProcess:
-    """Start a child from the fork server for these modules, without touching multiprocessing's own fork server."""
+    """Start a child from the fork server for these modules, without touching multiprocessing's own fork server.
+
+    Raises:
+        EOFError: the fork server died.
+        ConnectionError: it died, or does not answer; it was killed then.
+    """
     from multiprocessing import forkserver, resource_tracker
 
     key = (os.getpid(), preload)
     if key not in _servers:
-        server = forkserver.ForkServer()
-        server.set_forkserver_preload(list(preload))
-        resource_tracker.ensure_running()  # its start would unblock the signal
-        with _import_path_in_environment(), _without_ctrl_c():
-            server.ensure_running()
-        _servers[key] = server
+        _servers[key] = forkserver.ForkServer()
+        _servers[key].set_forkserver_preload(list(preload))
+    server = _servers[key]
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    with _import_path_in_environment(), _without_ctrl_c():
+        server.ensure_running()  # starts it again if it died
+
+    def connect(descriptors: Sequence[int]) -> tuple[int, int]:
+        status, data = server.connect_to_new_process(descriptors)
+        if not connection.wait([status], FORK_SECONDS):  # it sends the id of the child
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+            for descriptor in (status, data):
+                os.close(descriptor)
+            raise ConnectionError(f"The fork server did not answer within {FORK_SECONDS:g} s.")
+        return status, data
+
     process = multiprocessing.get_context("forkserver").Process(target=_enter, args=arguments, daemon=daemon)
-    with _replaced(forkserver, "connect_to_new_process", _servers[key].connect_to_new_process):
+    with _replaced(forkserver, "connect_to_new_process", connect):
         process.start()
     return process
+
+
+@contextlib.contextmanager
+def _limits_are_told() -> Iterator[None]:
+    """Turn the errors of a system that gives no more processes or files into ours."""
+    hints = {
+        errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n)",
+        errno.ENFILE: "the system has too many open files: end other programs",
+        errno.EAGAIN: "the limit of processes is reached: raise it (ulimit -u, or pids of the container), or lower workers=",
+        errno.ENOMEM: "there is not enough memory: end other programs, or lower workers=",
+    }
+    try:
+        yield
+    except OSError as error:
+        hint = hints.get(error.errno or 0)
+        if hint is None:
+            raise
+        raise ProcessError(f"Cannot start a process ({error.strerror}): {hint}.") from error
+
+
+@contextlib.contextmanager
+def _tied_to_this_process() -> Iterator[None]:
+    """Tie what this thread starts through multiprocessing to this process; see the head of this module."""
+    if sys.platform == "linux":
+        with _replaced(util, "spawnv_passfds", _spawn_tied):
+            yield
+    else:
+        yield
+
+
+def _spawn_tied(path: str | bytes, args: list[str], descriptors: Sequence[int]) -> int:
+    """Start a program that leads a process group, which the kernel ends with this process; returns its id.
+
+    A resource tracker ends by itself after all processes that it works for, and cleans up then. It is only resumed.
+    """
+    import fcntl
+
+    is_tracker = "multiprocessing.resource_tracker" in args[-1]
+    if "multiprocessing.forkserver" in args[-1]:
+        args = [*args[:-1], f"{_ONE_LINE}; {args[-1]}"]
+    lines = _open_lifeline(signal.SIGCONT if is_tracker else signal.SIGKILL)
+    try:
+        child = subprocess.Popen(args, executable=path, pass_fds=[*descriptors, *lines], process_group=0)
+        child.returncode = 0  # multiprocessing waits for it
+        for line in lines:
+            fcntl.fcntl(line, fcntl.F_SETOWN, -child.pid)
+    finally:
+        for line in lines:
+            os.close(line)
+    return child.pid
+
+
+# A fork server that the system gives no more processes ends, and its owner tells why: it prints no traceback besides.
+_ONE_LINE = "import sys; sys.excepthook = lambda kind, error, _: print(f'fork server: {kind.__name__}: {error}', file=sys.stderr)"
+
+
+def _open_lifeline(number: int) -> list[int]:
+    """The reading end of this process's lifeline, which sends a signal when it hangs up; nothing where the system has none.
+
+    It is opened anew, because each opening sends its signal to one process or group.
+    """
+    import fcntl
+
+    if not _lifeline:
+        _lifeline.extend(os.pipe())
+    try:
+        line = os.open(f"/proc/self/fd/{_lifeline[0]}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # no /proc: the threads of the children remain
+        return []
+    try:
+        fcntl.fcntl(line, fcntl.F_SETSIG, number)
+        fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:  # a kernel without signal-driven I/O on pipes
+        os.close(line)
+        return []
+    return [line]
+
+
+def _forget_lifeline() -> None:
+    """Close what a fork copied: a pipe hangs up when no process holds its writing end."""
+    while _lifeline:
+        os.close(_lifeline.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lifeline)
 
 
 @contextlib.contextmanager
@@ -229,25 +427,13 @@ def _enter(_environment: None, target: Callable[..., object], args: tuple[Any, .
 
 
 def _end_with_owner() -> None:
-    """Arrange that this process ends when its owner does, however that happens.
-
-    Both ways watch a pipe whose other end only the owner holds. A thread does so on every platform, but it needs the
-    interpreter lock. On Linux the kernel also sends SIGKILL when the pipe hangs up (signal-driven I/O, see F_SETSIG in
-    fcntl(2)). Unlike PR_SET_PDEATHSIG this depends neither on the thread that started the process nor on the fork server.
-    """
+    """Arrange that this process ends when its owner does, on every platform; a process that hangs needs the lifeline."""
     owner = multiprocessing.parent_process()
     if owner is None:
         return
-    threading.Thread(target=_exit_after, args=(owner,), name="end with owner", daemon=True).start()
-    if sys.platform == "linux":
-        import fcntl
-
-        with contextlib.suppress(OSError):  # a kernel without signal-driven I/O on pipes: the thread remains
-            fcntl.fcntl(owner.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(owner.sentinel, fcntl.F_SETOWN, os.getpid())
-            flags = fcntl.fcntl(owner.sentinel, fcntl.F_GETFL)
-            fcntl.fcntl(owner.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
-    if not owner.is_alive():  # it ended before the kernel was asked to watch it
+    with contextlib.suppress(RuntimeError):  # the limit of threads is reached
+        threading.Thread(target=_exit_after, args=(owner,), name="end with owner", daemon=True).start()
+    if not owner.is_alive():
         os._exit(1)
 
 

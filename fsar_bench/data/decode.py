@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -25,9 +26,12 @@ from fsar_bench import processes
 from fsar_bench.data.augment import Augmentation
 from fsar_bench.data.dataset import Clip
 from fsar_bench.data.sampling import midpoints, random_frames
-from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.errors import ConfigError, DataError, ProcessError
 
 START_SECONDS = 120.0  # time that a worker may take to import its libraries
+STARTS = 3  # times that a worker is started whose process dies before it is ready
+PAUSE = 1.0  # seconds before it is started again, when memory may be free
+TRIES = 2  # times that a clip is given to a process which dies of it
 DEFAULT_READER, IMAGES = "pyav", "images"
 PRELOAD = ("fsar_bench.data.readers",)
 
@@ -249,6 +253,10 @@ def _advice(plan: ReadPlan) -> str:
     )
 
 
+class _DiedError(Exception):
+    """The decode process died, or stands still; says how."""
+
+
 class _Worker:
     """One decode process and the connection to it; one thread reads with it, any thread may `end` it."""
 
@@ -260,34 +268,100 @@ class _Worker:
         self._ended = False
 
     def read(self, request: Request, seconds: float) -> DecodedClip:
-        """Decode one clip, starting the process first if there is none."""
-        connection = self.connection if self.process is not None else None
-        if connection is None:
-            connection = self._start()
-        clip = request.clip
-        try:
-            connection.send((str(clip.path), request.seed, request.augmentation))
-            if not connection.poll(seconds):
+        """Decode one clip, starting the process first if there is none.
+
+        A clip whose process dies (the system may have killed it) or was stopped by a signal is tried again in a new one. A
+        clip that takes too long is not: its second try would take as long.
+
+        Raises:
+            DataError: the clip cannot be read; it took too long, or cost `TRIES` processes.
+            ConfigError: the reader cannot be used.
+            ProcessError: the process dies before it is ready to read.
+        """
+        for attempt in range(1, TRIES + 1):
+            connection = self._ready()
+            try:
+                kind, answer = self._ask(connection, request, seconds)
+                break
+            except _DiedError as error:
                 self.stop()
-                raise DataError(
-                    f"Clip {clip.id!r} was not decoded within {seconds:g} s by the reader {self.plan.reader!r}: {clip.path}. "
-                    f"Raise decode_timeout=, or {_advice(self.plan)}."
-                )
-            kind, answer = connection.recv()
-        except (EOFError, OSError) as error:
-            self.stop()
-            raise DataError(
-                f"The reader {self.plan.reader!r} crashed on clip {clip.id!r}: {clip.path}. {_advice(self.plan).capitalize()}."
-            ) from error
+                self._check_not_ended()
+                if attempt == TRIES:
+                    raise self._crashed(request.clip, error) from error
         if kind == "error":
             raise DataError(
-                f"Clip {clip.id!r} cannot be decoded by the reader {self.plan.reader!r}: {clip.path} ({answer}). "
+                f"Clip {request.clip.id!r} cannot be decoded by the reader {self.plan.reader!r}: {request.clip.path} ({answer}). "
                 f"{_advice(self.plan).capitalize()}."
             )
         return DecodedClip(*answer)
 
+    def _ask(self, connection: Connection, request: Request, seconds: float) -> tuple[str, Any]:
+        """Give a clip to the process and wait for the answer."""
+        clip = request.clip
+        try:
+            connection.send((str(clip.path), request.seed, request.augmentation))
+            if connection.poll(seconds):
+                kind, answer = connection.recv()
+                return kind, answer
+        except (EOFError, OSError) as error:
+            raise _DiedError(self._ending()) from error
+        if self._is_stopped():
+            raise _DiedError(f"was stopped by a signal for {seconds:g} s")
+        self.stop()
+        raise DataError(
+            f"Clip {clip.id!r} was not decoded within {seconds:g} s by the reader {self.plan.reader!r}: {clip.path}. "
+            f"Raise decode_timeout=, or {_advice(self.plan)}."
+        )
+
+    def _crashed(self, clip: Clip, error: _DiedError) -> DataError:
+        return DataError(
+            f"The reader {self.plan.reader!r} crashed on clip {clip.id!r}, which was tried {TRIES} times: {clip.path} "
+            f"(its process {error}). {_advice(self.plan).capitalize()}."
+        )
+
+    def _ending(self) -> str:
+        """How the process ended."""
+        process = self.process
+        if process is None:
+            return "ended"
+        process.join(5.0)  # its connection closes a moment earlier
+        return processes.ending(process.exitcode)
+
+    def _is_stopped(self) -> bool:
+        return self.process is not None and processes.is_stopped(self.process)
+
+    def _ready(self) -> Connection:
+        """The connection to a process that lives; starts one if there is none, or if it died since the last clip.
+
+        Raises:
+            ConfigError: the reader cannot be used.
+            ProcessError: the process died `STARTS` times while it started.
+        """
+        if self.process is not None and not self.process.is_alive():
+            self.stop()
+        if self.process is not None and self.connection is not None:
+            return self.connection
+        for attempt in range(1, STARTS + 1):
+            try:
+                return self._start()
+            except _DiedError as error:
+                self.stop()
+                self._check_not_ended()
+                how = str(error)
+            if attempt < STARTS:
+                time.sleep(PAUSE)
+        raise ProcessError(
+            f"The decode process of the reader {self.plan.reader!r} died {STARTS} times while it started: it {how}. Close other "
+            f"programs, lower workers=, or take another reader, such as {self._other_reader()}."
+        )
+
     def _start(self) -> Connection:
-        """Start the process and wait until its reader is ready."""
+        """Start the process and wait until its reader is ready.
+
+        Raises:
+            _DiedError: it died.
+            ConfigError: the reader cannot be used.
+        """
         self._check_not_ended()
         connection, child_end = processes.pipe()
         process = processes.start(_work, (child_end, self.plan, processes.is_child()), preload=PRELOAD, daemon=True)
@@ -299,17 +373,21 @@ class _Worker:
         self._check_not_ended()
         try:
             is_answered = connection.poll(START_SECONDS)
-            kind, answer = connection.recv() if is_answered else ("failed", "it did not start")
-        except (EOFError, OSError):
-            kind, answer = "failed", "its process ended"
+            kind, answer = connection.recv() if is_answered else ("late", f"it was not ready after {START_SECONDS:g} s")
+        except (EOFError, OSError) as error:
+            raise _DiedError(self._ending()) from error
+        if kind == "late" and self._is_stopped():
+            raise _DiedError(f"was stopped by a signal for {START_SECONDS:g} s")
         if kind != "ready":
             self.stop()
-            other = "decord" if self.plan.reader == DEFAULT_READER else DEFAULT_READER
             raise ConfigError(
                 f"The reader {self.plan.reader!r} cannot be used: {str(answer).rstrip('.')}. Take another one, such as "
-                f"reader={other}."
+                f"{self._other_reader()}."
             )
         return connection
+
+    def _other_reader(self) -> str:
+        return f"reader={'decord' if self.plan.reader == DEFAULT_READER else DEFAULT_READER}"
 
     def _check_not_ended(self) -> None:
         if self._ended:
@@ -319,8 +397,8 @@ class _Worker:
         """Kill the process and close the connection; the next `read` starts another. Not while another thread reads."""
         with self._lock:
             if self.process is not None:
-                self.process.kill()
-                self.process.join()
+                processes.kill(self.process)
+                processes.join(self.process)
                 self.process = None
             if self.connection is not None:
                 self.connection.close()
@@ -331,7 +409,7 @@ class _Worker:
         with self._lock:
             self._ended = True
             if self.process is not None:
-                self.process.kill()
+                processes.kill(self.process)
 
 
 @dataclass(frozen=True)
@@ -349,6 +427,9 @@ class DecodePool:
         plan: how clips are read.
         workers: number of processes; 0 means one, because the owner never decodes itself.
         seconds: time limit per clip.
+
+    Raises:
+        ProcessError: the system gives this process no more threads.
     """
 
     def __init__(self, plan: ReadPlan, *, workers: int, seconds: float) -> None:
@@ -360,9 +441,16 @@ class DecodePool:
             threading.Thread(target=_serve, args=(worker, self._jobs, seconds), name="decode", daemon=True)
             for worker in self._workers
         ]
-        for thread in self._threads:
-            thread.start()
         self._end = weakref.finalize(self, _end, self._workers, self._jobs)
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            self._end()
+            raise ProcessError(
+                f"Cannot start a thread for each of {len(self._threads)} decode processes: raise the limit of processes "
+                "(ulimit -u), or lower workers=."
+            ) from error
 
     @property
     def is_closed(self) -> bool:
