@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from fsar_bench import __version__
+from fsar_bench.cli.signals import answering_signals
 from fsar_bench.errors import ConfigError, FsarBenchError
 from fsar_bench.io import user_path
 
@@ -472,7 +473,8 @@ def main() -> None:
     _start_again_in_utf8()
     _print_any_text()
     try:
-        app(prog_name="fsar-bench")
+        with answering_signals():
+            app(prog_name="fsar-bench")
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
