@@ -192,16 +192,15 @@ def is_stopped(process: BaseProcess) -> bool:
 
 
 def ending(exit_code: int | None) -> str:
-    """How a process ended, as the rest of a sentence, such as "was killed by SIGKILL (out of memory?)"."""
-    if exit_code in (None, 255):  # the latter also stands for a child whose fork server died
-        return "ended, it is not known how"
+    """How a process ended, such as "exit code -9: SIGKILL, out of memory?"."""
+    if exit_code is None or exit_code == 255:  # multiprocessing also says 255 of a child whose fork server died
+        return "an unknown exit code"
     if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
+        return f"exit code {exit_code}"
+    with contextlib.suppress(ValueError):
         name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"exit code {exit_code}: {name}{', out of memory?' if name == 'SIGKILL' else ''}"
+    return f"exit code {exit_code}"
 
 
 def suspend() -> None:

@@ -325,7 +325,7 @@ class _Worker:
         if process is None:
             return "ended"
         process.join(5.0)  # its connection closes a moment earlier
-        return processes.ending(process.exitcode)
+        return f"ended with {processes.ending(process.exitcode)}"
 
     def _is_stopped(self) -> bool:
         return self.process is not None and processes.is_stopped(self.process)

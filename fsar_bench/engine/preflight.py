@@ -243,7 +243,7 @@ def _check_isolated(cells: list[Cell], options: RunOptions, progress: Listener) 
                 answers.append(message)
 
         exit_code = processes.converse(_body, (list(members), options), hear, preload=PRELOAD)
-        message = f"The check of methods and backbones ended early (exit code {exit_code}; out of memory?)."
+        message = f"The check of methods and backbones ended early ({processes.ending(exit_code)})."
         died = [Problem(number, CellCrashedError.__name__, message) for number in range(len(members))]
         found = answers[-1] if answers else died
         problems += [Problem(numbers[problem.cell], problem.kind, problem.message) for problem in found]

@@ -20,7 +20,7 @@ from typing import Literal
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.locks import is_locked
+from fsar_bench.engine.locks import holder, is_locked
 from fsar_bench.engine.state import finished
 from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError, ResultError
 from fsar_bench.progress.events import POSTPONED, STARTING, Event, Listener, relay, silent
@@ -116,7 +116,8 @@ def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener:
         if stored:
             return outcome("reused", stored if stored.result.cell.label == cell.label else relabel(stored, cell))
         if is_locked(options.work_dir / cell.work_folder):  # told here without a process that finds out
-            raise BusyError(f"Another run is working in {options.work_dir / cell.work_folder}.")
+            folder = options.work_dir / cell.work_folder
+            raise BusyError(f"Another run is working in {folder}{holder(folder)}.")
         return outcome("done", runner(cell, options, listener))
     except BusyError as error:
         return outcome("busy", error=error)
@@ -186,7 +187,7 @@ def run_isolated(
 
 
 def _death(exit_code: int | None, log: Path) -> CellCrashedError:
-    return CellCrashedError(f"its process ended early (exit code {exit_code}; out of memory?). The log is {log}.")
+    return CellCrashedError(f"its process ended early ({processes.ending(exit_code)}). The log is {log}.")
 
 
 def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:

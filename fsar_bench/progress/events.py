@@ -95,3 +95,19 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextlib.contextmanager
+def watching(callback: Callable[[], None]) -> Iterator[None]:
+    """Call a function at each report of this context, before its listener is told; nothing is called where nobody listens."""
+    listener = _listener.get()
+    if listener is silent:
+        yield
+        return
+
+    def tell(event: Event) -> None:
+        callback()
+        listener(event)
+
+    with listening(tell):
+        yield
