@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fsar_bench import processes
+from fsar_bench.errors import ProcessError
 
 METHODS = ("forkserver", "spawn")
 ROOT = Path(__file__).parent.parent
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks processes
 
 TARGETS = '''
 """Bodies of the children that these tests start."""
-import ctypes, os, resource, sys, time
+import ctypes, os, resource, subprocess, sys, time
 from pathlib import Path
 from fsar_bench import processes
 
@@ -42,6 +44,18 @@ def cell(pid_file, method):
     """Start a child that hangs, then hang as well."""
     processes.start(hang, (pid_file + ".worker",), preload=(), daemon=True, method=method)
     hang(pid_file)
+
+class HangsWhenUnpickled:
+    """An argument that a child never gets: it hangs before any function of a child runs."""
+    def __init__(self, pid_file):
+        self.pid_file = pid_file
+    def __reduce__(self):
+        return hang, (self.pid_file,)
+
+def program(pid_file):
+    """Start a program that knows nothing of its owner."""
+    subprocess.Popen(["sh", "-c", f"echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 600"])
+    hang(pid_file + ".child")
 
 def end(code):
     sys.exit(code)
@@ -102,15 +116,36 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def owner_script(folder: Path, targets: object, body: str) -> subprocess.Popen:
-    """Run a script that has no `__main__` guard, in a session of its own."""
+    """Run a script that has no `__main__` guard, in a session of its own, which all that it starts belongs to."""
     script = folder / "owner.py"
     script.write_text(
         f"import threading, time\nimport {targets.__name__} as targets\nfrom fsar_bench import processes\n{body}"
     )
     path = os.pathsep.join([str(folder), str(ROOT)])
     return subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
     )
+
+
+def session_of(pid: int) -> set[int]:
+    """Living processes of the session that a process leads or led, without itself."""
+    members = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == pid and state != "Z":
+            members.add(int(path.parent.name))
+    return members - {pid}
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def pid_in(file: Path) -> int:
@@ -147,6 +182,175 @@ def test_a_childs_child_dies_with_either_of_them(targets, tmp_path, method, vict
     finally:
         owner.kill()
         owner.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_processes_die_with_a_killed_owner(targets, tmp_path, method):
+    """A stopped process runs no code; the kernel ends it: children, their children, fork servers, the resource tracker."""
+    file = tmp_path / "cell"
+    call = f"processes.start(targets.cell, ({str(file)!r}, {method!r}), preload=(), method={method!r})"
+    owner = owner_script(tmp_path, targets, f"{call}\ntime.sleep(600)\n")
+    cell, worker = pid_in(file), pid_in(tmp_path / "cell.worker")
+    family = session_of(owner.pid)
+    assert {cell, worker} < family
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    owner.kill()
+    assert wait_until(lambda: not session_of(owner.pid), 10), session_of(owner.pid)
+    owner.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_that_is_still_starting_dies_with_its_killed_owner(targets, tmp_path, method):
+    file = tmp_path / "child"
+    arguments = f"(targets.HangsWhenUnpickled({str(file)!r}),)"
+    owner = owner_script(
+        tmp_path,
+        targets,
+        f"processes.start(targets.hang, {arguments}, preload=(), method={method!r})\ntime.sleep(600)\n",
+    )
+    child = pid_in(file)
+    assert is_running(child)
+    owner.kill()
+    assert wait_until(lambda: not session_of(owner.pid), 10), session_of(owner.pid)
+    owner.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_programs_that_a_child_started_end_with_the_owner(targets, tmp_path, sign):
+    file = tmp_path / "program"
+    owner = owner_script(
+        tmp_path, targets, f"processes.start(targets.program, ({str(file)!r},), preload=())\ntime.sleep(600)\n"
+    )
+    program, child = pid_in(file), pid_in(tmp_path / "program.child")
+    assert {program, child} <= session_of(owner.pid)
+    os.kill(owner.pid, sign)
+    if sign == signal.SIGINT:  # Python waits at its exit for children that are no daemons
+        time.sleep(0.5)
+        os.kill(owner.pid, sign)
+    assert wait_until(lambda: not session_of(owner.pid), 10), session_of(owner.pid)
+    owner.communicate(timeout=10)
+
+
+def test_no_other_process_holds_the_lifeline(targets, tmp_path):
+    """Neither children that were started later nor a fork keep a hanging child alive."""
+    files = [tmp_path / name for name in ("first", "second", "forked")]
+    body = f"""
+import os
+for method in ("forkserver", "spawn"):
+    processes.start(targets.cell, ({str(files[0])!r} + method, method), preload=(), method=method)
+if os.fork() == 0:
+    targets.hang({str(files[2])!r})
+print(*(os.readlink(f"/proc/self/fd/{{fd}}") for fd in processes._lifeline), flush=True)
+time.sleep(600)
+"""
+    owner = owner_script(tmp_path, targets, body)
+    names = ("firstforkserver", "firstspawn", "firstforkserver.worker", "firstspawn.worker")
+    children, forked = {pid_in(tmp_path / name) for name in names}, pid_in(files[2])
+    pipe = owner.stdout.readline().split()[0]
+    holders = set()
+    for pid in session_of(owner.pid) | {owner.pid}:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            flags = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split("flags:")[1].split()[0]
+            if os.readlink(link) == pipe and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                holders.add(pid)
+    assert holders == {owner.pid}
+    owner.kill()
+    assert wait_until(lambda: not children & session_of(owner.pid), 10)
+    assert is_running(forked)  # it is none of ours
+    os.kill(forked, signal.SIGKILL)
+    owner.communicate(timeout=10)
+
+
+def test_a_child_whose_fork_server_died_is_killed_all_the_same(targets, tmp_path):
+    preload = ("wave",)  # a fork server of its own
+    child = processes.start(targets.hang, (str(tmp_path / "child"),), preload=preload, daemon=True)
+    pid = pid_in(tmp_path / "child")
+    os.kill(processes._servers[os.getpid(), preload]._forkserver_pid, signal.SIGKILL)
+    assert wait_until(lambda: not child.is_alive(), 10)  # so multiprocessing thinks
+    assert is_running(pid)
+    processes.kill(child)
+    processes.join(child)
+    assert not is_running(pid)
+    assert processes.ending(child.exitcode) == "an unknown exit code"
+    assert run_in_child(targets.peak, 1, preload=preload) > 1  # from another fork server
+
+
+def test_a_fork_server_that_does_not_answer_is_replaced(targets, monkeypatch):
+    preload = ("aifc_is_not_installed",)
+    run_in_child(targets.peak, 1, preload=preload)
+    server = processes._servers[os.getpid(), preload]._forkserver_pid
+    os.kill(server, signal.SIGSTOP)
+    monkeypatch.setattr(processes, "FORK_SECONDS", 0.2)
+    assert run_in_child(targets.peak, 1, preload=preload) > 1
+    assert not is_running(server)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_child_is_known_and_killed(targets, tmp_path, method):
+    child = processes.start(targets.hang, (str(tmp_path / "child"),), preload=(), daemon=True, method=method)
+    pid_in(tmp_path / "child")
+    assert not processes.is_stopped(child)
+    os.kill(child.pid, signal.SIGSTOP)
+    assert wait_until(lambda: processes.is_stopped(child), 10)
+    processes.kill(child)
+    processes.join(child)
+    assert child.exitcode == -9
+
+
+def test_an_owner_is_suspended_with_its_children(targets, tmp_path):
+    file = tmp_path / "child"
+    body = f"""
+processes.start(targets.hang, ({str(file)!r},), preload=())
+while not __import__("pathlib").Path({str(file)!r}).exists():
+    time.sleep(0.01)
+processes.suspend()
+print("resumed", flush=True)
+time.sleep(600)
+"""
+    owner = owner_script(tmp_path, targets, body)
+    child = pid_in(file)
+    assert wait_until(lambda: state_of(owner.pid) == "T" == state_of(child), 10)
+    os.kill(owner.pid, signal.SIGCONT)
+    assert owner.stdout.readline() == "resumed\n"
+    assert state_of(child) != "T"
+    owner.kill()
+    owner.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_process_without_descriptors_is_told_so(targets, tmp_path, method):
+    body = f"""
+import os, resource
+from fsar_bench.errors import ProcessError
+processes.start(targets.end, (0,), preload=(), method={method!r}).join()
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1,) * 2)
+ways = lambda: [processes.pipe() for _ in range(9)], lambda: processes.start(targets.end, (0,), preload=(), method={method!r})
+for way in ways:
+    try:
+        way()
+    except ProcessError as error:
+        print(error)
+"""
+    out, _ = owner_script(tmp_path, targets, body).communicate(timeout=120)
+    message = "Cannot start a process (Too many open files): this process has too many open files: raise the limit (ulimit -n)."
+    assert out.splitlines() == [message] * 2
+
+
+def test_a_system_without_processes_is_told_so(targets, monkeypatch):
+    def refuse(*_args, **_options):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(ProcessError, match=r"\(Resource temporarily unavailable\): the limit of processes is reached"):
+        processes.start(targets.end, (0,), preload=(), method="spawn")
+
+
+def test_endings_are_told_in_words():
+    assert [processes.ending(code) for code in (0, 3, -9, -11, -65, None)] == [
+        "exit code 0", "exit code 3", "exit code -9: SIGKILL, out of memory?", "exit code -11: SIGSEGV", "exit code -65",
+        "an unknown exit code",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -21,7 +21,7 @@ from fsar_bench.data.dataset import BUILTIN, Clip
 from fsar_bench.data.decode import DecodePool, ReadPlan, Request
 from fsar_bench.data.frames import FrameSource, frame_source
 from fsar_bench.data.sampling import midpoints, random_frames
-from fsar_bench.errors import DataError
+from fsar_bench.errors import ConfigError, DataError, ProcessError
 
 PLAN = ReadPlan("pyav", resize=60, crop=60, frames=8, whole_up_to=64)
 
@@ -156,7 +156,12 @@ class Reader:
     ("name", "body", "message"),
     [
         ("hangs", "time.sleep(600)", r"was not decoded within 2 s by the reader 'hangs'"),
-        ("crashes", "import os; os._exit(3)", r"The reader 'crashes' crashed on clip"),
+        (
+            "crashes",
+            "import os; os._exit(3)",
+            r"on clip '.*', which was tried 2 times: .*ended with exit code 3",
+        ),
+        ("segfaults", "import ctypes; ctypes.string_at(0)", r"ended with exit code -11: SIGSEGV"),
         ("empties", "return {'total_frames': 0}", r"it has no frames"),
     ],
 )
@@ -169,6 +174,88 @@ def test_hanging_and_crashing_readers_cost_one_clip(shipped, tmp_path, name, bod
             pool.submit(Request(shipped[0])).result()
     finally:
         pool.close()
+
+
+ONCE = """
+import os, signal
+from pathlib import Path
+from fsar_bench.data.readers import VideoReader
+from fsar_bench.registry import READERS
+
+def strike(number):
+    marks = Path(__file__).parent / "marks"
+    marks.mkdir(exist_ok=True)
+    if len(list(marks.iterdir())) < {times}:
+        (marks / str(os.getpid())).touch()
+        os.kill(os.getpid(), number)
+
+{at_import}
+
+@READERS.register_module(name="once")
+class Once(VideoReader):
+    def open(self, path):
+        {at_open}
+        return super().open(path)
+"""
+
+
+def once(folder: Path, *, times: int, at_import: str = "", at_open: str = "") -> DecodePool:
+    """A pool whose reader is PyAV's, and whose processes are struck by a signal so many times."""
+    (folder / "once_module.py").write_text(ONCE.format(times=times, at_import=at_import, at_open=at_open or "pass"))
+    plan = ReadPlan("once", 60, 60, 8, modules=("once_module",), folders=(str(folder),))
+    return DecodePool(plan, workers=1, seconds=3)
+
+
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGSTOP"])
+def test_a_clip_whose_process_is_struck_once_is_read_all_the_same(pool, shipped, tmp_path, number):
+    with closing(once(tmp_path, times=1, at_open=f"strike(signal.{number})")) as struck:
+        frames = struck.submit(Request(shipped[0])).result().frames
+    assert (frames == pool.submit(Request(shipped[0])).result().frames).all()
+    assert len(list((tmp_path / "marks").iterdir())) == 1
+
+
+def test_a_process_that_is_killed_between_clips_costs_no_try(shipped, tmp_path):
+    with closing(once(tmp_path, times=1)) as struck:
+        struck.submit(Request(shipped[0])).result()
+        (worker,) = struck._workers
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.join(10)
+        asked, ask = [], worker._ask
+        worker._ask = lambda *arguments: asked.append(arguments) or ask(*arguments)
+        struck.submit(Request(shipped[1])).result()
+        assert len(asked) == 1
+
+
+def test_a_process_that_is_killed_while_it_starts_is_started_again(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr("fsar_bench.data.decode.PAUSE", 0.0)
+    with closing(once(tmp_path, times=2, at_import="strike(signal.SIGKILL)")) as struck:
+        assert struck.submit(Request(shipped[0])).result().frames.shape == (8, 60, 60, 3)
+
+
+def test_processes_that_die_while_they_start_are_not_blamed_on_the_reader(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr("fsar_bench.data.decode.PAUSE", 0.0)
+    message = (
+        r"'once' died 3 times while it started: it ended with exit code -9: SIGKILL, out of memory\?\. Close other"
+    )
+    struck = once(tmp_path, times=9, at_import="strike(signal.SIGKILL)")
+    with closing(struck), pytest.raises(ProcessError, match=message):
+        struck.submit(Request(shipped[0])).result()
+    assert len(list((tmp_path / "marks").iterdir())) == 3
+
+
+def test_a_reader_that_cannot_be_imported_is_told_at_once(shipped, tmp_path):
+    broken = once(tmp_path, times=0, at_import="raise RuntimeError('no codec')")
+    with closing(broken), pytest.raises(ConfigError, match=r"The reader 'once' cannot be used: .*no codec"):
+        broken.submit(Request(shipped[0])).result()
+
+
+def test_a_pool_without_threads_is_told_so(monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(ProcessError, match=r"a thread for each of 3 decode processes: raise the limit of processes"):
+        DecodePool(PLAN, workers=3, seconds=1)
 
 
 def test_a_worker_may_be_stopped_by_two_threads():
