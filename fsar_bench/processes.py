@@ -147,9 +147,12 @@ def converse(
     if child in _handles:
         ends.append(_handles[child])
     try:
-        with contextlib.suppress(EOFError):
-            while ours in connection.wait(ends):  # else it ended, and something that it started holds its end
-                hear(ours.recv())
+        while ours in connection.wait(ends):  # else it ended, and something that it started holds its end
+            try:
+                message = ours.recv()
+            except (EOFError, OSError):  # it ended, perhaps in the middle of a message
+                break
+            hear(message)
     except BaseException:
         kill(child)
         raise

@@ -63,6 +63,24 @@ def end(code):
 def kill_itself():
     os.kill(os.getpid(), 9)
 
+def die_in_a_message(connection):
+    connection.send("first")
+    os.write(connection.fileno(), b"\\0\\0\\0\\x09half")
+    kill_itself()
+
+def leave_a_child(connection):
+    """End, but not all that holds the connection."""
+    connection.send("first")
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(3)
+
+def wait_for_a_file(path, connection):
+    connection.send(os.getpid())
+    while not Path(path).exists():
+        time.sleep(0.01)
+    connection.send("last")
+
 def tell(connection):
     connection.send((os.environ.get("FSAR_TEST"), os.getcwd(), list(sys.path), sys.modules["__main__"].__dict__.get("DATA")))
 
@@ -274,6 +292,26 @@ def test_a_child_whose_fork_server_died_is_killed_all_the_same(targets, tmp_path
     assert not is_running(pid)
     assert processes.ending(child.exitcode) == "an unknown exit code"
     assert run_in_child(targets.peak, 1, preload=preload) > 1  # from another fork server
+
+
+def test_what_a_child_sent_before_it_died_is_heard(targets):
+    for target, code in ((targets.die_in_a_message, -9), (targets.leave_a_child, 3)):
+        heard = []
+        assert processes.converse(target, (), heard.append, preload=()) == code
+        assert heard == ["first"]
+
+
+def test_a_child_whose_fork_server_died_is_heard_to_its_end(targets, tmp_path):
+    preload, heard = ("chunk",), []
+
+    def hear(message: object) -> None:
+        heard.append(message)
+        if len(heard) == 1:
+            os.kill(processes._servers[os.getpid(), preload]._forkserver_pid, signal.SIGKILL)
+            threading.Timer(0.3, (tmp_path / "go").touch).start()
+
+    processes.converse(targets.wait_for_a_file, (str(tmp_path / "go"),), hear, preload=preload)
+    assert heard[1:] == ["last"]
 
 
 def test_a_fork_server_that_does_not_answer_is_replaced(targets, monkeypatch):
