@@ -159,4 +159,6 @@ def _state(data: bytes, made_from: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise DamagedError("it is no training state") from error
+    if not isinstance(state, dict) or "iteration" not in state:
+        raise DamagedError("it is no training state")
     return state

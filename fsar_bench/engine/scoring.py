@@ -140,15 +140,27 @@ def _load(path: Path, key: str, shape: tuple[int, ...], names: set[str] | None) 
     content = unseal(path.read_bytes(), key)
     with np.load(BytesIO(content), allow_pickle=False) as store:
         part = {name: store[name] for name in store.files}
-    is_right = {"total", "seconds"} <= set(part) and (names is None or names == set(part))
-    for name, array in part.items():
-        if name == "seconds":
-            is_right &= array.shape == (1,) and math.isfinite(array[0])
-        else:
-            is_right &= array.shape == shape and array.dtype == np.float32
-    if not is_right or np.isnan(part["total"]).any():
+    if not _is_right(part, shape) or (names is not None and names != set(part)):
         raise DamagedError("it holds no scores of these episodes")
     return part
+
+
+def _is_right(part: dict[str, np.ndarray], shape: tuple[int, ...]) -> bool:
+    """Whether arrays are scores of a shape, with the seconds that they took."""
+    scores = {name: array for name, array in part.items() if name != "seconds"}
+    if (
+        scores.keys() == part.keys()
+        or "total" not in scores
+        or not all(isinstance(a, np.ndarray) for a in part.values())
+    ):
+        return False
+    seconds = part["seconds"]
+    return (
+        seconds.shape == (1,)
+        and math.isfinite(seconds[0])
+        and all(array.shape == shape and array.dtype == np.float32 for array in scores.values())
+        and not np.isnan(scores["total"]).any()
+    )
 
 
 def _save(path: Path | None, part: dict[str, np.ndarray], key: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fsar_bench.errors import ResultError
+from fsar_bench.io import to_json
 from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan
@@ -234,7 +235,7 @@ def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:
     """Statistics of `row_count` rows from a file; None where it is missing or damaged: they are computed again."""
 
     def read(path: Path) -> BoardStatistics:
-        statistics = BoardStatistics.model_validate(unseal_json(path.read_bytes(), content))
+        statistics = BoardStatistics.model_validate_json(to_json(unseal_json(path.read_bytes(), content)))
         if {len(statistics.rows), len(statistics.p), *map(len, statistics.p)} != {row_count}:
             raise DamagedError("it holds other rows")
         return statistics
