@@ -47,6 +47,10 @@ class ResultError(FsarBenchError):
     """A result file is missing, damaged or cannot be written."""
 
 
+class LimitError(FsarBenchError):
+    """The machine ran out of what a run needs, such as open files or memory."""
+
+
 class BusyError(ResultError):
     """Another run is working on the cell at this moment."""
 

@@ -15,12 +15,13 @@ from fsar_bench.config.files import names
 ROOT = Path(fsar_bench.__file__).parent
 METHODS = Path(__import__("fsar_bench.methods").methods.__file__).parent
 
-GROUND = {"errors", "io", "processes", "randomness", "registry"}
+GROUND = {"errors", "io", "processes", "randomness", "registry", "storage"}
 MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "errors": set(),
     "randomness": set(),
     "processes": {"errors"},
     "io": {"errors", "progress"},
+    "storage": {"errors", "io", "progress"},
     "cache": {"errors", "io"},
     "registry": {"errors", "io", "randomness"},
     "progress": set(),
@@ -50,6 +51,7 @@ LIGHT = (
     "progress",
     "results",
     "leaderboard",
+    "storage",
     "api",
 )  # import no torch when they are imported
 MAIN_PATH = [

@@ -41,7 +41,7 @@ SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack
 def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) -> int:
     """Rebuild the tables below `out`, or with `check` compare them; returns the exit code."""
     out = results_folder(pairs)
-    boards = read_boards(out)
+    boards = read_boards(out, use_cache=not check)
     if check:
         stale = stale_files(out, boards)
         for path in stale:

@@ -28,6 +28,7 @@ from zlib import crc32
 from fsar_bench.data.images import frame_files
 from fsar_bench.errors import DataError
 from fsar_bench.io import append_cached, cache_folder
+from fsar_bench.storage.recall import check_limits
 
 if TYPE_CHECKING:
     from fsar_bench.data.dataset import Clip
@@ -148,6 +149,7 @@ def _look_up_one(folder: Path, clip: Clip) -> _Waiting | DataError:
 
 
 def _unreadable(clip: Clip, error: OSError | DataError) -> DataError:
+    check_limits(error, clip.path)
     reason = str(error)  # which of its images are frames cannot be told
     if isinstance(error, OSError):
         reason = f"{error.filename or clip.path} ({error.strerror}). Restore the file."
@@ -364,7 +366,8 @@ class _Shard:
                 file.seek(self._end if size > self._end else 0)  # a smaller one is another file
                 data = file.read()
                 self._end = file.tell() - (len(data) - data.rfind(b"\n") - 1)  # of the last whole line
-        except OSError:  # there is none, or it cannot be read: nothing is known
+        except OSError as error:  # there is none, or it cannot be read: nothing is known
+            check_limits(error, self._path)
             return
         for line in data.split(b"\n"):
             if len(line) == self._LENGTH and line[98:] == b"%08x" % crc32(line[:97]):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,11 @@ from fsar_bench.data.contents import check_unchanged
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
 from fsar_bench.data.sampling import random_frames
 from fsar_bench.errors import DataError
-from fsar_bench.io import cache_folder, discard, write_cached
+from fsar_bench.io import cache_folder, write_cached
 from fsar_bench.registry import READERS, find
+from fsar_bench.storage.arrays import read_array, write_array
+from fsar_bench.storage.recall import recall
+from fsar_bench.storage.sealed import DamagedError
 
 PendingFrames = np.ndarray | Future[DecodedClip]  # frames from the cache, or a clip that is being decoded
 
@@ -27,7 +30,7 @@ class FrameSource:
 
     Decoded frames that will be requested again are cached on disk as uint8: the midpoint frames of every clip, and all
     frames of short clips that are sampled at random, whole where clips are augmented. The key holds the content of the clip,
-    the reader and its version, the geometry and the sampling.
+    the reader and its version, the geometry and the sampling; cached frames are sealed with it, and damaged ones decoded again.
 
     A source that is no longer referenced ends its decode processes, as does the end of the program.
 
@@ -74,8 +77,8 @@ class FrameSource:
         """
         pending: list[PendingFrames] = []
         for request in requests:
-            cached = self._load(self._path(request))
-            pending.append(self._pool.submit(request) if cached is None else self._choose(request, cached))
+            cached = self._load(request)
+            pending.append(self._pool.submit(request) if cached is None else self._augmented(request, cached))
         return pending
 
     def collect(
@@ -128,39 +131,56 @@ class FrameSource:
         """Wait for a clip, cache what will be requested again, and pick the frames of the request."""
         frames, is_complete, _ = pending.result()
         check_unchanged(request.clip)  # or another clip's frames would be kept under its content
-        if is_complete or request.seed is None:
-            array = io.BytesIO()  # numpy would not say why it cannot write to a file
-            np.save(array, frames)
-            write_cached(self._path(request), lambda file: file.write(array.getbuffer()))
-        return self._choose(request, frames) if is_complete else frames
-
-    def _choose(self, request: Request, frames: np.ndarray) -> np.ndarray:
-        if request.seed is None:
+        if (is_complete or request.seed is None) and frames.dtype == np.uint8 and self._fits(request, frames.shape):
+            key = self._key(request)
+            write_cached(self._path(key), lambda file: write_array(file, frames, key))
+        if not is_complete:
             return frames
-        chosen = frames[random_frames(len(frames), self.plan.frames, request.seed)]
-        if request.augmentation is None:
+        return self._augmented(request, frames[self._chosen(request, len(frames))])
+
+    def _augmented(self, request: Request, chosen: np.ndarray) -> np.ndarray:
+        if request.seed is None or request.augmentation is None:
             return chosen
         try:
             return request.augmentation.apply(chosen, self.plan.crop, request.seed)
         except DataError as error:
             raise DataError(f"Clip {request.clip.id!r} cannot be augmented: {error}.") from error
 
-    def _path(self, request: Request) -> Path:
+    def _key(self, request: Request) -> str:
+        """Everything that cached frames depend on."""
         sampling = f"midpoint {self.plan.frames}" if request.seed is None else "whole"
         crop = self.plan.crop if request.augmentation is None else "uncropped"
-        key = f"{request.clip.content}|{self.reader_version}|{self.plan.resize}|{crop}|{sampling}"
+        return f"{request.clip.content}|{self.reader_version}|{self.plan.resize}|{crop}|{sampling}"
+
+    def _path(self, key: str) -> Path:
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self._folder / digest[:2] / f"{digest}.npy"
 
-    def _load(self, path: Path) -> np.ndarray | None:
-        try:
-            frames: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            return None
-        except (ValueError, OSError, EOFError):
-            discard(path)  # damaged, or it cannot be read: decode again
-            return None
-        return frames
+    def _load(self, request: Request) -> np.ndarray | None:
+        """The frames that a request asks for, from the cache."""
+        key = self._key(request)
+
+        def rows(shape: tuple[int, ...]) -> np.ndarray:
+            if not self._fits(request, shape):
+                raise DamagedError(f"it holds an array of shape {shape}")
+            return self._chosen(request, shape[0])
+
+        read = partial(read_array, made_from=key, rows=rows)
+        return recall(self._path(key), read, "frames", again="They are decoded again", folder=self._folder)
+
+    def _chosen(self, request: Request, count: int) -> np.ndarray:
+        """Numbers of the frames of a request among `count` frames that are cached."""
+        if request.seed is None:
+            return np.arange(count)
+        return random_frames(count, self.plan.frames, request.seed)
+
+    def _fits(self, request: Request, shape: tuple[int, ...]) -> bool:
+        """Whether frames of a shape can be those of a request; too small a clip has others."""
+        if len(shape) != 4 or shape[3] != 3 or not shape[0]:
+            return False
+        if request.seed is None and shape[0] != self.plan.frames:
+            return False
+        return request.augmentation is not None or shape[1:3] == (self.plan.crop, self.plan.crop)
 
 
 _lock = threading.Lock()

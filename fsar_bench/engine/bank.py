@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from fsar_bench.data.contents import contents_of
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.io import discard, write_cached
+from fsar_bench.io import write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import CACHED, HASHING, counter
+from fsar_bench.storage.recall import recall
+from fsar_bench.storage.sealed import DamagedError, check_tensors, seal_tensors
 
 CHUNK = 32  # clips encoded at a time; fixed, so that shapes, and so floats, do not depend on a resume
 
@@ -193,13 +197,15 @@ def _cached(
     chunk: _Chunk, kind: str, text: Tensor | None, compute: Callable[[], VideoFeatures], store: BankStore | None
 ) -> _Timed:
     """Stored features with the seconds that they took, or computed ones, which are stored."""
-    path = store.folder / f"{chunk.key(store, kind, text)}.safetensors" if store else None
-    loaded = _load(path, chunk.text.device)
-    if loaded is not None:
-        return loaded
+    key = chunk.key(store, kind, text) if store else ""
+    path = store.folder / f"{key}.safetensors" if store else None
+    if path is not None:
+        read = partial(_load, key=key, rows=len(chunk.clips), device=chunk.text.device)
+        if (loaded := recall(path, read, "features", again="They are encoded again")) is not None:
+            return loaded
     chunk.pixels()
     part = chunk.timed(compute)
-    _save(path, part)
+    _save(path, part, key)
     return part
 
 
@@ -229,23 +235,22 @@ def _chunks(
         )
 
 
-def _load(path: Path | None, device: torch.device) -> _Timed | None:
-    if path is None:
-        return None
+def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
+    """Features of `rows` clips, as `_save` wrote them; raises an `OSError` or a `DamagedError`."""
+    data = path.read_bytes()
+    seconds = float(check_tensors(data, key)["seconds"])
     try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
-            return _Timed(VideoFeatures(**tensors), float(file.metadata()["seconds"]), is_cached=True)
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        discard(path)  # damaged, or it cannot be read: encode again
-        return None
+        features = VideoFeatures(**{name: tensor.to(device) for name, tensor in load(data).items()})
+    except SafetensorError as error:
+        raise DamagedError("it holds no tensors") from error
+    if {len(tensor) for _, tensor in features.items()} != {rows} or not math.isfinite(seconds):
+        raise DamagedError("it holds other clips")
+    return _Timed(features, seconds, is_cached=True)
 
 
-def _save(path: Path | None, part: _Timed) -> None:
+def _save(path: Path | None, part: _Timed, key: str) -> None:
     if path is None:
         return
-    tensors = {name: tensor.contiguous() for name, tensor in part.features.items()}
-    data = save(tensors, metadata={"seconds": repr(part.seconds)})
-    write_cached(path, lambda file: file.write(data))
+    data = save({name: tensor.contiguous() for name, tensor in part.features.items()})
+    sealed = seal_tensors(data, key, {"seconds": repr(part.seconds)})
+    write_cached(path, lambda file: file.writelines(sealed))

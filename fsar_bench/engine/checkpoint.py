@@ -1,17 +1,22 @@
-"""Checkpoints of tensors and plain values: written whole or not at all, loaded with `weights_only=True` or as safetensors."""
+"""Checkpoints of tensors and plain values: sealed, written whole or not at all, loaded with `weights_only=True`."""
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.io import replacing
+from fsar_bench.io import reason_of, replacing
+from fsar_bench.storage.recall import check_limits, recall
+from fsar_bench.storage.sealed import DamagedError, check_tensors, has_seal, seal_tensors, unseal, write_sealed
 
 
 def trainable_state(method: nn.Module) -> dict[str, Tensor]:
@@ -40,35 +45,82 @@ def load_trainable(method: nn.Module, state: dict[str, Tensor], path: Path) -> N
             tensor.copy_(state[name])
 
 
-def save_best(path: Path, method: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write the trainable state as safetensors, with what it was trained on (see `provenance`) if that is known."""
-    data = save({name: tensor.contiguous() for name, tensor in trainable_state(method).items()}, metadata or None)
-    with replacing(path, hint="work_dir=") as file:
-        file.write(data)
+def save_best(path: Path, method: nn.Module, metadata: dict[str, str] | None = None, *, made_from: str = "") -> str:
+    """Write the trainable state as sealed safetensors.
 
+    Args:
+        path: the file.
+        method: it.
+        metadata: what it was trained on (see `provenance`) if that is known.
+        made_from: key of the training; empty for a checkpoint that was converted.
 
-def load_best(path: Path, method: nn.Module) -> None:
-    """Read what `save_best` wrote.
+    Returns:
+        SHA-256 of the file.
 
     Raises:
-        WeightsError: missing, damaged or of another method.
+        ResultError: the folder cannot be written.
+    """
+    data = save({name: tensor.contiguous() for name, tensor in trainable_state(method).items()})
+    head, body = seal_tensors(data, made_from, metadata or {})
+    with replacing(path, hint="work_dir=") as file:
+        file.writelines((head, body))
+    sha = hashlib.sha256(head)
+    sha.update(body)
+    return sha.hexdigest()
+
+
+def check_best(path: Path, made_from: str, sha: str | None = None) -> bytes:
+    """Bytes of what `save_best` wrote.
+
+    Args:
+        path: the file.
+        made_from: as it was given to `save_best`.
+        sha: SHA-256 of the file, where it is known.
+
+    Raises:
+        WeightsError: missing, damaged or of another training.
     """
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-    load_trainable(method, state, path)
+        data = path.read_bytes()
+        if sha is None or hashlib.sha256(data).hexdigest() != sha:
+            check_tensors(data, made_from)
+            if sha is not None:
+                raise DamagedError("it is not the one that the training chose")
+    except (OSError, MemoryError, DamagedError) as error:
+        check_limits(error, path)
+        raise WeightsError(
+            f"The checkpoint {path} is damaged ({reason_of(error)}). Delete the folder {path.parent} to train again."
+        ) from error
+    return data
+
+
+def load_best(path: Path, method: nn.Module, *, made_from: str = "", sha: str | None = None) -> None:
+    """Read what `save_best` wrote; arguments as in `check_best`.
+
+    Raises:
+        WeightsError: missing, damaged, of another training or of another method.
+    """
+    load_trainable(method, load(check_best(path, made_from, sha)), path)
 
 
 def load_named(path: Path, method: nn.Module) -> None:
-    """Read a checkpoint that the user names.
+    """Read a checkpoint that the user names; one of other programs carries no seal.
 
     Raises:
-        WeightsError: it is none, or of another method.
+        WeightsError: it is none, damaged, or of another method.
     """
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
+        data = path.read_bytes()
+        if has_seal(data):
+            check_tensors(data)
+        state = load(data)
+    except DamagedError as error:
+        raise WeightsError(
+            f"checkpoint={path} is damaged ({error}). Copy it again from where it was made, or make it again: by a training, or "
+            "with fsar-bench convert."
+        ) from error
+    except (SafetensorError, OSError, MemoryError) as error:
+        check_limits(error, path)
         raise WeightsError(
             f"checkpoint={path} is no checkpoint of fsar-bench: name a best.safetensors of a training (not last.pt, its state), "
             "or turn an official checkpoint into one with fsar-bench convert."
@@ -76,27 +128,37 @@ def load_named(path: Path, method: nn.Module) -> None:
     load_trainable(method, state, path)
 
 
-def save_last(path: Path, state: dict[str, Any]) -> None:
-    """Write the training state."""
+def save_last(path: Path, state: dict[str, Any], made_from: str) -> None:
+    """Write the training state, sealed with the key of the training."""
     with replacing(path, hint="work_dir=") as file:
-        torch.save(state, file)
+        write_sealed(file, made_from, lambda out: torch.save(state, out))  # type: ignore[arg-type]  # it needs `write` alone
 
 
-def load_last(path: Path) -> dict[str, Any]:
-    """Read what `save_last` wrote.
+def load_last(path: Path, made_from: str) -> dict[str, Any] | None:
+    """Read what `save_last` wrote; None where there is none that can be used: the training starts from its beginning.
 
     Raises:
-        WeightsError: the file is damaged.
+        WeightsError: it cannot be read, which says nothing of what it holds.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or "iteration" not in state:
-            raise ValueError("it is not a training state")
-    except Exception as error:
-        raise _damaged(path, error) from error
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except (OSError, MemoryError) as error:
+        check_limits(error, path)
+        raise WeightsError(
+            f"The training state {path} cannot be read ({reason_of(error)}). Make it readable to resume, or delete the folder "
+            f"{path.parent} to train again."
+        ) from error
+    return recall(path, lambda _: _state(data, made_from), "the training state", again="The training starts again")
+
+
+def _state(data: bytes, made_from: str) -> dict[str, Any]:
+    content = unseal(data, made_from)
+    try:
+        state: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise DamagedError("it is no training state") from error
+    if not isinstance(state, dict) or "iteration" not in state:
+        raise DamagedError("it is no training state")
     return state
-
-
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-    return WeightsError(f"The checkpoint {path} is damaged ({reason}). Delete the folder {path.parent} to train again.")

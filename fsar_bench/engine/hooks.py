@@ -12,7 +12,15 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from fsar_bench.data.dataset import close_split, open_split
-from fsar_bench.engine.checkpoint import load_best, load_last, load_trainable, save_best, save_last, trainable_state
+from fsar_bench.engine.checkpoint import (
+    check_best,
+    load_best,
+    load_last,
+    load_trainable,
+    save_best,
+    save_last,
+    trainable_state,
+)
 from fsar_bench.engine.provenance import metadata_of
 from fsar_bench.io import write_atomically
 from fsar_bench.progress.events import STARTING, VALIDATED, report
@@ -151,19 +159,30 @@ class EpisodicCheckpointHook(Hook):
 
     Args:
         seconds: time between two writes of `last.pt`, beside those after every validation.
+        made_from: key of the training: files of another one are not used.
+
+    Attributes:
+        best_sha: SHA-256 of `best.safetensors`; empty before the first validation.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, seconds: float = 30.0) -> None:
-        self.seconds, self._best, self._written = seconds, float("-inf"), monotonic()
+    def __init__(self, seconds: float = 30.0, made_from: str = "") -> None:
+        self.seconds, self.made_from, self.best_sha = seconds, made_from, ""
+        self._best, self._written = float("-inf"), monotonic()
 
     def before_train(self, runner: Runner) -> None:
-        """Resume from `last.pt`, if it exists."""
+        """Resume from `last.pt`, if it exists.
+
+        Raises:
+            WeightsError: `best.safetensors` is damaged: what was the best so far is lost.
+        """
         path = Path(runner.work_dir) / LAST
-        if not path.exists():
+        state = load_last(path, self.made_from)
+        if state is None:
             return
-        state = load_last(path)
+        if state["best_sha"]:  # a kill may have left a better one, which will be found again
+            check_best(path.with_name(BEST), self.made_from)
         load_trainable(runner.model, state["model"], path)
         runner.optim_wrapper.load_state_dict(state["optimizer"])
         for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
@@ -171,7 +190,7 @@ class EpisodicCheckpointHook(Hook):
         loop = runner.train_loop
         loop.resume_at(state["iteration"], validated=state["validated"], seconds=state["seconds"])
         runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
-        self._best = state["best"]
+        self._best, self.best_sha = state["best"], state["best_sha"]
         runner.call_hook("after_load_checkpoint", checkpoint=state)
         runner.logger.info("resumed after %d episodes", state["iteration"])
         report(f"{STARTING}: resuming after {state['iteration']} training episodes", 0, 1)
@@ -192,7 +211,8 @@ class EpisodicCheckpointHook(Hook):
         if accuracy > self._best:
             loaders = runner.train_loop.dataloader, runner.val_loop.dataloader
             metadata = metadata_of(*(loader.dataset for loader in loaders))
-            save_best(Path(runner.work_dir) / BEST, runner.model, metadata)
+            best = Path(runner.work_dir) / BEST
+            self.best_sha = save_best(best, runner.model, metadata, made_from=self.made_from)
             self._best = accuracy
         self._save(runner, runner.train_loop.iter)
 
@@ -200,7 +220,7 @@ class EpisodicCheckpointHook(Hook):
         """Load the best checkpoint, if there is one."""
         path = Path(runner.work_dir) / BEST
         if path.exists():
-            load_best(path, runner.model)
+            load_best(path, runner.model, made_from=self.made_from)
 
     def _save(self, runner: Runner, done: int) -> None:
         loop = runner.train_loop
@@ -209,12 +229,13 @@ class EpisodicCheckpointHook(Hook):
             "validated": loop.validated,
             "seconds": loop.seconds,
             "best": self._best,
+            "best_sha": self.best_sha,
             "model": trainable_state(runner.model),
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
         }
         runner.call_hook("before_save_checkpoint", checkpoint=state)
-        save_last(Path(runner.work_dir) / LAST, state)
+        save_last(Path(runner.work_dir) / LAST, state, self.made_from)
         self._written = monotonic()
 
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import Frozen
-from fsar_bench.io import to_json, user_path, write_atomically
+from fsar_bench.io import user_path, write_atomically
+from fsar_bench.storage.sealed import DamagedError, seal_json, unseal_json
 
 PLACES = "places.json"  # in a cell's work folder
 
@@ -56,7 +57,7 @@ def remember_places(cell: Cell, folder: Path) -> None:
     """
     places = Places.of(cell)
     if places != Places():
-        write_atomically(folder / PLACES, to_json(places.model_dump()))
+        write_atomically(folder / PLACES, seal_json(places.model_dump(), folder.name))
 
 
 def work_dir_of(cell: Cell, out: Path, work_dir: Path) -> Path:
@@ -75,6 +76,6 @@ def work_dir_of(cell: Cell, out: Path, work_dir: Path) -> Path:
 def recall_places(folder: Path) -> Places:
     """The places that were written to a work folder; none where the file is missing or damaged."""
     try:
-        return Places.model_validate_json((folder / PLACES).read_bytes())
-    except (OSError, ValidationError):
+        return Places.model_validate(unseal_json((folder / PLACES).read_bytes(), folder.name))
+    except (OSError, DamagedError, ValidationError):
         return Places()

@@ -31,8 +31,8 @@ from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.engine.locks import alone_in
 from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
-from fsar_bench.engine.scoring import PlanScores, score_plan
-from fsar_bench.engine.state import FINISHED, note_start
+from fsar_bench.engine.scoring import PlanScores, ScoreStore, score_plan
+from fsar_bench.engine.state import finished_training, note_start
 from fsar_bench.engine.training import Plans, Trained, train_or_reuse
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.io import cache_folder
@@ -163,18 +163,23 @@ class CellRun:
 
     def train(self) -> None:
         """Train, reuse a finished training, or load the checkpoint that the cell names; the method has its weights then."""
-        checkpoint, load = self.cell.setup.checkpoint, load_named
+        checkpoint = self.cell.setup.checkpoint
         if checkpoint:
             self.checkpoint = self.cell.identity.inputs["checkpoint"]
         elif self.keys.training:
             store = self._bank_store(self.keys.train_embedding)
             plans = Plans(self.train_source.plan, self.source.plan)
-            self.trained = train_or_reuse(self.cell, self.options, plans, self.training_folder, store, self.device)
-            checkpoint, self.checkpoint, load = self.trained.checkpoint, self.trained.sha, load_best
+            where = self.training_folder, self.keys.training
+            self.trained = train_or_reuse(self.cell, self.options, plans, *where, store, self.device)
+            self.checkpoint = self.trained.sha
+        if not self.checkpoint:
+            return
+        prepare_method(self.method, self.dataset, self.cell.protocol.template)
+        self.method.to(self.device)
         if checkpoint:
-            prepare_method(self.method, self.dataset, self.cell.protocol.template)
-            self.method.to(self.device)
-            load(checkpoint, self.method)
+            load_named(checkpoint, self.method)
+        elif self.trained and self.keys.training:
+            load_best(self.trained.checkpoint, self.method, made_from=self.keys.training, sha=self.trained.sha)
 
     def check_clips(self) -> None:
         """Read the tested clips whose contents are not known, and look for leaks, before a long training.
@@ -192,7 +197,7 @@ class CellRun:
 
     def need_training(self) -> None:
         """Raise `ResultError` unless the training of the cell is finished or not needed."""
-        if self.keys.training and not (self.training_folder / FINISHED).exists():
+        if self.keys.training and finished_training(self.training_folder, self.keys.training) is None:
             raise ResultError(
                 f"The trained weights of {self.cell.label.row} are not in {self.training_folder}. Name the work_dir= of the "
                 "run, or train again with fsar-bench run and overwrite=true."
@@ -234,13 +239,14 @@ class CellRun:
         """Score the test plan. Partial scores are reused only if weights, checkpoint, fitted values and clips are unchanged."""
         state = f"{self.keys.embedding}|{self.keys.weights}|{self.checkpoint}|{self.test.split.fingerprint}"
         state += f"|{self.fitted}" if self.fitted else ""
+        folder = self.folder / f"scores-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         return score_plan(
             self.method,
             bank,
             self.test.plan,
             self.test_text,
             batch=self.options.score_batch,
-            store=self.folder / f"scores-{hashlib.sha256(state.encode()).hexdigest()[:8]}",
+            store=ScoreStore(folder, f"{self.cell.hash}|{self.test.plan.realised}|{state}"),
             progress=counter("scoring"),
         )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
@@ -16,8 +19,23 @@ from fsar_bench.errors import ProtocolError
 from fsar_bench.io import replacing
 from fsar_bench.method import FewShotMethod, Scores
 from fsar_bench.plan import EpisodePlan
+from fsar_bench.storage.recall import recall
+from fsar_bench.storage.sealed import DamagedError, unseal, write_sealed
 
 PART = 1000  # episodes of one stored part
+
+
+@dataclass(frozen=True)
+class ScoreStore:
+    """A folder that keeps parts of `PART` episodes, so that an interrupted scoring can be resumed.
+
+    Attributes:
+        folder: where they are stored.
+        key: everything that they depend on.
+    """
+
+    folder: Path
+    key: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,7 @@ def score_plan(
     class_text: Tensor,
     *,
     batch: int,
-    store: Path | None = None,
+    store: ScoreStore | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlanScores:
     """Score all episodes, `batch` at a time.
@@ -59,24 +77,26 @@ def score_plan(
         plan: the episodes.
         class_text: text features of all classes of the split, `[classes, C]`.
         batch: episodes scored at a time.
-        store: folder that keeps parts of `PART` episodes, so that an interrupted scoring can be resumed; None keeps nothing.
+        store: keeps scores; None keeps nothing.
         progress: called with (episodes scored, episodes in all).
     """
     method.eval()
     stored: list[dict[str, np.ndarray]] = []
+    shape = (plan.query[0].size, plan.classes.shape[1])
     if progress:
         progress(0, len(plan))
     for start in range(0, len(plan), PART):
         stop = min(start + PART, len(plan))
-        path = store and store / f"scores_{start:06d}.npz"
-        part = _load(path, stop - start)
+        path = store.folder / f"scores_{start:06d}.npz" if store else None
+        key = f"{store.key}|{start}:{stop}" if store else ""
+        part = _stored(path, key, (stop - start, *shape), set(stored[0]) if stored else None)
         if part is None:
             began = perf_counter()
             batches = [slice(i, min(i + batch, stop)) for i in range(start, stop, batch)]
             scores = [_score(method, bank, plan, class_text, rows) for rows in batches]
             part = {name: np.concatenate([s[name] for s in scores]) for name in scores[0]}
             part["seconds"] = np.array([perf_counter() - began])
-            _save(path, part)
+            _save(path, part, key)
         stored.append(part)
         if progress:
             progress(stop, len(plan))
@@ -105,22 +125,48 @@ def _score(
     return {name: tensor.float().cpu().numpy() for name, tensor in named.items()}
 
 
-def _load(path: Path | None, episodes: int) -> dict[str, np.ndarray] | None:
-    if path is None or not path.exists():
+def _stored(
+    path: Path | None, key: str, shape: tuple[int, ...], names: set[str] | None
+) -> dict[str, np.ndarray] | None:
+    """A part of the scores, `[E, Q, N]`, with the names of other parts, if it is stored."""
+    if path is None:
         return None
-    try:
-        with np.load(path, allow_pickle=False) as store:
-            part = {name: store[name] for name in store.files}
-        if len(part["total"]) == episodes:
-            return part
-    except Exception:  # whatever is wrong with the file, the answer is to score again
-        pass
-    path.unlink()
-    return None
+    read = partial(_load, key=key, shape=shape, names=names)
+    return recall(path, read, "scores", again="They are computed again")
 
 
-def _save(path: Path | None, part: dict[str, np.ndarray]) -> None:
+def _load(path: Path, key: str, shape: tuple[int, ...], names: set[str] | None) -> dict[str, np.ndarray]:
+    """What `_save` wrote; raises an `OSError` or a `DamagedError`."""
+    content = unseal(path.read_bytes(), key)
+    with np.load(BytesIO(content), allow_pickle=False) as store:
+        part = {name: store[name] for name in store.files}
+    if not _is_right(part, shape) or (names is not None and names != set(part)):
+        raise DamagedError("it holds no scores of these episodes")
+    return part
+
+
+def _is_right(part: dict[str, np.ndarray], shape: tuple[int, ...]) -> bool:
+    """Whether arrays are scores of a shape, with the seconds that they took."""
+    scores = {name: array for name, array in part.items() if name != "seconds"}
+    if (
+        scores.keys() == part.keys()
+        or "total" not in scores
+        or not all(isinstance(a, np.ndarray) for a in part.values())
+    ):
+        return False
+    seconds = part["seconds"]
+    return (
+        seconds.shape == (1,)
+        and math.isfinite(seconds[0])
+        and all(array.shape == shape and array.dtype == np.float32 for array in scores.values())
+        and not np.isnan(scores["total"]).any()
+    )
+
+
+def _save(path: Path | None, part: dict[str, np.ndarray], key: str) -> None:
     if path is None:
         return
+    packed = BytesIO()
+    np.savez(packed, **part)  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
     with replacing(path, sync=False, hint="work_dir=") as file:
-        np.savez(file, **part)  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
+        write_sealed(file, key, lambda out: out.write(packed.getbuffer()))

@@ -7,17 +7,20 @@ training into its work folder, from where this module knows the folder of the tr
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from fsar_bench.config.cell import Cell
-from fsar_bench.config.settings import RunOptions
+from fsar_bench.config.settings import Frozen, RunOptions
 from fsar_bench.engine.locks import is_locked
 from fsar_bench.errors import ResultError
-from fsar_bench.io import digest, to_json, write_atomically
+from fsar_bench.io import digest, write_atomically
 from fsar_bench.results.store import RECORD, Stored, read
+from fsar_bench.storage.recall import recall
+from fsar_bench.storage.sealed import DamagedError, seal_json, unseal_json
 
 STARTED = "started.json"  # in a cell's work folder
 LAST, FINISHED, CURVE = "last.pt", "finished.json", "curve.csv"  # in a training's folder
@@ -71,6 +74,44 @@ def shared_training(cell: Cell) -> str:
     return digest({**record, "protocol": protocol})
 
 
+class Finished(Frozen):
+    """A training that is finished.
+
+    Attributes:
+        train: seconds that it took, those before a resume included.
+        best: SHA-256 of its best checkpoint.
+    """
+
+    train: float = Field(ge=0, allow_inf_nan=False)
+    best: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def note_finished(folder: Path, key: str, finished: Finished) -> None:
+    """Write down that a training is finished.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
+    write_atomically(folder / FINISHED, seal_json(finished.model_dump(), key))
+
+
+def finished_training(folder: Path, key: str) -> Finished | None:
+    """What was noted of a finished training.
+
+    A note that is damaged is discarded: the state that is stored next to it tells the same, or the training starts again.
+
+    Args:
+        folder: of the training.
+        key: of the training; another one is not meant.
+    """
+    return recall(
+        folder / FINISHED,
+        lambda path: Finished.model_validate(unseal_json(path.read_bytes(), key)),
+        f"the note that the training is finished ({FINISHED})",
+        again="It is made again from the state of the training",
+    )
+
+
 def note_start(cell: Cell, folder: Path, training: str | None) -> None:
     """Write down which training a cell has.
 
@@ -80,7 +121,7 @@ def note_start(cell: Cell, folder: Path, training: str | None) -> None:
         training: key of its training; None where nothing is trained.
     """
     record = {"cell": cell.hash, "shared_training": shared_training(cell), "training": training}
-    write_atomically(folder / STARTED, to_json(record))
+    write_atomically(folder / STARTED, seal_json(record, folder.name))
 
 
 def training_folder(cell: Cell, work_dir: Path) -> Path | None:
@@ -99,10 +140,9 @@ def training_folder(cell: Cell, work_dir: Path) -> Path | None:
 
 def _started(path: Path) -> dict[str, object]:
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # an older version wrote none; a damaged one is written again when the cell starts
+        return unseal_json(path.read_bytes(), path.parent.name)
+    except (OSError, DamagedError):  # it is written again when the cell starts
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def state_of(cell: Cell, options: RunOptions) -> State:
@@ -138,5 +178,5 @@ def _validated(training: Path) -> int:
     try:
         with (training / CURVE).open(newline="", encoding="utf-8") as file:
             return max(int(row["episodes"]) for row in csv.DictReader(file))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import multiprocessing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from fsar_bench.data.dataset import open_split
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.engine.bank import BankStore
 from fsar_bench.engine.components import component_configs, without_score_arguments
-from fsar_bench.engine.hooks import BEST, KeepTestSplitClosed
+from fsar_bench.engine.hooks import BEST, EpisodicCheckpointHook, KeepTestSplitClosed
 from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
-from fsar_bench.engine.state import FINISHED
+from fsar_bench.engine.state import Finished, finished_training, note_finished
 from fsar_bench.errors import ConfigError
-from fsar_bench.io import file_digest, to_json, write_atomically
+from fsar_bench.io import write_atomically
 from fsar_bench.progress.events import STARTING, report
 from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, build, find
 
@@ -36,11 +35,7 @@ CONFIG = "config.py"
 HEADER = '''"""The training of {cell}, as MMEngine reads it:
 
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.visualization import Visualizer
-from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
-from fsar_bench.engine.state import FINISHED
 
 runner = EpisodicRunner.from_cfg(Config.fromfile("config.py"))
 runner.train()  # resumes if work_dir holds a last.pt
@@ -79,7 +74,7 @@ class Plans:
 
 
 def train_or_reuse(
-    cell: Cell, options: RunOptions, plans: Plans, folder: Path, store: BankStore | None, device: torch.device
+    cell: Cell, options: RunOptions, plans: Plans, folder: Path, key: str, store: BankStore | None, device: torch.device
 ) -> Trained:
     """Train to the end, resuming if there is a checkpoint, or reuse a finished training.
 
@@ -88,23 +83,23 @@ def train_or_reuse(
         options: of the run.
         plans: how clips are read.
         folder: of the training; cells that share the training share it.
+        key: of the training: what is stored of another one is not used.
         store: keeps the encoded val clips; None encodes them again.
         device: where to train.
     """
-    finished, best = folder / FINISHED, folder / BEST
     folder.mkdir(parents=True, exist_ok=True)
     with patient_in(folder, "the training"):
-        if not finished.exists():
+        finished = finished_training(folder, key)
+        if finished is None:
             report(f"{STARTING}: the training", 0, 1)
-            config = training_config(cell, options, plans, folder, store, device)
-            seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
-            write_atomically(finished, to_json({"train": seconds_taken}))
-        seconds = json.loads(finished.read_bytes())["train"]
-    return Trained(best, file_digest(best), seconds)
+            config = training_config(cell, options, plans, folder, key, store, device)
+            finished = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
+            note_finished(folder, key, finished)
+    return Trained(folder / BEST, finished.best, finished.train)
 
 
-def _train(config: dict[str, Any], header: str) -> float:
-    """Write a config and train by it; returns the seconds that it took, those before a resume included."""
+def _train(config: dict[str, Any], header: str) -> Finished:
+    """Write a config and train by it."""
     folder = Path(config["work_dir"])
     text = (header + Config(config).pretty_text).encode()
     write_atomically(folder / CONFIG, text)
@@ -117,7 +112,8 @@ def _train(config: dict[str, Any], header: str) -> float:
             for hook in runner.hooks:
                 if isinstance(hook, KeepTestSplitClosed):
                     open_split("test", hook)  # a failed training may live on in its traceback
-        return float(runner.train_loop.seconds)
+        (checkpoints,) = (hook for hook in runner.hooks if isinstance(hook, EpisodicCheckpointHook))
+        return Finished(train=float(runner.train_loop.seconds), best=checkpoints.best_sha)
     finally:
         _close_log(config["experiment_name"])
 
@@ -136,7 +132,7 @@ def _close_log(experiment: str) -> None:
 
 
 def training_config(
-    cell: Cell, options: RunOptions, plans: Plans, folder: Path, store: BankStore | None, device: torch.device
+    cell: Cell, options: RunOptions, plans: Plans, folder: Path, key: str, store: BankStore | None, device: torch.device
 ) -> dict[str, Any]:
     """The config of a training; arguments as in `train_or_reuse`.
 
@@ -163,7 +159,7 @@ def training_config(
         "val_evaluator": {"type": "QueryAccuracy"},
         "test_cfg": {"type": "EpisodicTestLoop", "batch": options.score_batch},
         "test_evaluator": {"type": "QueryAccuracy"},
-        "default_hooks": _default_hooks(train, options),
+        "default_hooks": _default_hooks(train, options, key),
         "custom_hooks": _hooks(train, cell.identity.training_seed),
         "log_processor": {"by_epoch": False, "window_size": _log_interval(train)},
         "visualizer": {"type": "Visualizer", "vis_backends": _log_backends(options.log, cell)},
@@ -264,12 +260,16 @@ def _schedule(train: Train) -> list[dict[str, Any]]:
     ]
 
 
-def _default_hooks(train: Train, options: RunOptions) -> dict[str, Any]:
+def _default_hooks(train: Train, options: RunOptions, key: str) -> dict[str, Any]:
     """MMEngine's hooks, with our checkpoints in place of its own."""
     return {
         "logger": {"type": "LoggerHook", "interval": _log_interval(train), "log_metric_by_epoch": False},
         "sampler_seed": None,
-        "checkpoint": {"type": "EpisodicCheckpointHook", "seconds": options.checkpoint_seconds},
+        "checkpoint": {
+            "type": "EpisodicCheckpointHook",
+            "seconds": options.checkpoint_seconds,
+            "made_from": key,
+        },
     }
 
 

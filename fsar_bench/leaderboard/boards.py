@@ -11,14 +11,16 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from fsar_bench.errors import ResultError
+from fsar_bench.io import to_json
 from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
+from fsar_bench.storage.recall import recall
+from fsar_bench.storage.sealed import DamagedError, unseal_json
 
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
@@ -209,12 +211,13 @@ class Board:
     @cached_property
     def _statistics(self) -> BoardStatistics:
         """Statistics from the cache, or computed."""
-        path = self._cache and self._cache / "boards" / f"{self._content()}.json"
-        statistics = _cached(path, len(self)) if path else None
+        content = self._content()
+        path = self._cache and self._cache / "boards" / f"{content}.json"
+        statistics = _cached(path, content, len(self)) if path else None
         if statistics is None:
             statistics = rank_rows(self.rows, [self.plan(row) for row in self.rows])
             if path:
-                remember(path, statistics.model_dump(mode="json"))
+                remember(path, statistics.model_dump(mode="json"), content)
         return statistics
 
     def _content(self) -> str:
@@ -228,14 +231,16 @@ class Board:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _cached(path: Path, row_count: int) -> BoardStatistics | None:
+def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:
     """Statistics of `row_count` rows from a file; None where it is missing or damaged: they are computed again."""
-    try:
-        statistics = BoardStatistics.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-    sizes = {len(statistics.rows), len(statistics.p), *map(len, statistics.p)}
-    return statistics if sizes == {row_count} else None
+
+    def read(path: Path) -> BoardStatistics:
+        statistics = BoardStatistics.model_validate_json(to_json(unseal_json(path.read_bytes(), content)))
+        if {len(statistics.rows), len(statistics.p), *map(len, statistics.p)} != {row_count}:
+            raise DamagedError("it holds other rows")
+        return statistics
+
+    return recall(path, read, "statistics", again="They are computed again")
 
 
 def _marked(rows: list[Row]) -> list[Row]:

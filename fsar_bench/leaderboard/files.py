@@ -20,16 +20,17 @@ def statistics_cache() -> Path:
     return cache_folder() / "statistics"
 
 
-def read_boards(out: Path) -> list[Board]:
+def read_boards(out: Path, *, use_cache: bool = True) -> list[Board]:
     """All boards of a store; statistics of unchanged results come from the cache.
 
     Args:
         out: the folder that holds `results/` and `plans/`.
+        use_cache: whether anything is believed that was computed before; otherwise everything is computed from the results.
 
     Raises:
         ResultError: a result is damaged.
     """
-    cache = statistics_cache()
+    cache = statistics_cache() if use_cache else None
     return build_boards(read_all(out / "results", cache), cache)
 
 

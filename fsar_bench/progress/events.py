@@ -41,7 +41,9 @@ Listener = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """The listener that ignores events."""
+    """The listener that ignores events; only warnings are printed."""
+    if event.stage == WARNING:
+        print(f"warning: {event.note}", file=sys.stderr, flush=True)
 
 
 _listener: ContextVar[Listener] = ContextVar("listener", default=silent)
@@ -57,13 +59,8 @@ _warned: set[str] = set()  # warnings of this process, and of the children that 
 
 def warn(text: str) -> None:
     """Warn the user, once per process and text: tell the current listener, or print where nobody listens."""
-    if not _is_new(text):
-        return
-    listener = _listener.get()
-    if listener is silent:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-    else:
-        listener(Event(WARNING, 0, 0, text))
+    if _is_new(text):
+        report(WARNING, 0, 0, text)
 
 
 def relay(event: Event, listener: Listener) -> None:

@@ -22,8 +22,11 @@ from fsar_bench.io import read_json, to_json, write_atomically, write_cached
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.predictions import measure, packed_predictions, unpack_predictions
 from fsar_bench.results.record import SCHEMA, Cost, Result, plan_name
+from fsar_bench.storage.recall import recall
+from fsar_bench.storage.sealed import seal_json, unseal_json
 
 RECORD, COST = "result.json", "cost.json"
+_VERIFIED = "results whose predictions gave the metrics that they claim"  # tells their list from other sealed files
 _LARGEST_RECORD = 4 * 2**20  # bytes of a record; a real one has some 5 kB
 
 
@@ -167,19 +170,20 @@ def read_all(root: Path, cache: Path | None = None) -> list[Stored]:
     before = len(verified)
     stored = [read(record.parent, verified) for record in sorted(root.glob("*/*/*/result.json"))]
     if path and len(verified) > before:
-        remember(path, sorted(verified))
+        remember(path, {"verified": sorted(verified)}, _VERIFIED)
     return stored
 
 
-def remember(path: Path, data: dict[str, Any] | list[Any]) -> None:
-    """Write a file of a cache; on failure, which is told once, the value is computed again next time."""
-    write_cached(path, lambda file: file.write(to_json(data)))
+def remember(path: Path, data: dict[str, Any], made_from: str) -> None:
+    """Write a sealed file of a cache; on failure, which is told once, the value is computed again next time."""
+    write_cached(path, lambda file: file.write(seal_json(data, made_from)))
 
 
 def _remembered(path: Path | None) -> set[str]:
     if path is None:
         return set()
-    try:
-        return set(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return set()  # damaged: every result is checked again
+
+    def read_verified(path: Path) -> set[str]:
+        return set(unseal_json(path.read_bytes(), _VERIFIED)["verified"])
+
+    return recall(path, read_verified, "the list of checked results", again="All are checked again") or set()

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fsar_bench.data.dataset import Clip, Dataset
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Remark, Request
 from fsar_bench.errors import ConfigError, DataError, ResultError
-from fsar_bench.io import CachedLines, cache_folder, read_text, reason_of, to_json, write_atomically
+from fsar_bench.io import CachedLines, cache_folder, digest, reason_of, to_json, write_atomically
 from fsar_bench.registry import READERS, find
+from fsar_bench.storage.recall import check_limits
 
 FRAMES = 16  # at segment midpoints: from the first to almost the last
 SIDE = 32  # pixels of the decoded frames; their content does not matter here
@@ -167,7 +169,8 @@ def verify(
         reader: registered name of the reader.
         workers: number of decode processes.
         seconds: time limit per clip.
-        log: one line per clip, appended as clips are decoded: the state from which a verification resumes.
+        log: one line per clip, appended as clips are decoded: the state from which a verification resumes. A line carries
+            its digest; the clip of a damaged one is decoded again.
         progress: called with (clips done, clips in all).
 
     Returns:
@@ -182,7 +185,7 @@ def verify(
         for item in _submit(clips, good, pool):
             reason, remarks = ("", good[item.identity]) if item.future is None else _judged(item.future)
             if item.future is not None:
-                lines.append(json.dumps([reader, *item.identity, reason, remarks], ensure_ascii=False))
+                lines.append(_line([reader, *item.identity, reason, remarks]))
             verdicts.append(Verdict(item.split, item.clip, reason, remarks))
             if progress:
                 progress(len(verdicts), len(clips))
@@ -243,19 +246,28 @@ def _judged(future: Future[DecodedClip]) -> tuple[str, tuple[Remark, ...]]:
     return ("", decoded.remarks) if count == FRAMES else (f"it gave {count} frames", ())
 
 
+def _line(verdict: list[Any]) -> str:
+    """A line of the log: what is told of a clip, and the digest of that."""
+    return json.dumps([*verdict, digest(verdict)], ensure_ascii=False)
+
+
 def _read_good(log: Path, reader: str) -> _Good:
     """Clips that this reader decoded before."""
     good: _Good = {}
     try:
-        lines = read_text(log).splitlines()
-    except (OSError, UnicodeDecodeError):
-        return good  # there is none, or it is damaged: decode again
+        lines = log.read_bytes().split(b"\n")
+    except OSError as error:  # there is none, or it cannot be read: decode again
+        check_limits(error, log)
+        return good
     for line in lines:
         try:
-            line_reader, split, class_name, clip_id, content, reason, remarks = json.loads(line)
+            *verdict, _ = json.loads(line)
+            if _line(verdict).encode() != line:
+                continue
+            line_reader, split, class_name, clip_id, content, reason, remarks = verdict
             if line_reader == reader and not reason:
                 good[split, class_name, clip_id, content] = tuple(Remark(kind, text) for kind, text in remarks)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue  # empty, or an incomplete line of a run that was killed: decode again
     return good
 
