@@ -15,11 +15,12 @@ from fsar_bench.config.files import names
 ROOT = Path(fsar_bench.__file__).parent
 METHODS = Path(__import__("fsar_bench.methods").methods.__file__).parent
 
-GROUND = {"errors", "io", "processes", "randomness", "registry"}
+GROUND = {"errors", "io", "processes", "randomness", "registry", "storage"}
 MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "errors": set(),
     "randomness": set(),
     "processes": {"errors"},
+    "storage": set(),
     "io": {"errors", "progress"},
     "cache": {"errors", "io"},
     "registry": {"errors", "io", "randomness"},
