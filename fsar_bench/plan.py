@@ -279,12 +279,9 @@ def _sizes(file: ArrayFile, path: Path) -> PlanSizes:
     classes, support, query = (file.shapes[name] for name in ("classes", "support", "query"))
     if not (classes == support[:2] == query[:2]) or 0 in (*support, *query):
         raise _no_plan(path)
-    sizes = PlanSizes(*support, query[2])
+    sizes = PlanSizes(support[0], support[1], support[2], query[2])
     if plan_fault(**vars(sizes)):
-        raise ResultError(
-            f"The episode plan {path} is larger than any plan of fsar-bench ({sizes.episodes} episodes of {sizes.way} classes with "
-            f"{sizes.shot} + {sizes.query} clips); delete it."
-        )
+        raise ResultError(f"The episode plan {path} is larger than any plan of fsar-bench ({sizes}); delete it.")
     return sizes
 
 

@@ -67,7 +67,7 @@ class ArrayFile:
             ValueError: the file is damaged.
         """
         out = np.empty(self.shapes[name], np.dtype(dtype))
-        into = memoryview(out.reshape(-1)).cast("B") if out.size else memoryview(b"")
+        into = out.reshape(-1).view(np.uint8)
         with _told(), self._archive.open(f"{name}.npy") as file:
             file.read(self._starts[name])
             place = 0
@@ -75,7 +75,7 @@ class ArrayFile:
                 part = file.read(min(_CHUNK, len(into) - place))
                 if not part:
                     raise ValueError(f"{name} ends early")
-                into[place : place + len(part)] = part
+                into[place : place + len(part)] = np.frombuffer(part, np.uint8)
                 place += len(part)
             if file.read(1):  # also compares the checksum
                 raise ValueError(f"{name} is longer than its shape")

@@ -14,13 +14,14 @@ def plan_fault(*, way: int, shot: int, query: int, episodes: int, prefix: str = 
         episodes: number of episodes.
         prefix: what stands before the keys, such as "train.".
     """
-    clips = episodes * way * (shot + query)
+    of_episode = way * (shot + query)
+    clips = episodes * of_episode
     if clips <= LARGEST_PLAN:
         return ""
+    sizes = f"{way} classes with {shot} + {query} clips"
+    if of_episode > LARGEST_PLAN:
+        return f"One episode of {sizes} has {of_episode:,} clips; at most {LARGEST_PLAN:,} are allowed. Lower shot= or query=."
     return (
-        f"{prefix}episodes={episodes} with {way} classes of {shot} + {query} clips make a plan of {clips:,} clips; at most "
-        f"{LARGEST_PLAN:,} are allowed ({EXAMPLE}). Lower {prefix}episodes= to {LARGEST_PLAN // (way * (shot + query))} or less."
-        if way * (shot + query) <= LARGEST_PLAN
-        else f"One episode of {prefix}way={way} with {shot} + {query} clips per class has {way * (shot + query):,} clips; at most "
-        f"{LARGEST_PLAN:,} are allowed. Lower {prefix}shot= or the queries per class."
+        f"{prefix}episodes={episodes} of {sizes} make a plan of {clips:,} clips; at most {LARGEST_PLAN:,} are allowed "
+        f"({EXAMPLE}). Lower {prefix}episodes= to {LARGEST_PLAN // of_episode} or less."
     )
