@@ -29,6 +29,7 @@ from fsar_bench.io import digest
 LOG = "log.txt"  # in a cell's work folder
 TIMM = "timm:"  # begins the name of a backbone that is any image model of timm
 HUB = "hf-hub:"  # begins the id of weights that are fetched from a hub
+HUB_ID = re.compile(HUB + r"\w[\w.-]*/\w[\w.@-]*")
 KEPT = ("builtin:", "prepared:")  # begin the name of an annotation that fsar-bench keeps
 ENGINE = 1  # raised when a change of the engine changes results
 Module = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w[\w-]*)*$", max_length=200)]
@@ -150,7 +151,7 @@ class Identity(Frozen):
         if not re.fullmatch(NAME_PATTERN.removesuffix("$"), plain) or len(plain) > 100:
             raise ValueError("a backbone needs a name of letters, digits, '_', '-', '.' and '@'.")
         is_no_file(plain)
-        if isinstance(pretrained, str) and not is_file_name(pretrained.removeprefix(HUB).replace("/", "-", 1)):
+        if isinstance(pretrained, str) and not (is_file_name(pretrained) or HUB_ID.fullmatch(pretrained)):
             raise ValueError(
                 f"pretrained={pretrained[:100]!r} is a path: an identity has tags and names of files alone."
             )

@@ -33,16 +33,16 @@ def plain_config(config: Any, what: str, *, reserved: tuple[str, ...] = ()) -> d
         The same, with tuples as lists.
 
     Raises:
-        ValueError: it has no `type`; a `type`, at any depth, is not the name of a registered class; a key begins with "_" (MMEngine
-            obeys these); it holds what is no plain value; or it is larger than any config.
+        ValueError: it has no `type`; a `type`, at any depth, is not the name of a registered class; a key begins with "_"
+            (MMEngine obeys these); it holds what is no plain value; or it is larger than any config.
     """
     if not isinstance(config, dict) or not isinstance(config.get("type"), (str, type)):
         raise ValueError(f"{what} needs a type: the registered name of a class.")
     for key in reserved:
         if key in config:
             raise ValueError(f"{what} has the key {key!r}, which fsar-bench sets itself: leave it out.")
-    copy: dict[str, Any] = _Copier(what).copy(config, what, 0)
-    return copy
+    plain: dict[str, Any] = _Copier(what).copy(config, what, 0)
+    return plain
 
 
 def plain_configs(configs: Any, what: str) -> list[dict[str, Any]]:
@@ -79,8 +79,8 @@ class _Copier:
 def _key(key: object, place: str) -> str:
     if not isinstance(key, str) or not KEY.fullmatch(key) or len(key) > 200:
         raise ValueError(
-            f"{place} has the key {str(key)[:60]!r}: keys are names of arguments, and do not begin with '_', which MMEngine would "
-            "obey."
+            f"{place} has the key {str(key)[:60]!r}: keys are names of arguments, and do not begin with '_', which MMEngine "
+            "would obey."
         )
     return key
 

@@ -147,7 +147,8 @@ def _verify(folder: Path, result: Result, key: str, verified: set[str] | None) -
 def _first(error: ValidationError) -> str:
     """The first fault of a record: where, and what; of what a forger writes there, the beginning."""
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))[:200] or 'the record'}: {first['msg'][:400].rstrip('.')}"
+    place = ".".join(map(str, first["loc"]))[:200]
+    return f"{place or 'the record'}: {first['msg'].removeprefix('Value error, ')[:400].rstrip('.')}"
 
 
 def _no_constant(name: str) -> None:
