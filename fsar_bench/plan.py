@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,22 @@ import numpy as np
 from fsar_bench.errors import ProtocolError, ResultError
 from fsar_bench.io import replacing
 from fsar_bench.randomness import splitmix64, stream_key
+from fsar_bench.storage.archives import ArrayFile, Kind, open_arrays
+from fsar_bench.storage.limits import LARGEST_PLAN, plan_fault
 
 ALGORITHM = "splitmix64-v1"
 _CHUNK = 2_000_000  # keys that are drawn at a time
-_LARGEST = 2**30  # bytes of an unpacked plan
+_CHECKED = 2_000_000  # clips that are compared at a time
+_KINDS = {  # what a stored plan holds
+    "header": Kind("|u1", 1, 2**16),
+    "digest": Kind("|u1", 1, 64),
+    "realised": Kind("|u1", 1, 64),
+    "replaced": Kind("<i8", 0, 1),
+    "names": Kind("|u1", 1, 2**23, is_needed=False),
+    "classes": Kind("<i4", 2, LARGEST_PLAN),
+    "support": Kind("<i4", 3, LARGEST_PLAN),
+    "query": Kind("<i4", 3, LARGEST_PLAN),
+}
 
 
 @dataclass(frozen=True)
@@ -145,9 +157,12 @@ class EpisodePlan:
                 the queries of their class.
 
         Raises:
-            ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips (or recordings).
+            ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips (or recordings), or more
+                episodes than a plan may have.
         """
         rules = _Rules(way, shot, query, episodes, seed, purpose, first)
+        if fault := plan_fault(way=way, shot=shot, query=query, episodes=episodes):
+            raise ProtocolError(f"The episodes of the {purpose} split are too many: {fault}")
         check_plan(clips, way=way, shot=shot, query=query, purpose=purpose, missing=missing)
         header = rules.header(clips, recording)
         classes, *order = _draw(clips, rules, frozenset(), recording)
@@ -176,34 +191,106 @@ class EpisodePlan:
 
     @classmethod
     def load(cls, path: Path) -> EpisodePlan:
-        """Read a plan and check its hash.
+        """Read a plan and check its hash; nothing is unpacked before its claims are checked.
 
         Raises:
-            ResultError: the file is missing, damaged, or not what its hash says.
+            ResultError: the file is missing, damaged, larger than any plan, or not what its hash says.
         """
         try:
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
-                    raise ValueError("it unpacks to more than any plan")
-            with np.load(path, allow_pickle=False) as store:
-                header = json.loads(store["header"].tobytes())
-                digest, realised = (store[name].tobytes().decode() for name in ("digest", "realised"))
-                arrays = [store[name] for name in ("classes", "support", "query")]
-                replaced = int(store["replaced"])
-                names = tuple(map(str, json.loads(store["names"].tobytes()))) if "names" in store.files else ()
-        except Exception as error:
-            raise ResultError(f"The episode plan {path} cannot be read ({error}); delete it and run again.") from error
-        shapes = [array.shape for array in arrays]
-        sound = [len(shape) for shape in shapes] == [2, 3, 3] and len({shape[:2] for shape in shapes}) == 1
-        if (
-            not sound
-            or any(a.dtype != np.int32 or not a.size or a.min() < 0 for a in arrays)
-            or not isinstance(header, dict)
-        ):
-            raise ResultError(f"The episode plan {path} is damaged (its arrays are no plan); delete it and run again.")
+            with open_arrays(path, _KINDS) as file:
+                sizes = _sizes(file, path)
+                values = {name: file.read(name, _KINDS[name].dtype) for name in file.shapes}
+            header = json.loads(values["header"].tobytes())
+            digest, realised = (values[name].tobytes().decode("ascii") for name in ("digest", "realised"))
+            names = tuple(map(str, json.loads(values["names"].tobytes()))) if "names" in values else ()
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise _unreadable(path, error) from error
+        arrays = [values[name] for name in ("classes", "support", "query")]
+        if not sizes.episodes or any(array.min() < 0 for array in arrays) or not isinstance(header, dict):
+            raise _no_plan(path)
         if _digest(header, *arrays) != realised:
             raise ResultError(f"The episode plan {path} does not have the hash it claims; delete it and run again.")
-        return cls(header, arrays[0], arrays[1], arrays[2], replaced, digest, realised, names)
+        return cls(header, arrays[0], arrays[1], arrays[2], int(values["replaced"]), digest, realised, names)
+
+    def has_a_clip_twice(self) -> bool:
+        """Whether a clip is twice in an episode."""
+        for rows in self._parts():
+            clips = np.concatenate([self.support[rows], self.query[rows]], 2).reshape(rows.stop - rows.start, -1)
+            clips.sort(axis=1)
+            if (clips[:, 1:] == clips[:, :-1]).any():
+                return True
+        return False
+
+    def _parts(self) -> Iterator[slice]:
+        """Slices of episodes that are compared at a time, so that large plans need little more memory than their own."""
+        _, way, shot = self.support.shape
+        step = max(1, _CHECKED // (way * (shot + self.query.shape[2])))
+        return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
+
+
+@dataclass(frozen=True)
+class PlanSizes:
+    """Sizes of a plan: E, N, K and queries per class."""
+
+    episodes: int
+    way: int
+    shot: int
+    query: int
+
+
+def plan_sizes(path: Path) -> PlanSizes:
+    """What a plan file claims to hold, read without unpacking it.
+
+    Raises:
+        ResultError: the file is missing, damaged, or larger than any plan.
+    """
+    try:
+        with open_arrays(path, _KINDS) as file:
+            return _sizes(file, path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def changed_places(plan: EpisodePlan, path: Path) -> int | None:
+    """How many supports and queries differ between a plan and the one in a file; None if its classes or sizes do.
+
+    The arrays of the file are read one after the other: two large plans are never in memory at a time.
+
+    Raises:
+        ResultError: the file is missing or damaged.
+    """
+    try:
+        with open_arrays(path, _KINDS) as file:
+            ours = {"classes": plan.classes, "support": plan.support, "query": plan.query}
+            if any(file.shapes[name] != array.shape for name, array in ours.items()):
+                return None
+            changed = {name: _differing(array, file.read(name, "<i4")) for name, array in ours.items()}
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return None if changed["classes"] else changed["support"] + changed["query"]
+
+
+def _differing(a: np.ndarray, b: np.ndarray) -> int:
+    return int((a != b).sum())
+
+
+def _sizes(file: ArrayFile, path: Path) -> PlanSizes:
+    """Sizes of a plan whose three arrays belong together."""
+    classes, support, query = (file.shapes[name] for name in ("classes", "support", "query"))
+    if not (classes == support[:2] == query[:2]) or 0 in (*support, *query):
+        raise _no_plan(path)
+    sizes = PlanSizes(support[0], support[1], support[2], query[2])
+    if plan_fault(**vars(sizes)):
+        raise ResultError(f"The episode plan {path} is larger than any plan of fsar-bench ({sizes}); delete it.")
+    return sizes
+
+
+def _unreadable(path: Path, error: Exception) -> ResultError:
+    return ResultError(f"The episode plan {path} cannot be read ({error}); delete it and run again.")
+
+
+def _no_plan(path: Path) -> ResultError:
+    return ResultError(f"The episode plan {path} is damaged (its arrays are no plan); delete it and run again.")
 
 
 @dataclass(frozen=True)
@@ -324,5 +411,5 @@ def _without_recordings(
 def _digest(header: dict, *arrays: np.ndarray) -> str:
     sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for array in arrays:
-        sha.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
+        sha.update(np.ascontiguousarray(array, dtype="<i4").data)
     return sha.hexdigest()

@@ -1,44 +1,81 @@
 """Registries of everything that a config names by `type`; children of MMEngine's, in the scope `fsar_bench`.
 
 `METHODS` finds the built-in methods, and what `import_components` has imported: packages that offer the entry point
-`fsar_bench.methods`, and the custom modules of configs. Only registered names are built: a name with dots is never imported.
+`fsar_bench.methods`, and the custom modules of configs. Only registered names are built: MMEngine's own registries import any
+module that a `type` names ("os.system"), ours never do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from mmengine import registry as roots
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import file_digest, module_files
 from fsar_bench.randomness import seed_torch
 
 SCOPE = "fsar_bench"
+SCOPES = (SCOPE, "mmengine")  # that may stand before a name
 ENTRY_POINT_GROUP = "fsar_bench.methods"
 
 
-class ComponentRegistry(Registry):
+class NamesRegistry(Registry):
+    """A registry that knows registered names alone, its parents' included.
+
+    MMEngine's falls back to importing whatever dotted path a name may be, and imports the package that the key `_scope_` of a
+    config names: a config that is data, such as a stored result's, could run any code.
+    """
+
+    def get(self, key: str) -> Any:
+        """What is registered under a name; called by MMEngine.
+
+        Args:
+            key: a name, with or without its scope: "fsar_bench.NAME" or "mmengine.NAME".
+
+        Raises:
+            ConfigError: the name is not registered.
+        """
+        return find(self, _without_scope(key))
+
+    @contextlib.contextmanager
+    def switch_scope_and_registry(self, scope: str | None) -> Iterator[Registry]:
+        """Stay in this registry; called by MMEngine with the `_scope_` of a config.
+
+        Raises:
+            ConfigError: the config names the scope of another package.
+        """
+        if scope not in (None, *SCOPES):
+            raise ConfigError(
+                f"A config of a {self.name} has _scope_={scope!r}: components of other packages are registered by a module of "
+                "yours, named in custom_imports."
+            )
+        with DefaultScope.overwrite_default_scope(scope):
+            yield self
+
+
+class ComponentRegistry(NamesRegistry):
     """A registry whose classes MMEngine builds from nested configs.
 
     Beside the arguments of its class, a config may have `init_seed` (a seed, and what it is for: the global generator is
     seeded before anything is initialised), `imports` (modules to import first, and their folders) and a `backbone` that is a
-    config itself.
+    config itself. The identity of a cell may not have them: `imports` runs code.
     """
 
     def get(self, key: str) -> Any:
         """What builds the class of a registered name; called by MMEngine.
 
         Raises:
-            ConfigError: the name is not registered.
+            ConfigError: the name is not registered, told when it is built: the config may import it.
         """
         return partial(_build_component, self, key)
 
@@ -62,38 +99,37 @@ def _build_component(
 
 METHODS = ComponentRegistry("method", parent=roots.MODELS, scope=SCOPE, locations=["fsar_bench.methods"])
 BACKBONES = ComponentRegistry("backbone", scope=SCOPE, locations=["fsar_bench.backbones"])
-MATCHERS = Registry("matcher", scope=SCOPE, locations=["fsar_bench.matching"])
-READERS = Registry("reader", scope=SCOPE, locations=["fsar_bench.data.readers"])
-RUNNERS = Registry("runner", parent=roots.RUNNERS, scope=SCOPE, locations=["fsar_bench.engine.runner"])
-LOOPS = Registry("loop", parent=roots.LOOPS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
-HOOKS = Registry("hook", parent=roots.HOOKS, scope=SCOPE, locations=["mmengine.hooks", "fsar_bench.engine.hooks"])
-DATASETS = Registry("dataset", parent=roots.DATASETS, scope=SCOPE, locations=["fsar_bench.engine.episodes"])
-FUNCTIONS = Registry("function", parent=roots.FUNCTIONS, scope=SCOPE, locations=["fsar_bench.engine.episodes"])
-METRICS = Registry("metric", parent=roots.METRICS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
-OPTIMIZERS = Registry(
+MATCHERS = NamesRegistry("matcher", scope=SCOPE, locations=["fsar_bench.matching"])
+READERS = NamesRegistry("reader", scope=SCOPE, locations=["fsar_bench.data.readers"])
+RUNNERS = NamesRegistry("runner", parent=roots.RUNNERS, scope=SCOPE, locations=["fsar_bench.engine.runner"])
+LOOPS = NamesRegistry("loop", parent=roots.LOOPS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
+HOOKS = NamesRegistry("hook", parent=roots.HOOKS, scope=SCOPE, locations=["mmengine.hooks", "fsar_bench.engine.hooks"])
+DATASETS = NamesRegistry("dataset", parent=roots.DATASETS, scope=SCOPE, locations=["fsar_bench.engine.episodes"])
+FUNCTIONS = NamesRegistry("function", parent=roots.FUNCTIONS, scope=SCOPE, locations=["fsar_bench.engine.episodes"])
+METRICS = NamesRegistry("metric", parent=roots.METRICS, scope=SCOPE, locations=["fsar_bench.engine.loops"])
+OPTIMIZERS = NamesRegistry(
     "optimizer",
     build_func=roots.OPTIMIZERS.build_func,
     parent=roots.OPTIMIZERS,
     scope=SCOPE,
     locations=["mmengine.optim"],
 )
-PARAM_SCHEDULERS = Registry(
+PARAM_SCHEDULERS = NamesRegistry(
     "parameter scheduler",
     build_func=roots.PARAM_SCHEDULERS.build_func,
     parent=roots.PARAM_SCHEDULERS,
     scope=SCOPE,
     locations=["mmengine.optim"],
 )
-for _root in (  # what only MMEngine registers: a child in our scope keeps it from searching in vain
-    roots.DATA_SAMPLERS,
-    roots.EVALUATOR,
-    roots.LOG_PROCESSORS,
-    roots.OPTIM_WRAPPERS,
-    roots.OPTIM_WRAPPER_CONSTRUCTORS,
-    roots.VISBACKENDS,
-    roots.VISUALIZERS,
-):
-    Registry(_root.name, build_func=_root.build_func, parent=_root, scope=SCOPE)
+for _root in [root for root in vars(roots).values() if isinstance(root, Registry) and SCOPE not in root.children]:
+    # what only MMEngine registers: a child in our scope keeps it from searching elsewhere
+    NamesRegistry(_root.name, build_func=_root.build_func, parent=_root, scope=SCOPE)
+
+
+def _without_scope(key: object) -> object:
+    """A name without the scope that MMEngine may write before it, where it is ours or MMEngine's."""
+    scope, dot, name = key.partition(".") if isinstance(key, str) else ("", "", "")
+    return name if dot and scope in SCOPES else key
 
 
 def find(registry: Registry, name: object) -> Any:

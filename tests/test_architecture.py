@@ -20,6 +20,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "errors": set(),
     "randomness": set(),
     "processes": {"errors"},
+    "storage": set(),
     "io": {"errors", "progress"},
     "storage": {"errors", "io", "progress"},
     "cache": {"errors", "io"},

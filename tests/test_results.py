@@ -176,8 +176,12 @@ TAMPERED = {
     "NaN": (edit(lambda r: r["metrics"].update(accuracy=float("nan"))), "it holds NaN"),
     "huge number": (edit(lambda r: r["parameters"].update(total=10**40)), "damaged: parameters.total"),
     "more episodes than predictions": (
+        edit_identity(lambda i: i["protocol"].update(episodes=10**5)),
+        "is damaged .prediction holds uint8|is not the plan that",
+    ),
+    "more episodes than any plan": (
         edit_identity(lambda i: i["protocol"].update(episodes=10**8)),
-        "is damaged .it holds uint8",
+        "damaged: cell.identity.protocol: .*make a plan of 400,000,000 clips",
     ),
     "other schema": (edit(lambda r: r.update(schema_version=1)), "schema version 1"),
     "no schema": (edit(lambda r: r.pop("schema_version")), "schema version None"),
@@ -252,10 +256,11 @@ OF_PLANS = {
     "another plan": (other_plan, "is not the plan that"),
     "numbers that wrap round": (
         other_numbers(lambda a: {"support": a["support"].astype(np.int64) + 2**32}),
-        "arrays are no plan",
+        "support unpacks to more|support holds int64",
     ),
-    "fractions": (other_numbers(lambda a: {"support": a["support"].astype(float)}), "arrays are no plan"),
-    "another shape": (other_numbers(lambda a: {"classes": a["classes"].ravel()}), "arrays are no plan"),
+    "fractions": (other_numbers(lambda a: {"support": a["support"].astype(float)}), "support holds float64"),
+    "another shape": (other_numbers(lambda a: {"classes": a["classes"].ravel()}), "not int32 in 2 dimensions"),
+    "another number of ways": (other_numbers(lambda a: {"classes": a["classes"][:, :1]}), "arrays are no plan"),
     "another seed": (edit_identity(lambda i: i["protocol"].update(seed=7)), "is not the plan that"),
     "another list": (edit(lambda r: r["data"].update(list_hash="1" * 64)), "is not the plan that"),
     "fewer classes": (edit(lambda r: r["data"].update(classes=3)), "is not the plan that"),

@@ -148,7 +148,7 @@ def _config(model: str, source: str | None, architecture: dict[str, Any], frames
 
     kind = getattr(transformers, f"{CLASSES[model]}Config")
     if source is None or Path(source).is_file():
-        known = set(kind().to_dict())
+        known = {key for key in kind().to_dict() if "attn_implementation" not in key}  # may name code of a hub
         if unknown := sorted(set(architecture) - known):
             raise ConfigError(f"architecture has no field {unknown[0]!r} for {model}.{suggest(unknown[0], known)}")
         sized = {"num_frames": frames} if frames and source is None else {}  # random weights fit any number of frames
@@ -162,7 +162,8 @@ def _config(model: str, source: str | None, architecture: dict[str, Any], frames
         )
     if architecture:
         raise ConfigError(f"{source} brings its own config.json: leave architecture out of the backbone's config.")
-    return kind.from_dict(described)
+    # transformers would fetch a kernel, which is code, by the name of an implementation of attention
+    return kind.from_dict({key: value for key, value in described.items() if "attn_implementation" not in key})
 
 
 def _needed(model: str, source: str, *names: str) -> Path:

@@ -6,22 +6,41 @@ What changes a result is `identity` and is hashed; what people read is `label`; 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
-from fsar_bench.config.settings import NAME_PATTERN, Frozen, Name, Protocol, Text, Train
-from fsar_bench.io import canonical, digest
+from fsar_bench.config.plain import REGISTERED, RESERVED, plain_config
+from fsar_bench.config.settings import NAME_PATTERN, TEXT_PATTERN, Frozen, Name, Protocol, Text, Train, is_no_file
+from fsar_bench.io import digest
 
 LOG = "log.txt"  # in a cell's work folder
 TIMM = "timm:"  # begins the name of a backbone that is any image model of timm
+HUB = "hf-hub:"  # begins the id of weights that are fetched from a hub
+HUB_ID = re.compile(HUB + r"\w[\w.-]*/\w[\w.@-]*")
+KEPT = ("builtin:", "prepared:")  # begin the name of an annotation that fsar-bench keeps
 ENGINE = 1  # raised when a change of the engine changes results
+Module = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w[\w-]*)*$", max_length=200)]
+Input = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=1000)]
+Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on")
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is the name of a file without any folder."""
+    return text not in ("", ".", "..") and not text.startswith("~") and not re.search(r"[/\\\x00]", text)
 
 
 class Traits(Frozen):
@@ -51,13 +70,21 @@ class DatasetSource(Frozen):
     """
 
     name: Name
-    annotation: str
-    groups: list[str] | None = None
+    annotation: Annotated[str, Field(max_length=4096)]
+    groups: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=1000)] | None = None
+
+    @field_validator("annotation")
+    @classmethod
+    def _names_one_that_is_kept(cls, annotation: str) -> str:
+        kind, _, name = annotation.partition(":")
+        if f"{kind}:" in KEPT and not re.fullmatch(NAME_PATTERN.removesuffix("$"), name):
+            raise ValueError(f"annotation={annotation[:100]!r} names no dataset: {kind}: is followed by a plain name.")
+        return annotation
 
     @property
     def is_file(self) -> bool:
         """Whether the annotation is a file that the user names."""
-        return not self.annotation.startswith(("builtin:", "prepared:"))
+        return not self.annotation.startswith(KEPT)
 
     @property
     def portable(self) -> DatasetSource:
@@ -94,27 +121,48 @@ class Identity(Frozen):
     method: dict[str, Any]
     train: Train | None = None
     train_dataset: DatasetSource | None = None
-    custom_imports: list[str]
+    custom_imports: Annotated[list[Module], Field(max_length=100)]
     dataset: DatasetSource
     backbone: dict[str, Any]
     protocol: Protocol
     reader: Text
-    inputs: dict[str, str]
+    inputs: Annotated[dict[Input, Sha], Field(max_length=3000)]
 
     @field_validator("method", "backbone")
     @classmethod
-    def _has_a_type(cls, config: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(config.get("type"), str):
-            raise ValueError("a config needs a type")
-        plain: dict[str, Any] = json.loads(canonical(config))  # tuples become lists, as in a record
-        return plain
+    def _is_plain(cls, config: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        what = str(info.field_name)
+        return plain_config(config, what, reserved=RESERVED[what])
+
+    @field_validator("dataset", "train_dataset")
+    @classmethod
+    def _has_no_place(cls, source: DatasetSource | None) -> DatasetSource | None:
+        if source and source.is_file and not is_file_name(source.annotation):
+            raise ValueError(
+                f"the annotation {source.annotation[:100]!r} is a path: an identity has names of files alone."
+            )
+        return source
 
     @field_validator("backbone")
     @classmethod
     def _has_a_name(cls, config: dict[str, Any]) -> dict[str, Any]:
-        if not re.match(NAME_PATTERN, str(config.get("name")).removeprefix(TIMM)):
-            raise ValueError("a backbone needs a name of letters, digits, '_', '-', '.' and '@'")
+        name, pretrained = config.get("name"), config.get("pretrained")
+        plain = name.removeprefix(TIMM) if isinstance(name, str) else ""
+        if not re.fullmatch(NAME_PATTERN.removesuffix("$"), plain) or len(plain) > 100:
+            raise ValueError("a backbone needs a name of letters, digits, '_', '-', '.' and '@'.")
+        is_no_file(plain)
+        if isinstance(pretrained, str) and not (is_file_name(pretrained) or HUB_ID.fullmatch(pretrained)):
+            raise ValueError(
+                f"pretrained={pretrained[:100]!r} is a path: an identity has tags and names of files alone."
+            )
         return config
+
+    @field_validator("reader")
+    @classmethod
+    def _is_registered(cls, reader: str) -> str:
+        if not re.fullmatch(REGISTERED, reader):
+            raise ValueError(f"reader={reader!r} is not the name of a reader: letters, digits, '_' and '-', no dots.")
+        return reader
 
     @property
     def training_seed(self) -> int:
@@ -141,11 +189,24 @@ class Label(Frozen):
     title: Text
     named: Text | None = None
     paper: Text
-    changed: dict[str, Text] = Field({})
+    changed: dict[str, Text] = Field({}, max_length=200)
     dataset: Text
     synthetic: bool
     protocol: Name
     control: bool
+
+    @field_validator("changed")
+    @classmethod
+    def _are_settings(cls, changed: dict[str, str]) -> dict[str, str]:
+        """Keys and values that `show` may resolve again: none names a config's file, or a file in a folder."""
+        for key, value in changed.items():
+            if not CHANGED.fullmatch(key):
+                raise ValueError(f"{key[:100]!r} is no setting that a row can have changed.")
+            if key in ("pretrained", "checkpoint", "train_on") and not is_file_name(value):
+                raise ValueError(f"{key}={value[:100]!r} is a path: a record has tags and names of files alone.")
+            if key == "train_on":
+                is_no_file(value)
+        return changed
 
     def without(self, settings: Mapping[str, str]) -> Label:
         """The same label without some changed settings, for lists in which every entry has them."""

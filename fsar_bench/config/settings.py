@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,15 +25,25 @@ from pydantic import (
 )
 
 from fsar_bench.config.fields import explain_fault, value_from_text
+from fsar_bench.config.plain import plain_config, plain_configs
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.storage.limits import plan_fault
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
 TEXT_PATTERN = r"^[^<>\x00-\x1f\x7f]*$"  # one line without markup
 
+
+def is_no_file(name: str) -> str:
+    """A name that cannot be taken for the file of a config, which is a program."""
+    if name.lower().endswith(".py"):
+        raise ValueError(f"the name {name!r} could be taken for a file: choose one that does not end in .py.")
+    return name
+
+
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
 Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=300)]
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100), AfterValidator(is_no_file)]
 LOG_BACKENDS = {  # MMEngine's visualizer backends, and the package that each needs
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
@@ -121,6 +132,12 @@ class Protocol(Settings):
             raise ValueError(f"template={template!r} needs one {{}}, the place of the class text, and no other brace.")
         return template
 
+    @model_validator(mode="after")
+    def _is_a_plan_that_can_be_read(self) -> Self:
+        if fault := plan_fault(way=self.way, shot=self.shot, query=self.query, episodes=self.episodes):
+            raise ValueError(fault)
+        return self
+
 
 PROTOCOL_KEYS = tuple(name for name in Protocol.model_fields if name not in ("split", "sampling"))
 
@@ -193,17 +210,37 @@ class Train(Settings):
 
     @field_validator("optimizer")
     @classmethod
-    def _has_a_type(cls, optimizer: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(optimizer.get("type"), str):
+    def _is_plain(cls, optimizer: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(optimizer.get("type"), (str, type)):
             raise ValueError("train.optimizer needs a type, such as AdamW.")
-        return optimizer
+        return plain_config(optimizer, "train.optimizer")
+
+    @field_validator("scheduler")
+    @classmethod
+    def _schedulers_are_plain(cls, scheduler: Any) -> Any:
+        if scheduler is None:
+            return None
+        is_one = isinstance(scheduler, dict)
+        return plain_config(scheduler, "train.scheduler") if is_one else plain_configs(scheduler, "train.scheduler")
 
     @field_validator("hooks")
     @classmethod
-    def _hooks_have_types(cls, hooks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if not all(isinstance(hook.get("type"), str) for hook in hooks):
+    def _hooks_are_plain(cls, hooks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not all(isinstance(hook.get("type"), (str, type)) for hook in hooks):
             raise ValueError('train.hooks needs a list of configs with a type, such as [{"type": "EMAHook"}].')
-        return hooks
+        return plain_configs(hooks, "train.hooks")
+
+    @model_validator(mode="after")
+    def _are_plans_that_can_be_drawn(self) -> Self:
+        if self.way and self.shot and (fault := self._fault(self.way, self.shot)):
+            raise ValueError(fault)
+        return self
+
+    def _fault(self, way: int, shot: int) -> str:
+        """What is wrong with the number of episodes; empty if nothing is."""
+        return plan_fault(
+            way=way, shot=shot, query=self.query_per_class, episodes=self.episodes, prefix="train."
+        ) or plan_fault(way=way, shot=shot, query=1, episodes=self.val_episodes, prefix="train.val_")
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -218,10 +255,12 @@ class Train(Settings):
             typed: fields that the user has set.
 
         Raises:
-            ConfigError: one of them has no effect.
+            ConfigError: one of them has no effect, or the training has more episodes than can be drawn.
         """
         seed = None if self.seed == protocol.seed else self.seed
         way, shot = self.way or protocol.way, self.shot or protocol.shot
+        if fault := self._fault(way, shot):
+            raise ConfigError(fault)
         effective = self.with_effective_augmentation()
         for name in ("crop_area", "crop_ratio"):
             if name in typed and getattr(effective, name) != getattr(self, name):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsar_bench.config.cell import Cell, DatasetSource, Setup
+from fsar_bench.config.cell import HUB, Cell, DatasetSource, Setup, is_file_name
 from fsar_bench.config.choice import DatasetChoice
-from fsar_bench.config.files import BackboneConfig, Config, MethodConfig, ProtocolConfig, load
+from fsar_bench.config.files import BackboneConfig, Config, MethodConfig, ProtocolConfig, is_weights_path, load
 from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
 from fsar_bench.config.overrides import parse_pairs, several
 from fsar_bench.config.settings import RunOptions
@@ -26,7 +26,9 @@ PLACES = (*CONFIGS, "dataset", "train_on", "imports", "pretrained", "checkpoint"
 def reopen(stored: Stored, pairs: list[str]) -> tuple[Cell, RunOptions]:
     """The cell of a result with the places of its files, and run options.
 
-    Code is imported only from a config that the user names: a record alone cannot run any.
+    Code is imported only from a config that the user names: a record alone cannot run any. Files are opened only where the user
+    or the work folder names them, and where the record tells their content; weights of a hub are fetched only if the user names
+    them.
 
     Args:
         stored: the result, not a submitted one.
@@ -52,6 +54,7 @@ def reopen(stored: Stored, pairs: list[str]) -> tuple[Cell, RunOptions]:
     options = options.model_copy(update={"work_dir": work_dir})
     places = recall_places(work_dir / result.cell.work_folder)
     cell = result.cell.with_setup(_setup(result.cell, given, places))
+    _check_places(cell)
     _check_inputs(cell)
     return cell, options
 
@@ -106,6 +109,47 @@ def _existing(checkpoint: str) -> Path:
     return path.resolve()
 
 
+def _check_places(cell: Cell) -> None:
+    """Raise `ResultError` where a record alone would say which file is opened, or what is fetched from a hub."""
+    identity, setup = cell.identity, cell.setup
+    for key, source in {"dataset": cell.dataset, "train_on": cell.train_dataset}.items():
+        if source.is_file and is_file_name(source.annotation):
+            raise _not_told(cell, "annotation", key)
+    pretrained, model = identity.backbone.get("pretrained"), identity.backbone.get("model", "")
+    if not is_file_name(str(model) or "none") or HUB in str(model):
+        raise ResultError(f"{cell.label.row} has the backbone {str(model)[:100]!r}, which is no name of a model.")
+    if setup.pretrained is None and isinstance(pretrained, str):
+        if pretrained.startswith(HUB):
+            raise ResultError(
+                f"{cell.label.row} has weights of a hub, which a record alone does not fetch: say pretrained={pretrained}."
+            )
+        if is_weights_path(pretrained):
+            raise _not_told(cell, "weights", "pretrained")
+    _check_contents_are_told(cell)
+
+
+def _check_contents_are_told(cell: Cell) -> None:
+    """Raise `ResultError` where a file would be opened of which the record does not tell the content."""
+    identity, setup = cell.identity, cell.setup
+    needed = {
+        "annotation": True,
+        "train annotation": identity.train_dataset is not None,
+        "weights": setup.pretrained is not None and is_weights_path(setup.pretrained),
+        "checkpoint": setup.checkpoint is not None,
+    }
+    told = {_kind_of(name) for name in identity.inputs}
+    for kind in [kind for kind, is_needed in needed.items() if is_needed and kind not in told]:
+        raise ResultError(
+            f"The record of {cell.label.row} does not tell the content of its {kind}, so none is opened. Run the cell again."
+        )
+
+
+def _not_told(cell: Cell, what: str, key: str) -> ResultError:
+    return ResultError(
+        f"The {what} of {cell.label.row} is not found on this machine. Name the right one with {key}=, or restore it."
+    )
+
+
 def _check_inputs(cell: Cell) -> None:
     """Every file that the cell depends on has the content that it had when the result was made."""
     identity, setup = cell.identity, cell.setup
@@ -127,6 +171,11 @@ def _check_inputs(cell: Cell) -> None:
             "has another content than when the result was made" if name in current else "is not found on this machine"
         )
         raise ResultError(f"The {name} of {cell.label.row} {problem}. Name the right one with {key}=, or restore it.")
+
+
+def _kind_of(name: str) -> str:
+    """The kind of an input: "annotation", "weights", "module" and so on."""
+    return " ".join(name.split(" ")[: 2 if name.startswith("train ") else 1])
 
 
 def _key_of(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -16,7 +17,7 @@ from fsar_bench.errors import ResultError
 from fsar_bench.io import to_json
 from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
-from fsar_bench.plan import EpisodePlan
+from fsar_bench.plan import EpisodePlan, PlanSizes, plan_sizes
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
 from fsar_bench.storage.recall import recall
@@ -53,14 +54,34 @@ def require_plan(stored: Stored) -> None:
         )
 
 
-def checked_plan(stored: Stored) -> EpisodePlan:
+def check_claims(result: Result, plan_file: Path) -> None:
+    """Check that a plan has the sizes that a record claims, before it or any predictions are unpacked.
+
+    Raises:
+        ResultError: the plan is missing or damaged, or has others.
+    """
+    p = result.protocol
+    if plan_sizes(plan_file) != PlanSizes(p.episodes, p.way, p.shot, p.query):
+        raise _other_plan(plan_file, result.folder)
+
+
+def _other_plan(plan_file: Path, folder: Path) -> ResultError:
+    return ResultError(f"{plan_file} is not the plan that {folder} names. Copy the right one there.")
+
+
+def checked_plan(stored: Stored, load: Callable[[Path], EpisodePlan] = EpisodePlan.load) -> EpisodePlan:
     """The episodes of a result as they were on its machine.
+
+    Args:
+        stored: the result.
+        load: reads a plan.
 
     Raises:
         ResultError: the plan is missing, damaged, or not the one that the result names.
     """
     require_plan(stored)
-    plan = EpisodePlan.load(stored.plan_file)
+    check_claims(stored.result, stored.plan_file)
+    plan = load(stored.plan_file)
     p, episodes, data = stored.result.protocol, stored.result.episodes, stored.result.data
     expected = {
         "list": data.list_hash,
@@ -76,11 +97,12 @@ def checked_plan(stored: Stored) -> EpisodePlan:
         and plan.query.shape == (p.episodes, p.way, p.query)
         and plan.support.shape == (p.episodes, p.way, p.shot)
         and plan.classes.max() < data.classes
+        and len(plan.names) in (0, data.classes)
         and max(plan.query.max(), plan.support.max()) < data.clips
         and all(plan.header.get(key) == value for key, value in expected.items())
     )
     if not fits:
-        raise ResultError(f"{stored.plan_file} is not the plan that {stored.folder} names. Copy the right one there.")
+        raise _other_plan(stored.plan_file, stored.folder)
     return plan
 
 

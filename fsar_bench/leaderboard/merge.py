@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from fsar_bench.errors import ResultError
 from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard import exports
-from fsar_bench.leaderboard.boards import build_boards, checked_plan
+from fsar_bench.leaderboard.boards import build_boards, check_claims, checked_plan, require_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
-from fsar_bench.plan import EpisodePlan
+from fsar_bench.plan import EpisodePlan, changed_places
 from fsar_bench.results.predictions import FILE as PREDICTIONS
-from fsar_bench.results.record import plan_name
-from fsar_bench.results.store import COST, RECORD, Stored, read, read_all
+from fsar_bench.results.record import Cost, plan_name
+from fsar_bench.results.store import COST, RECORD, Stored, read, read_all, read_record
 
 FILES = (PREDICTIONS, COST, RECORD)  # the record last: a folder without it is not a result
+_MOST_RECORDS = 200_000_000  # weight of all records of a merge: some 20,000 results
+_OF_VALUE = 64  # weight of a value of a record, in addition to that of its characters
 
 
 @dataclass
@@ -50,10 +51,13 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
     outcome = Merge()
     incoming: dict[Path, Stored] = {}
     plans: dict[Path, Path] = {}
+    loaded = _Plans()
     for folder in folders:
-        for stored in _sound_results(folder, outcome.problems):
+        for stored in _sound_results(folder, loaded, outcome.problems):
             plans.setdefault(out / "plans" / stored.plan_file.name, stored.plan_file)
-            _sort_in(stored, incoming, outcome, out=out)
+            if _sort_in(stored, incoming, outcome, out=out):
+                outcome.problems += _replacement_problems(stored, loaded.load(stored.plan_file), out)
+    del loaded
     if incoming and not outcome.problems:
         _try_tables(list(incoming.values()), out, outcome.problems)
     if outcome.problems:
@@ -68,20 +72,21 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
     return outcome
 
 
-def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, out: Path) -> None:
-    """A result is new, a duplicate, or in conflict with another one."""
+def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, out: Path) -> bool:
+    """A result is new (returns True), a duplicate, or in conflict with another one."""
     place = stored.result.folder
     other = incoming.get(place) or _existing(out / "results" / place)
     if other is None:
         incoming[place] = stored
-        outcome.problems += _replacement_problems(stored, out)
-    elif other.result == stored.result:
+        return True
+    if other.result == stored.result:
         outcome.duplicates += 1
     else:
         outcome.problems.append(
             f"{stored.folder} and {other.folder} have the same config hash and differ ({_differences(stored, other)}). Find "
             "out which is right and delete the other."
         )
+    return False
 
 
 def _try_tables(incoming: list[Stored], out: Path, problems: list[str]) -> None:
@@ -107,44 +112,70 @@ def _is_plan(path: Path) -> bool:
     return True
 
 
-def _replacement_problems(stored: Stored, out: Path) -> list[str]:
+class _Plans:
+    """Loads plans; remembers the last one, for results that share their plan follow each other."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._plan: EpisodePlan | None = None
+
+    def load(self, path: Path) -> EpisodePlan:
+        """Read a plan; raises as `EpisodePlan.load` does."""
+        if self._plan is None or self._path != path:
+            self._path = self._plan = None  # two large plans are never in memory at a time
+            self._path, self._plan = path, EpisodePlan.load(path)
+        return self._plan
+
+
+def _replacement_problems(stored: Stored, plan: EpisodePlan, out: Path) -> list[str]:
     """Faults of the episodes: a clip that is twice in one, or differences from the whole plan other than replaced clips."""
     problems = []
-    episodes, plan = stored.result.episodes, EpisodePlan.load(stored.plan_file)
-    clips = np.sort(np.concatenate([plan.support, plan.query], 2).reshape(len(plan), -1), axis=1)
-    if (clips[:, 1:] == clips[:, :-1]).any():
+    episodes = stored.result.episodes
+    if plan.has_a_clip_twice():
         problems.append(f"{stored.plan_file} has a clip twice in one episode. Run the cell of {stored.folder} again.")
     whole_file = out / "plans" / plan_name(episodes.plan)
-    if episodes.plan != episodes.realised and _is_plan(whole_file):
-        whole = EpisodePlan.load(whole_file)
-        changed = int((plan.support != whole.support).sum()) + int((plan.query != whole.query).sum())
-        if (plan.classes != whole.classes).any() or changed != plan.replaced:
-            problems.append(
-                f"{stored.plan_file} is not a realisation of the plan {whole_file}. Run the cell of {stored.folder} again."
-            )
+    if (
+        episodes.plan != episodes.realised
+        and _is_plan(whole_file)
+        and changed_places(plan, whole_file) != plan.replaced
+    ):
+        problems.append(
+            f"{stored.plan_file} is not a realisation of the plan {whole_file}. Run the cell of {stored.folder} again."
+        )
     return problems
 
 
-def _sound_results(folder: Path, problems: list[str]) -> list[Stored]:
+def _sound_results(folder: Path, plans: _Plans, problems: list[str]) -> Iterator[Stored]:
     """Every sound result below a folder; the faults of the others are added to `problems`."""
     root = folder / "results"
     if not root.is_dir():
         problems.append(f"{folder} has no results/ folder. Name the folder that out= named on the other machine.")
-        return []
-    records = sorted(root.glob(f"*/*/*/{RECORD}"))
+        return
+    records, weight = sorted(root.glob(f"*/*/*/{RECORD}")), 0
     if not records:
         problems.append(f"{root} holds no results. Name the folder that out= named on the other machine.")
-    sound = []
     for path in records:
         try:
-            _refuse_links(root, path.parent)
+            _refuse_links(folder, path.parent)
+            weight += _check_claims(path.parent)
+            if weight > _MOST_RECORDS:
+                problems.append(f"{folder} holds more results than one merge takes. Merge it in parts.")
+                return
             stored = read(path.parent)
-            _refuse_links(folder, stored.plan_file)
-            _check_plan(stored)
-            sound.append(stored)
+            _check_plan(stored, plans)
+            yield stored
         except ResultError as error:
             problems.append(str(error))
-    return sound
+
+
+def _check_claims(folder: Path) -> int:
+    """Compare the sizes that a record claims with those of its plan, before anything is unpacked; returns the record's weight."""
+    result, text = read_record(folder)
+    stored = Stored(result, Cost(), folder)
+    _refuse_links(folder.parents[3], stored.plan_file)
+    require_plan(stored)
+    check_claims(result, stored.plan_file)
+    return len(text) + _OF_VALUE * text.count(b",")
 
 
 def _refuse_links(root: Path, path: Path) -> None:
@@ -155,9 +186,9 @@ def _refuse_links(root: Path, path: Path) -> None:
         raise ResultError(f"{path} is or holds a link ({links[0].name}). Copy the files themselves.")
 
 
-def _check_plan(stored: Stored) -> None:
+def _check_plan(stored: Stored, plans: _Plans) -> None:
     """The plan is the one that the result names and fits its predictions and its coverage."""
-    checked_plan(stored)
+    checked_plan(stored, plans.load)
     episodes = stored.result.episodes
     if stored.result.data.coverage == 1 and episodes.plan != episodes.realised:
         raise ResultError(

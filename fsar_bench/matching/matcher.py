@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.registry import MATCHERS, build
+from fsar_bench.registry import MATCHERS, build, find
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ def build_matcher(config: dict, width: int) -> Matcher:
     Raises:
         ConfigError: unknown type or arguments.
     """
-    MATCHERS.import_from_location()
-    learned = getattr(MATCHERS.get(str(config.get("type"))), "learned", False)
+    learned = getattr(find(MATCHERS, config.get("type")), "learned", False)
     return cast("Matcher", build(MATCHERS, config, **({"width": width} if learned else {})))
 
 

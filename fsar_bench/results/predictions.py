@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,10 @@ import numpy as np
 from fsar_bench.errors import ResultError
 from fsar_bench.results.metrics import episode_accuracy, episode_interval, pair_accuracy
 from fsar_bench.results.record import MetricsRecord, Result
+from fsar_bench.storage.archives import Kind, open_arrays
 
 FILE = "predictions.npz"
+_ROWS = 10_000  # episodes that are counted at a time
 
 
 def measure(prediction: np.ndarray, labels: np.ndarray, pair: np.ndarray | None) -> MetricsRecord:
@@ -65,21 +66,34 @@ def unpack_predictions(path: Path, data: bytes, result: Result) -> tuple[np.ndar
     p = result.protocol
     shape = (p.episodes, p.way * p.query)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(entry.file_size > shape[0] * shape[1] + 4096 for entry in archive.infolist()):
-                raise ValueError(f"it unpacks to more than the {shape[0]} x {shape[1]} predictions of this protocol")
-        with np.load(io.BytesIO(data), allow_pickle=False) as store:
-            prediction, pair = store["prediction"], store["pair"] if "pair" in store.files else None
-        for array in (prediction, *([] if pair is None else [pair])):
-            if array.shape != shape or array.dtype != np.uint8:
-                raise ValueError(f"it holds {array.dtype} {array.shape}, not uint8 {shape}")
+        with open_arrays(data, _kinds(result)) as file:
+            for name, found in file.shapes.items():
+                if found != shape:
+                    raise ValueError(f"{name} holds uint8 {found}, not uint8 {shape}")
+            prediction = file.read("prediction", "|u1")
+            pair = file.read("pair", "|u1") if "pair" in file.shapes else None
         if prediction.max() >= p.way:
             raise ValueError(f"it predicts the label {prediction.max()} of {p.way} classes")
-        if pair is not None and (not np.isin(pair, (0, 1, 2, 255)).all() or (pair == 255).all()):
+        if pair is not None and not _are_outcomes(pair):
             raise ValueError("it holds pair outcomes that do not exist")
-    except Exception as error:
+    except (OSError, ValueError) as error:
         raise ResultError(f"{path} is damaged ({error}). Delete the folder and run the cell again.") from error
     return prediction, pair
+
+
+def _kinds(result: Result) -> dict[str, Kind]:
+    """What predictions of a protocol may hold."""
+    p = result.protocol
+    most = p.episodes * p.way * p.query
+    return {"prediction": Kind("|u1", 2, most), "pair": Kind("|u1", 2, most, is_needed=False)}
+
+
+def _are_outcomes(pair: np.ndarray) -> bool:
+    """Whether pair outcomes are some of 0, 1, 2 and 255, and not all 255."""
+    count = np.bincount(pair.ravel()[:0], minlength=256)
+    for start in range(0, len(pair), _ROWS):
+        count += np.bincount(pair[start : start + _ROWS].ravel(), minlength=256)
+    return bool(count[[0, 1, 2]].sum() and count[[0, 1, 2, 255]].sum() == pair.size)
 
 
 def _largest(result: Result) -> int:

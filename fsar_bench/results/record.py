@@ -8,11 +8,10 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from fsar_bench.config.cell import Cell, Traits
+from fsar_bench.config.cell import Cell, Sha, Traits
 from fsar_bench.config.settings import Frozen, Protocol, Text
 
 SCHEMA: Literal[2] = 2
-Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Amount = Annotated[int, Field(ge=0, le=10**15)]
 Spent = Annotated[float, Field(ge=0, le=10**15)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -31,7 +30,7 @@ class DataRecord(Frozen):
 
     list_hash: Sha
     fingerprint: Sha
-    classes: Annotated[int, Field(ge=2, le=10**5)]
+    classes: Annotated[int, Field(ge=2, le=10**4)]
     clips: Annotated[int, Field(ge=2, le=10**8)]
     coverage: Annotated[float, Field(ge=0, le=1)]
 
@@ -78,8 +77,8 @@ class BackboneRecord(Frozen):
     pretraining: Text
     activation: Text
     precision: Text
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Annotated[tuple[float, ...], Field(max_length=16)]
+    std: Annotated[tuple[float, ...], Field(max_length=16)]
 
 
 class MetricsRecord(Frozen):
@@ -115,7 +114,7 @@ class Result(Frozen):
     config_hash: Sha
     training_key: Sha | None
     cell: Cell
-    fitted: dict[str, float | Text] | None = None
+    fitted: Annotated[dict[Text, float | Text], Field(max_length=100)] | None = None
     submitted: bool = False
     data: DataRecord
     episodes: EpisodesRecord
@@ -200,7 +199,7 @@ class Environment(Frozen):
     threads: Amount
     machine: Text
     python: Text
-    packages: dict[str, Text | None]
+    packages: Annotated[dict[Text, Text | None], Field(max_length=1000)]
 
 
 class Cost(Frozen):

@@ -27,7 +27,7 @@ from fsar_bench.storage.sealed import seal_json, unseal_json
 
 RECORD, COST = "result.json", "cost.json"
 _VERIFIED = "results whose predictions gave the metrics that they claim"  # tells their list from other sealed files
-_LARGEST_RECORD = 4 * 2**20  # bytes of a record; a real one has some 5 kB
+_LARGEST_RECORD = 2**20  # bytes of a record; a real one has some 5 kB
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,17 @@ def relabel(stored: Stored, cell: Cell) -> Stored:
     return Stored(result, stored.cost, stored.folder)
 
 
-def read(folder: Path, verified: set[str] | None = None) -> Stored:
-    """Read and check one result: schema, place, the hash of its predictions, and the metrics that they give.
+def read_record(folder: Path) -> tuple[Result, bytes]:
+    """Read and check the record of a result alone: size, schema, place. Nothing that it names is opened.
 
     Args:
         folder: the folder of the result.
-        verified: SHA-256 of records whose metrics were recomputed before; this one is added to it.
+
+    Returns:
+        The record, and its bytes.
 
     Raises:
-        ResultError: names the file that is missing, damaged, of another schema, or at odds with the others.
+        ResultError: it is missing, damaged, of another schema, or in another folder than its own.
     """
     path = folder / RECORD
     text, data = _json(path)
@@ -107,6 +109,20 @@ def read(folder: Path, verified: set[str] | None = None) -> Stored:
         raise ResultError(f"{path} is damaged: {_first(error)}. Delete it and run the cell again.") from error
     if folder.parts[-3:] != result.folder.parts:
         raise ResultError(f"{path} describes {result.folder}, not its own folder. Move it there, or delete it.")
+    return result, text
+
+
+def read(folder: Path, verified: set[str] | None = None) -> Stored:
+    """Read and check one result: schema, place, the hash of its predictions, and the metrics that they give.
+
+    Args:
+        folder: the folder of the result.
+        verified: SHA-256 of records whose metrics were recomputed before; this one is added to it.
+
+    Raises:
+        ResultError: names the file that is missing, damaged, of another schema, or at odds with the others.
+    """
+    result, text = read_record(folder)
     _verify(folder, result, hashlib.sha256(text).hexdigest(), verified)
     try:
         cost = Cost.model_validate_json(_json(folder / COST)[0])
@@ -132,9 +148,10 @@ def _verify(folder: Path, result: Result, key: str, verified: set[str] | None) -
 
 
 def _first(error: ValidationError) -> str:
-    """The first fault of a record: where, and what."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the record'}: {first['msg']}"
+    """The first fault of a record: where, and what; of what a forger writes there, the beginning."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))[:200]
+    return f"{place or 'the record'}: {first['msg'].removeprefix('Value error, ')[:400].rstrip('.')}"
 
 
 def _no_constant(name: str) -> None:
@@ -143,7 +160,7 @@ def _no_constant(name: str) -> None:
 
 def _json(path: Path) -> tuple[bytes, Any]:
     try:
-        if path.exists() and not path.is_file():
+        if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ValueError("it is no file")
         if path.stat().st_size > _LARGEST_RECORD:
             raise ValueError(f"it has {path.stat().st_size} bytes")

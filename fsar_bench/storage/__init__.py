@@ -1,1 +1,1 @@
-"""Stored intermediates: sealed when they are written, and believed only if the seal is right. Imports no torch."""
+"""Stored files that are never believed: seals of intermediates, and claims that are checked before they are used. Imports no torch."""
