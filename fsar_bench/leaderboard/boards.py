@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
+from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results.record import Result
@@ -22,7 +22,8 @@ from fsar_bench.results.store import Stored, remember
 
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
-VERSION = 2  # of the cached statistics; raised when their definition changes
+_PLAN_BYTES = 2**28  # of the plans that a board keeps in memory
+VERSION = 3  # of the cached statistics; raised when their definition changes
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Board:
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
         self.rows = sorted(_marked(rows), key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
         self._cache = cache
-        self._plans: dict[tuple[str, int, int], EpisodePlan] = {}
+        self._plans: OrderedDict[tuple[str, int, int], EpisodePlan] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -190,6 +191,9 @@ class Board:
         key = (row.realised, row.result.data.classes, row.result.data.clips)
         if key not in self._plans:
             self._plans[key] = checked_plan(row.seeds[0])
+            while len(self._plans) > 1 and sum(plan.nbytes for plan in self._plans.values()) > _PLAN_BYTES:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
         return self._plans[key]
 
     @cached_property
@@ -203,8 +207,12 @@ class Board:
 
     @cached_property
     def p(self) -> np.ndarray:
-        """p-values of all pairs of rows over clips, adjusted for their number (Holm), `[R, R]`."""
-        return np.array(self._statistics.p).reshape(len(self), len(self))
+        """p-values over clips of all pairs of the rows that are compared in pairs, the first C ones, `[C, C]`.
+
+        They are adjusted for the number of pairs of the board (Holm). C is the number of rows, or `MOST_COMPARED` if that is
+        smaller.
+        """
+        return np.array(self._statistics.p)
 
     @cached_property
     def _statistics(self) -> BoardStatistics:
@@ -212,7 +220,7 @@ class Board:
         path = self._cache and self._cache / "boards" / f"{self._content()}.json"
         statistics = _cached(path, len(self)) if path else None
         if statistics is None:
-            statistics = rank_rows(self.rows, [self.plan(row) for row in self.rows])
+            statistics = rank_rows(self.rows, self.plan)
             if path:
                 remember(path, statistics.model_dump(mode="json"))
         return statistics
@@ -234,8 +242,8 @@ def _cached(path: Path, row_count: int) -> BoardStatistics | None:
         statistics = BoardStatistics.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    sizes = {len(statistics.rows), len(statistics.p), *map(len, statistics.p)}
-    return statistics if sizes == {row_count} else None
+    sizes = {len(statistics.p), *map(len, statistics.p)}
+    return statistics if len(statistics.rows) == row_count and sizes == {min(row_count, MOST_COMPARED)} else None
 
 
 def _marked(rows: list[Row]) -> list[Row]:

@@ -201,13 +201,13 @@ def jackknife(right: np.ndarray | Outcomes, places: Places) -> Uncertainty:
 
 def _covariance_over_episodes(right: np.ndarray | Outcomes) -> np.ndarray:
     """Covariance of the mean accuracies over episodes, `[R, R]`: sum of products of deviations / (E (E - 1))."""
-    row_count, episode_count, _ = right.shape
+    row_count, episode_count, query_count = right.shape
     mean, out = np.zeros((row_count, 1)), np.zeros((row_count, row_count))
     for part in blocks(right.shape):
-        mean += right[:, part].mean(2).sum(1, keepdims=True)
+        mean += (_per_episode(right[:, part]) / query_count).sum(1, keepdims=True)
     mean /= episode_count
     for part in blocks(right.shape):
-        deviation = right[:, part].mean(2) - mean
+        deviation = _per_episode(right[:, part]) / query_count - mean
         out += deviation @ deviation.T
     return out / (episode_count * max(episode_count - 1, 1))
 
@@ -353,7 +353,7 @@ def _classes_of(right: np.ndarray | Outcomes, places: Places, numbers: range, pa
     """Some classes in the episodes of a part of the plan; values are no deviations yet."""
     outcomes, clips = right[:, part], places.clips[part]
     by_class = outcomes.reshape(*outcomes.shape[:2], clips.shape[1], -1)
-    right_per_episode = outcomes.sum(2)
+    right_per_episode = _per_episode(outcomes)
     for number in numbers:
         episode, place = places.of_class(number, part)
         episode = episode - part.start
@@ -476,6 +476,16 @@ def degrees_of_freedom(
     of_classes = of_classes * (queries_per_clip / (queries_per_clip - 1)) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(2 * variances**2 / (class_count * of_classes), nan=np.inf, posinf=np.inf)
+
+
+def _per_episode(outcomes: np.ndarray) -> np.ndarray:
+    """Sums over queries, `[R, E]`, of outcomes `[R, E, Q]`; few queries are faster column by column, with the same bits."""
+    if outcomes.shape[2] >= 8:
+        return np.asarray(outcomes.sum(2))
+    total = outcomes[..., 0].copy()
+    for column in range(1, outcomes.shape[2]):
+        total += outcomes[..., column]
+    return total
 
 
 def _sums(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

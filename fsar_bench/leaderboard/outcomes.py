@@ -50,6 +50,10 @@ class Outcomes:
             out[place] = unpacked[0] if len(unpacked) == 1 else unpacked.mean(0)
         return out
 
+    def first_rows(self, count: int | None) -> Outcomes:
+        """The first rows alone; None: all of them."""
+        return Outcomes(self.bits[:count], self.queries)
+
     def with_rows_of(self, other: Outcomes) -> Outcomes:
         """The rows of both, on the same episodes."""
         return Outcomes(self.bits + other.bits, self.queries)

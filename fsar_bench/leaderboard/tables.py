@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def _line(entry: Entry) -> dict[str, str]:
     row, result, statistics = entry.row, entry.result, entry.statistics
     memory = row.memory_mb
     return {
-        "rank": str(statistics.rank),
+        "rank": rank_text(statistics.rank),
         "method": row.title,
         "accuracy %": f"{statistics.accuracy:.2f}",
         "± episodes": as_text(statistics.episodes, 2),
@@ -100,6 +101,11 @@ def _line(entry: Entry) -> dict[str, str]:
         "seeds": str(len(row.seeds)),
         "coverage %": f"{100 * result.data.coverage:.2f}".removesuffix(".00"),
     }
+
+
+def rank_text(rank: int | None) -> str:
+    """A rank; a dash where a row has none."""
+    return _UNKNOWN if rank is None else str(rank)
 
 
 def as_text(value: float | None, digits: int) -> str:
@@ -243,13 +249,19 @@ class _Overview:
 
     def add(self, column: str, entry: Entry) -> None:
         """Add a row; rows of the same title and another config share a cell."""
-        text = f"{entry.statistics.accuracy:.2f} ({entry.statistics.rank})"
+        text = f"{entry.statistics.accuracy:.2f} ({rank_text(entry.statistics.rank)})"
         if column in self.cells:
             text = f"{self.cells[column]}, {text}"
         elif entry.statistics.rank == 1:
             text = f"**{text}**"
         self.cells[column] = text
-        self.ranks.append(entry.statistics.rank)
+        if entry.statistics.rank is not None:
+            self.ranks.append(entry.statistics.rank)
+
+    @property
+    def average_rank(self) -> float:
+        """Over its rows that have a rank; infinite where none has one."""
+        return fmean(self.ranks) if self.ranks else math.inf
 
 
 def _overview(all_boards: list[Board]) -> pd.DataFrame:
@@ -258,12 +270,12 @@ def _overview(all_boards: list[Board]) -> pd.DataFrame:
     for column, board in zip(columns, all_boards, strict=True):
         for entry in board.entries:
             methods[entry.row.title, entry.result.backbone_name].add(column, entry)
-    order = sorted(methods, key=lambda key: (-len(methods[key].cells), fmean(methods[key].ranks), key))
+    order = sorted(methods, key=lambda key: (-len(methods[key].cells), methods[key].average_rank, key))
     return pd.DataFrame(
         {
             "method": key[0],
             "backbone": key[1],
-            "average rank": f"{fmean(methods[key].ranks):.1f}",
+            "average rank": f"{methods[key].average_rank:.1f}" if methods[key].ranks else _UNKNOWN,
             "boards": str(len(methods[key].cells)),
             **{column: methods[key].cells.get(column, "") for column in columns},
         }
