@@ -32,10 +32,10 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "method": GROUND | {"config", "backbones", "layers"},
     "testing": GROUND | {"method", "backbones", "matching"},
     "data": GROUND | {"plan"},
-    "results": GROUND | {"config", "plan"},
+    "results": GROUND | {"progress", "config", "plan"},
     "engine": GROUND
     | {"progress", "config", "plan", "matching", "layers", "backbones", "method", "testing", "data", "results"},
-    "leaderboard": GROUND | {"config", "plan", "results"},
+    "leaderboard": GROUND | {"progress", "config", "plan", "results"},
     "explain": GROUND | {"config", "plan", "matching", "method", "data", "results", "engine"},
     "api": GROUND | {"progress", "config", "results", "engine", "leaderboard", "method"},
     "cli": GROUND | {"cache", "progress", "config", "plan", "data", "results", "engine", "leaderboard", "explain"},

@@ -151,6 +151,11 @@ class Board:
             sentences.insert(0, f"Measured on the {p.split} split, not on test: {NOT_TEST}.")
         if p.group_disjoint:
             sentences.append("Supports share no source recording with queries of their class.")
+        if len(self) > MOST_COMPARED:
+            sentences.append(
+                f"The {MOST_COMPARED} most accurate of {len(self)} rows are compared in pairs, the others with the best row "
+                "alone: those that are significantly worse have no rank."
+            )
         sentences += self._coverage()
         return " ".join([*sentences, self.few_clips] if self.few_clips else sentences)
 
@@ -267,11 +272,24 @@ def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]
         cache: folder of statistics that were computed before; None keeps nothing.
     """
     groups = _groups([each for each in stored if not each.result.submitted])
+    by_plan: dict[tuple[str | int, ...], list[list[Stored]]] = {}
+    for group in groups:
+        by_plan.setdefault(_plan_key(group[0]), []).append(group)
     submissions = [each for each in stored if each.result.submitted]
     for submission in sorted(submissions, key=lambda each: each.result.config_hash):
-        _join(groups, submission)
+        of_plan = by_plan.setdefault(_plan_key(submission), [])
+        if not of_plan:
+            of_plan.append([])
+            groups.append(of_plan[0])
+        _join(of_plan, submission)
     groups.sort(key=lambda group: _key(group[0]))
     return [Board(group_seeds(group), cache) for group in groups]
+
+
+def _plan_key(stored: Stored) -> tuple[str | int, ...]:
+    """What submitted predictions share with the board that they join."""
+    fields = same_episodes(stored.result)
+    return tuple(fields[name] for name in OF_PLAN)
 
 
 def _key(stored: Stored) -> tuple[str | int, ...]:
@@ -298,7 +316,7 @@ def _groups(stored: list[Stored]) -> list[list[Stored]]:
 
 
 def _join(groups: list[list[Stored]], submission: Stored) -> None:
-    """Put submitted predictions into the group of their plan that they have most in common with, or into a new one."""
+    """Put submitted predictions into the group of their plan that they have most in common with; an only one may be empty."""
     fields = same_episodes(submission.result)
 
     def differences(group: list[Stored]) -> tuple[int, bool]:
@@ -307,8 +325,4 @@ def _join(groups: list[list[Stored]], submission: Stored) -> None:
         count = sum(other[field] != fields[field] for field in fields)
         return count, result.data.fingerprint != submission.result.data.fingerprint
 
-    candidates = [g for g in groups if all(same_episodes(g[0].result)[f] == fields[f] for f in OF_PLAN)]
-    if candidates:
-        min(candidates, key=differences).append(submission)
-    else:
-        groups.append([submission])
+    (groups[0] if len(groups) == 1 else min(groups, key=differences)).append(submission)

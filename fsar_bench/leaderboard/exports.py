@@ -10,18 +10,23 @@ import pandas as pd
 
 from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
-from fsar_bench.leaderboard.tables import as_text, index, page, published_page, rank_text
+from fsar_bench.leaderboard.tables import SHOWN, as_text, index, left_out, page, published_page, rank_text
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
 Record = dict[str, Any]  # one flat row of the exports, by field
 
 
-def records(all_boards: list[Board]) -> list[Record]:
-    """One flat record per row; numbers are rounded to what repeats on any machine."""
+def records(all_boards: list[Board], most: int | None = None) -> list[Record]:
+    """One flat record per row; numbers are rounded to what repeats on any machine.
+
+    Args:
+        all_boards: in the order that numbers them.
+        most: rows of a board; None: all of them.
+    """
     return [
         {name: _rounded(name, value) for name, value in _record(number, board, place).items()}
         for number, board in enumerate(all_boards)
-        for place in range(len(board))
+        for place in range(len(board.rows[:most]))
     ]
 
 
@@ -157,7 +162,8 @@ def latex(board: Board) -> str:
             r"\toprule",
             rf"Rank & Method{' & Backbone' if shows_backbone else ''} & Accuracy & $\pm$ clips & $\pm$ episodes & Trained \\",
             r"\midrule",
-            *[_latex_line(entry, shows_backbone) for entry in board.entries],
+            *[_latex_line(entry, shows_backbone) for entry in board.entries[:SHOWN]],
+            *[f"% {left_out(board)}"] * (len(board) > SHOWN),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
