@@ -122,6 +122,11 @@ class EpisodePlan:
         return np.repeat(np.arange(self.classes.shape[1]), self.query.shape[2])
 
     @property
+    def nbytes(self) -> int:
+        """Memory of its arrays."""
+        return self.classes.nbytes + self.support.nbytes + self.query.nbytes
+
+    @property
     def used_clips(self) -> np.ndarray:
         """Clips that appear at least once, sorted."""
         return np.unique(np.concatenate([self.support.ravel(), self.query.ravel()]))

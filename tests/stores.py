@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Traits
 from fsar_bench.config.settings import Protocol, Train
+from fsar_bench.io import to_json
 from fsar_bench.plan import ClipList, EpisodePlan
 from fsar_bench.results import store as results
 from fsar_bench.results.predictions import measure, pack_predictions
@@ -121,3 +124,37 @@ def protocol_of(plan: EpisodePlan) -> Protocol:
         split=header["purpose"], way=way, shot=shot, query=plan.query.shape[2], episodes=len(plan), seed=header["seed"],
         template="{}", frames=8,
     )  # fmt: skip
+
+
+def fill(root: Path, count: int, plan: EpisodePlan, *, seed: int = 0, **how) -> None:
+    """Write many results of one plan: methods m0, m1, … of which each is right a little less often than the one before.
+
+    Clips differ in difficulty, and methods agree on most of them, as methods do. Much faster than `store`.
+
+    Args:
+        root: of the store.
+        count: how many.
+        plan: their episodes.
+        seed: of the predictions.
+        how: as of `store`.
+    """
+    first = store(root, "m", predictions(plan, 0.9, seed), plan, **how)
+    template, cost = json.loads((first / "result.json").read_bytes()), (first / "cost.json").read_bytes()
+    shutil.rmtree(first)
+    rng = np.random.default_rng(seed)
+    shape = (len(plan), len(plan.labels))
+    clip = rng.normal(0, 0.8, int(max(plan.query.max(), plan.support.max())) + 1)[plan.query.reshape(shape)]
+    for number in range(count):
+        right = clip + rng.normal(0, 1, shape) + 1.5 - 1.2 * number / count > 0
+        prediction = np.where(right, plan.labels, (plan.labels + 1) % plan.classes.shape[1]).astype(np.uint8)
+        packed = pack_predictions(prediction, None)
+        template["cell"]["identity"]["name"] = f"m{number}"
+        template["cell"]["label"]["title"] = f"M{number}"
+        cell = Cell.model_validate(template["cell"])
+        metrics = measure(prediction, plan.labels, None).model_dump(mode="json")
+        record = {**template, "config_hash": cell.hash, "metrics": metrics}
+        record["predictions"] = hashlib.sha256(packed).hexdigest()
+        folder = root / "results" / cell.folder
+        folder.mkdir(parents=True)
+        for name, data in (("predictions.npz", packed), ("cost.json", cost), ("result.json", to_json(record))):
+            (folder / name).write_bytes(data)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -20,6 +23,8 @@ from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.files import HTML, read_boards, stale_files, write_tables
 from fsar_bench.leaderboard.rows import title_of
+from fsar_bench.progress.events import WARNING, Event, listening
+from fsar_bench.progress.screen import Stages
 
 SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack; how a heading breaks where room is short
     "rank": "rank",
@@ -41,13 +46,17 @@ SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack
 def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) -> int:
     """Rebuild the tables below `out`, or with `check` compare them; returns the exit code."""
     out = results_folder(pairs)
-    boards = read_boards(out, use_cache=not check)
+    with telling(Console(stderr=True)):
+        boards = read_boards(out, use_cache=not check)
     if check:
-        stale = stale_files(out, boards)
+        with telling(Console(stderr=True)):
+            stale = stale_files(out, boards)
         for path in stale:
             print(f"error: {path} is stale. Run fsar-bench leaderboard out={out} and commit it.", file=sys.stderr)
         return 1 if stale else 0
-    for path in write_tables(out, boards):
+    with telling(Console(stderr=True)):
+        written = write_tables(out, boards)  # computes what no cache has
+    for path in written:
         print(path)
     if html:
         from fsar_bench.leaderboard.page import write_page
@@ -55,6 +64,27 @@ def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) ->
 
         print(write_page(out / HTML, boards, read_published(out)))
     return 0
+
+
+@contextlib.contextmanager
+def telling(console: Console) -> Iterator[None]:
+    """Show on a terminal how far reading and comparing results is."""
+    if not console.is_terminal:
+        yield
+        return
+    stages, last = Stages(), 0.0
+    with console.status("reading results") as status:
+
+        def listener(event: Event) -> None:
+            nonlocal last
+            if event.stage == WARNING:
+                console.print(f"warning: {event.note}", markup=False, highlight=False, soft_wrap=True)
+            elif monotonic() - last >= REDRAWN:
+                last = monotonic()
+                status.update(stages.text(event))
+
+        with listening(listener):
+            yield
 
 
 def results_folder(pairs: list[str]) -> Path:
@@ -75,8 +105,17 @@ def results_folder(pairs: list[str]) -> Path:
     return out
 
 
+def shown_places(board: Board, highlight: set[str]) -> list[int]:
+    """Places of the rows that are printed: the most accurate ones, and those in `highlight`."""
+    return [
+        place
+        for place, row in enumerate(board.rows)
+        if place < SHOWN or any(seed.result.config_hash in highlight for seed in row.seeds)
+    ]
+
+
 def show(console: Console, boards: list[Board], highlight: set[str]) -> None:
-    """Print boards; rows of which no config hash is in `highlight` are dimmed."""
+    """Print boards; rows of which no config hash is in `highlight` are dimmed. Of large boards, the best and those rows."""
     unlimited = console.options.update(width=10_000)
     for board in boards:
         for layout in LAYOUTS:
@@ -95,6 +134,9 @@ class _Layout:
     blanks: int
 
 
+SHOWN = 50  # rows of a board on the screen, beside those of a run
+
+REDRAWN = 0.1  # seconds between changes of the status line
 LAYOUTS = (
     _Layout(False, False, 1),
     _Layout(True, False, 1),
@@ -109,11 +151,13 @@ def _of_training(common: dict[str, str]) -> str:
 
 def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     """A board for the screen."""
-    frame, common = tables.frame(board), common_training(row.result.cell for row in board.rows)
-    titles = [title_of(row.result, common) + row.mark for row in board.rows]
+    places = shown_places(board, highlight)
+    rows, left = [board.rows[place] for place in places], len(board) - len(places)
+    frame, common = tables.frame(board, places), common_training(row.result.cell for row in rows)
+    titles = [title_of(row.result, common) + row.mark for row in rows]
     methods = [*map(escape, titles), *map(escape, frame["method"][len(titles) :])]
     backbones = list(map(escape, frame["backbone"]))
-    if len({row.result.backbone_name for row in board.rows}) == 1:
+    if len({row.result.backbone_name for row in rows}) == 1:
         frame = frame.drop(columns="backbone")
     elif layout.joins:
         methods = [f"{m}\n[italic]{b}[/italic]" if b else m for m, b in zip(methods, backbones, strict=True)]
@@ -121,7 +165,7 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
     table = Table(
         title=escape(board.title),
-        caption=escape(f"{board.note}{_of_training(common)}"),
+        caption=escape(f"{board.note}{_of_training(common)}" + f" {left} more rows: see its page." * (left > 0)),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -135,7 +179,7 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
             no_wrap=column != "method",
             overflow="fold",
         )
-    highlighted = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in board.rows]
+    highlighted = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in rows]
     frame = frame.map(escape).assign(method=methods)
     for (_, texts), is_highlighted in zip(frame.iterrows(), [*highlighted, True], strict=True):
         table.add_row(*texts, style="" if is_highlighted else "dim")

@@ -133,15 +133,17 @@ def _end_early(run: Run, done: _Done, console: Console) -> int:
 
 def _show_tables(run: Run, console: Console) -> None:
     """Write all tables; print the boards that have a row of this run, and where their pages are."""
-    from fsar_bench.cli.leaderboard import show
+    from fsar_bench.cli.leaderboard import show, telling
     from fsar_bench.leaderboard.files import read_boards, write_tables
 
-    boards = read_boards(run.options.out)
+    with telling(console):
+        boards = read_boards(run.options.out)
     hashes = {cell.hash for cell in run.cells}
     touched = [
         board for board in boards if any(seed.result.config_hash in hashes for row in board.rows for seed in row.seeds)
     ]
-    written = write_tables(run.options.out, boards)
+    with telling(console):
+        written = write_tables(run.options.out, boards)  # computes what no cache has
     show(console, touched, highlight=hashes)
     pages = {f"{board.page}.md" for board in touched}
     for path in written:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ import numpy as np
 
 from fsar_bench.errors import ResultError
 from fsar_bench.io import to_json
-from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
+from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan, PlanSizes, plan_sizes
 from fsar_bench.results.record import Result
@@ -25,7 +25,8 @@ from fsar_bench.storage.sealed import DamagedError, unseal_json
 
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
-VERSION = 2  # of the cached statistics; raised when their definition changes
+_PLAN_BYTES = 2**28  # of the plans that a board keeps in memory
+VERSION = 3  # of the cached statistics; raised when their definition changes
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Board:
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
         self.rows = sorted(_marked(rows), key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
         self._cache = cache
-        self._plans: dict[tuple[str, int, int], EpisodePlan] = {}
+        self._plans: OrderedDict[tuple[str, int, int], EpisodePlan] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -174,6 +175,11 @@ class Board:
             sentences.insert(0, f"Measured on the {p.split} split, not on test: {NOT_TEST}.")
         if p.group_disjoint:
             sentences.append("Supports share no source recording with queries of their class.")
+        if len(self) > MOST_COMPARED:
+            sentences.append(
+                f"The {MOST_COMPARED} most accurate of {len(self)} rows are compared in pairs, the others with the best row "
+                "alone: those that are significantly worse have no rank."
+            )
         sentences += self._coverage()
         return " ".join([*sentences, self.few_clips] if self.few_clips else sentences)
 
@@ -214,6 +220,9 @@ class Board:
         key = (row.realised, row.result.data.classes, row.result.data.clips)
         if key not in self._plans:
             self._plans[key] = checked_plan(row.seeds[0])
+            while len(self._plans) > 1 and sum(plan.nbytes for plan in self._plans.values()) > _PLAN_BYTES:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
         return self._plans[key]
 
     @cached_property
@@ -227,8 +236,12 @@ class Board:
 
     @cached_property
     def p(self) -> np.ndarray:
-        """p-values of all pairs of rows over clips, adjusted for their number (Holm), `[R, R]`."""
-        return np.array(self._statistics.p).reshape(len(self), len(self))
+        """p-values over clips of all pairs of the rows that are compared in pairs, the first C ones, `[C, C]`.
+
+        They are adjusted for the number of pairs of the board (Holm). C is the number of rows, or `MOST_COMPARED` if that is
+        smaller.
+        """
+        return np.array(self._statistics.p)
 
     @cached_property
     def _statistics(self) -> BoardStatistics:
@@ -237,7 +250,7 @@ class Board:
         path = self._cache and self._cache / "boards" / f"{content}.json"
         statistics = _cached(path, content, len(self)) if path else None
         if statistics is None:
-            statistics = rank_rows(self.rows, [self.plan(row) for row in self.rows])
+            statistics = rank_rows(self.rows, self.plan)
             if path:
                 remember(path, statistics.model_dump(mode="json"), content)
         return statistics
@@ -258,7 +271,8 @@ def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:
 
     def read(path: Path) -> BoardStatistics:
         statistics = BoardStatistics.model_validate_json(to_json(unseal_json(path.read_bytes(), content)))
-        if {len(statistics.rows), len(statistics.p), *map(len, statistics.p)} != {row_count}:
+        sizes = {len(statistics.p), *map(len, statistics.p)}
+        if len(statistics.rows) != row_count or sizes != {min(row_count, MOST_COMPARED)}:
             raise DamagedError("it holds other rows")
         return statistics
 
@@ -286,11 +300,24 @@ def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]
         cache: folder of statistics that were computed before; None keeps nothing.
     """
     groups = _groups([each for each in stored if not each.result.submitted])
+    by_plan: dict[tuple[str | int, ...], list[list[Stored]]] = {}
+    for group in groups:
+        by_plan.setdefault(_plan_key(group[0]), []).append(group)
     submissions = [each for each in stored if each.result.submitted]
     for submission in sorted(submissions, key=lambda each: each.result.config_hash):
-        _join(groups, submission)
+        of_plan = by_plan.setdefault(_plan_key(submission), [])
+        if not of_plan:
+            of_plan.append([])
+            groups.append(of_plan[0])
+        _join(of_plan, submission)
     groups.sort(key=lambda group: _key(group[0]))
     return [Board(group_seeds(group), cache) for group in groups]
+
+
+def _plan_key(stored: Stored) -> tuple[str | int, ...]:
+    """What submitted predictions share with the board that they join."""
+    fields = same_episodes(stored.result)
+    return tuple(fields[name] for name in OF_PLAN)
 
 
 def _key(stored: Stored) -> tuple[str | int, ...]:
@@ -317,7 +344,7 @@ def _groups(stored: list[Stored]) -> list[list[Stored]]:
 
 
 def _join(groups: list[list[Stored]], submission: Stored) -> None:
-    """Put submitted predictions into the group of their plan that they have most in common with, or into a new one."""
+    """Put submitted predictions into the group of their plan that they have most in common with; an only one may be empty."""
     fields = same_episodes(submission.result)
 
     def differences(group: list[Stored]) -> tuple[int, bool]:
@@ -326,8 +353,4 @@ def _join(groups: list[list[Stored]], submission: Stored) -> None:
         count = sum(other[field] != fields[field] for field in fields)
         return count, result.data.fingerprint != submission.result.data.fingerprint
 
-    candidates = [g for g in groups if all(same_episodes(g[0].result)[f] == fields[f] for f in OF_PLAN)]
-    if candidates:
-        min(candidates, key=differences).append(submission)
-    else:
-        groups.append([submission])
+    (groups[0] if len(groups) == 1 else min(groups, key=differences)).append(submission)

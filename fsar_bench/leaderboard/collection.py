@@ -15,6 +15,7 @@ from fsar_bench.leaderboard.boards import Board, build_boards
 from fsar_bench.leaderboard.compare import Comparison, compare_by_name
 from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.rows import title_of
+from fsar_bench.leaderboard.tables import SHOWN
 from fsar_bench.results.record import Cost, Result
 from fsar_bench.results.store import Stored, read_all
 
@@ -102,7 +103,7 @@ class Results:
         return f"<Results: {len(self)} of {self.out}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{len(self)} results</p>{self.to_frame().to_html(index=False)}"
+        return f"<p>{len(self)} results</p>{self.to_frame().to_html(index=False, max_rows=SHOWN)}"
 
     @cached_property
     def boards(self) -> list[Board]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import Any
 
 import pandas as pd
 
 from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
-from fsar_bench.leaderboard.tables import as_text, index, page, published_page
+from fsar_bench.leaderboard.tables import SHOWN, as_text, index, left_out, page, published_page, rank_text
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
 Record = dict[str, Any]  # one flat row of the exports, by field
 
 
-def records(all_boards: list[Board]) -> list[Record]:
-    """One flat record per row; numbers are rounded to what repeats on any machine."""
+def records(all_boards: list[Board], most: int | None = None) -> list[Record]:
+    """One flat record per row; numbers are rounded to what repeats on any machine.
+
+    Args:
+        all_boards: in the order that numbers them.
+        most: rows of a board; None: all of them.
+    """
     return [
         {name: _rounded(name, value) for name, value in _record(number, board, place).items()}
         for number, board in enumerate(all_boards)
-        for place in range(len(board))
+        for place in range(len(board.rows[:most]))
     ]
 
 
@@ -31,7 +37,7 @@ def _record(number: int, board: Board, place: int) -> Record:
         "board": number,
         **_protocol_fields(entry),
         **_score_fields(entry),
-        "p_against_best": float(board.p[0, place]) if place else 1.0,
+        "p_against_best": entry.statistics.p_against_best,
         **_cost_fields(entry),
     }
 
@@ -97,16 +103,28 @@ def csv(rows: list[Record]) -> str:
     """Records as CSV; checkpoints and hashes of several seeds are joined by spaces."""
     joined = ("checkpoints", "config_hashes")
     flat = [{**row, **{name: " ".join(row[name]) for name in joined}} for row in rows]
-    return pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")
+    frame = pd.DataFrame(flat)
+    if flat:
+        frame = frame.astype({"rank": "Int64"})  # whole numbers, some of them missing
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def by_board(rows: list[Record]) -> defaultdict[int, list[Record]]:
+    """Records by the number of their board."""
+    out: defaultdict[int, list[Record]] = defaultdict(list)
+    for row in rows:
+        out[row["board"]].append(row)
+    return out
 
 
 def json_text(all_boards: list[Board], rows: list[Record]) -> str:
-    """Boards with their notes, rows and adjusted p-values of all pairs; fields keep the order of the CSV."""
+    """Boards with their notes, rows and adjusted p-values of pairs (see `Board.p`); fields keep the order of the CSV."""
+    rows_of = by_board(rows)
     data = [
         {
             "title": board.title,
             "note": board.note,
-            "rows": [row for row in rows if row["board"] == number],
+            "rows": rows_of[number],
             "p": board.p.tolist(),
         }
         for number, board in enumerate(all_boards)
@@ -144,7 +162,8 @@ def latex(board: Board) -> str:
             r"\toprule",
             rf"Rank & Method{' & Backbone' if shows_backbone else ''} & Accuracy & $\pm$ clips & $\pm$ episodes & Trained \\",
             r"\midrule",
-            *[_latex_line(entry, shows_backbone) for entry in board.entries],
+            *[_latex_line(entry, shows_backbone) for entry in board.entries[:SHOWN]],
+            *[f"% {left_out(board)}"] * (len(board) > SHOWN),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -157,7 +176,7 @@ def _latex_line(entry: Entry, shows_backbone: bool) -> str:
     statistics = entry.statistics
     accuracy = f"{statistics.accuracy:.2f}"
     cells = [
-        str(statistics.rank),
+        rank_text(statistics.rank).translate(_LATEX),
         entry.row.title.translate(_LATEX),
         *([entry.result.backbone_name.translate(_LATEX)] if shows_backbone else []),
         rf"\textbf{{{accuracy}}}" if statistics.rank == 1 else accuracy,

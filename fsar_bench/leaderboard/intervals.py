@@ -50,26 +50,29 @@ def class_interval(right: np.ndarray, classes: np.ndarray) -> float | None:
         The half-width; None where some class is in every episode.
     """
     accuracy, C = right.mean(1), int(classes.max()) + 1
-    present = np.zeros((len(classes), C), bool)
-    np.put_along_axis(present, classes.astype(np.int64), True, axis=1)
-    episodes_without = (~present).sum(0)
-    if C < 2 or (episodes_without == 0).any():
+    episodes_with, accuracy_with = np.zeros(C, np.int64), np.zeros(C)
+    for of_place in classes.T:
+        episodes_with += np.bincount(of_place, minlength=C)
+        accuracy_with += np.bincount(of_place, accuracy, minlength=C)
+    episodes_without = len(classes) - episodes_with
+    if C < 2 or (episodes_without <= 0).any():
         return None
-    accuracy_without = (accuracy[:, None] * ~present).sum(0) / episodes_without
+    accuracy_without = (accuracy.sum() - accuracy_with) / episodes_without
     error = math.sqrt((C - 1) / C * float(((accuracy_without - accuracy_without.mean()) ** 2).sum()))
     return float(100 * stdtrit(C - 1, 0.975) * error)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
+def holm(p: np.ndarray, count: int | None = None) -> np.ndarray:
     """p-values adjusted for their number (Holm 1979).
 
     The i-th smallest of m becomes m - i + 1 times itself, at least as large as the one before, and at most 1.
 
     Args:
-        p: `[m]`.
+        p: `[n]`.
+        count: m, n or more: the other tests of the family count as not significant. None: n.
     """
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    order, m = np.argsort(p, kind="stable"), len(p) if count is None else count
+    stepped = np.maximum.accumulate(p[order] * np.arange(m, m - len(p), -1))
     out = np.empty(len(p))
     out[order] = np.minimum(stepped, 1.0)
     return out
@@ -77,10 +80,24 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def adjusted(p: np.ndarray) -> np.ndarray:
     """p-values of all pairs of R rows, symmetric `[R, R]`, adjusted for the number of pairs (Holm); 1 on the diagonal."""
-    upper = np.triu_indices(len(p), 1)
+    return adjusted_with_others(p, np.empty(0))[0]
+
+
+def adjusted_with_others(p: np.ndarray, against_best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p-values adjusted for the number of all pairs of rows (Holm), of which those that are not given are not significant.
+
+    Args:
+        p: of all pairs of C rows, `[C, C]`; what is below the diagonal and on it does not matter.
+        against_best: of the best row against each of the other R - C rows, `[R - C]`.
+
+    Returns:
+        Both, adjusted for R (R - 1) / 2 tests; the first symmetric, with 1 on the diagonal.
+    """
+    upper, row_count = np.triu_indices(len(p), 1), len(p) + len(against_best)
+    tested = holm(np.concatenate([p[upper], against_best]), row_count * (row_count - 1) // 2)
     out = np.ones_like(p)
-    out[upper] = holm(p[upper])
-    return np.minimum(out, out.T)
+    out[upper], others = np.split(tested, [len(upper[0])])
+    return np.minimum(out, out.T), others
 
 
 def tie_ranks(accuracy: np.ndarray, p: np.ndarray, level: float = LEVEL) -> np.ndarray:
@@ -95,10 +112,9 @@ def tie_ranks(accuracy: np.ndarray, p: np.ndarray, level: float = LEVEL) -> np.n
         level: two rows with a smaller p-value are significantly different.
     """
     rank = np.zeros(len(accuracy), int)
-    unranked = [int(i) for i in np.argsort(-accuracy, kind="stable")]
-    while unranked:
-        leader, place = unranked[0], len(accuracy) - len(unranked) + 1
-        tied = [i for i in unranked if i == leader or p[leader, i] >= level]
-        rank[tied] = place
-        unranked = [i for i in unranked if i not in tied]
+    for leader in np.argsort(-accuracy, kind="stable"):
+        if not rank[leader]:
+            is_tied = (rank == 0) & (p[leader] >= level)
+            is_tied[leader] = True
+            rank[is_tied] = np.count_nonzero(rank) + 1
     return rank

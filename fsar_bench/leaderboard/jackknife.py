@@ -8,15 +8,18 @@ queries, and the accuracy is the mean of y.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from fsar_bench.leaderboard.outcomes import Outcomes, blocks
 from fsar_bench.results.metrics import NORMAL95
 
 FEW_EPISODES = 30  # on fewer episodes than this, hardly any difference is significant
+_CHUNK = 2**24  # numbers that classes may hold at a time, 128 MiB as float64
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,18 @@ class Uncertainty:
         freedom = float(self.degrees_of_freedom[a, b])
         return Difference(math.sqrt(over_episodes), math.sqrt(over_clips), freedom, self.episode_count)
 
+    def p_values(self, accuracy: np.ndarray) -> np.ndarray:
+        """p-values of the differences of all pairs of rows, `[R, R]`: `difference(a, b).p_value(...)` for all a and b at once.
+
+        Args:
+            accuracy: percent `[R]`.
+        """
+        if self.clips is None:
+            return np.ones_like(self.episodes)
+        differences = accuracy[:, None] - accuracy[None, :]
+        variances = np.maximum(_variances(self.clips), np.maximum(_variances(self.episodes), 0))
+        return _p_values(differences, np.sqrt(variances), self.degrees_of_freedom, self.episode_count)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -82,26 +97,36 @@ class Difference:
         Args:
             difference: in percent.
         """
-        if self.clips is None or difference == 0:
+        if self.clips is None:
             return 1.0
-        if self.clips == 0:
-            return 0.0 if self.episode_count >= FEW_EPISODES else 1.0
-        return float(2 * stdtr(self.degrees_of_freedom, -abs(difference) / self.clips))
+        return float(_p_values(difference, self.clips, self.degrees_of_freedom, self.episode_count))
 
 
-def unpaired(first: Uncertainty, second: Uncertainty) -> Difference:
+def _p_values(
+    differences: np.ndarray | float, errors: np.ndarray | float, freedom: np.ndarray | float, episode_count: int
+) -> np.ndarray:
+    """Two-sided p-values by Student's t; see `Difference.p_value`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stdtr(freedom, -np.abs(differences) / errors)
+    p = np.where(np.equal(errors, 0), 0.0 if episode_count >= FEW_EPISODES else 1.0, p)
+    return np.where(np.equal(differences, 0), 1.0, p)
+
+
+def unpaired(first: Uncertainty, second: Uncertainty, i: int = 0, j: int = 0) -> Difference:
     """Unpaired difference of two rows without enough shared episodes (Welch-Satterthwaite degrees of freedom).
 
     Args:
-        first: its first row is compared.
-        second: its first row is compared.
+        first: its row number `i` is compared.
+        second: its row number `j` is compared.
+        i: see above.
+        j: see above.
     """
-    over_episodes = math.sqrt(first.episodes[0, 0] + second.episodes[0, 0])
+    over_episodes = math.sqrt(first.episodes[i, i] + second.episodes[j, j])
     episode_count = min(first.episode_count, second.episode_count)
     if first.clips is None or second.clips is None:
         return Difference(over_episodes, None, 1.0, episode_count)
-    a, b = first.clips[0, 0], second.clips[0, 0]
-    weighted = a**2 / first.degrees_of_freedom[0, 0] + b**2 / second.degrees_of_freedom[0, 0]
+    a, b = first.clips[i, i], second.clips[j, j]
+    weighted = a**2 / first.degrees_of_freedom[i, i] + b**2 / second.degrees_of_freedom[j, j]
     freedom = float((a + b) ** 2 / weighted) if weighted else 1.0
     return Difference(over_episodes, math.sqrt(a + b), freedom, episode_count)
 
@@ -119,7 +144,7 @@ def _variances(covariance: np.ndarray) -> np.ndarray:
 
 
 def jackknife_over_clips(
-    right: np.ndarray, *, classes: np.ndarray, support: np.ndarray, query: np.ndarray
+    right: np.ndarray | Outcomes, *, classes: np.ndarray, support: np.ndarray, query: np.ndarray
 ) -> Uncertainty:
     """Covariances of the accuracies of rows: over episodes, and by an infinitesimal jackknife over clips within classes.
 
@@ -139,8 +164,10 @@ def jackknife_over_clips(
     The definition has no random numbers, so there is no seed. It assumes that a prediction depends on its own query alone;
     for transductive methods, the effect of a clip on the other queries of its episode is left out.
 
+    Memory is bounded: the outcomes of `outcomes.BLOCK` queries are looked at at a time, and sums over episodes are kept.
+
     Args:
-        right: float `[R, E, Q]`, 1 where a row is right.
+        right: float `[R, E, Q]`, 1 where a row is right; or `Outcomes`.
         classes: class numbers `[E, N]`.
         support: clip numbers `[E, N, K]`.
         query: clip numbers `[E, N, q]`; query i of class n is column n q + i of `right`.
@@ -148,42 +175,134 @@ def jackknife_over_clips(
     Returns:
         Covariances in squared percent.
     """
+    return jackknife(right, Places.of(classes, support, query))
+
+
+def jackknife(right: np.ndarray | Outcomes, places: Places) -> Uncertainty:
+    """`jackknife_over_clips` on the places of a plan, which are the same for all of its rows."""
     R, E, Q = right.shape
     over_episodes = _covariance_over_episodes(right)
-    by_class = right.reshape(R, E, classes.shape[1], query.shape[2])
-    right_per_episode = right.sum(2)
-    clips = np.concatenate([support, query], axis=2)
-    contributions, clip_count = [], 0
-    for number in np.unique(classes):
-        of_class = ClassEpisodes.of(number, by_class, right_per_episode, classes=classes, clips=clips)
-        if of_class.has_too_few_clips:
-            return Uncertainty(1e4 * over_episodes, None, np.ones((R, R)), E)
-        contributions.append(class_contribution(of_class, E * Q))
-        clip_count += of_class.clip_count
-    queries_per_clip = max(E * Q / clip_count, 2.0)
-    over_clips = _total(contributions) * queries_per_clip / (queries_per_clip - 1) + over_episodes
+    if places.have_too_few_clips:
+        return Uncertainty(1e4 * over_episodes, None, np.ones((R, R)), E)
+    total, squares = np.zeros((R, R)), np.zeros((R, R))
+    for contribution in _contributions(right, places):
+        total += contribution
+        squares += _variances(contribution) ** 2
+    queries_per_clip = max(E * Q / places.clip_count.sum(), 2.0)
+    over_clips = total * queries_per_clip / (queries_per_clip - 1) + over_episodes
     variances = np.maximum(_variances(over_clips), _variances(over_episodes))
-    freedom = degrees_of_freedom(contributions, variances, queries_per_clip)
+    freedom = degrees_of_freedom(_variances(total), squares, len(places), variances, queries_per_clip)
     too_small = np.diag(over_clips) < np.diag(over_episodes)  # clips add nothing to the chance of the episodes
     over_clips[too_small] = over_episodes[too_small]
     over_clips[:, too_small] = over_episodes[:, too_small]
-    least = max((len(contributions) - 1) / 2, 2)
+    least = max((len(places) - 1) / 2, 2)
     return Uncertainty(1e4 * over_episodes, 1e4 * over_clips, np.clip(freedom, least, 1e6), E)
 
 
-def _covariance_over_episodes(right: np.ndarray) -> np.ndarray:
+def _covariance_over_episodes(right: np.ndarray | Outcomes) -> np.ndarray:
     """Covariance of the mean accuracies over episodes, `[R, R]`: sum of products of deviations / (E (E - 1))."""
-    accuracy = right.mean(2)  # [R, E]
-    deviation = accuracy - accuracy.mean(1, keepdims=True)
-    episode_count = right.shape[1]
-    return deviation @ deviation.T / (episode_count * max(episode_count - 1, 1))
+    row_count, episode_count, query_count = right.shape
+    mean, out = np.zeros((row_count, 1)), np.zeros((row_count, row_count))
+    for part in blocks(right.shape):
+        mean += (_per_episode(right[:, part]) / query_count).sum(1, keepdims=True)
+    mean /= episode_count
+    for part in blocks(right.shape):
+        deviation = _per_episode(right[:, part]) / query_count - mean
+        out += deviation @ deviation.T
+    return out / (episode_count * max(episode_count - 1, 1))
+
+
+def _contributions(right: np.ndarray | Outcomes, places: Places) -> Iterator[np.ndarray]:
+    """V_k of each class, `[R, R]`; as many classes at a time as memory allows."""
+    R, E, Q = right.shape
+    at_a_time = max(1, _CHUNK // (R * R + R * int(places.clip_count.max())))
+    for first in range(0, len(places), at_a_time):
+        numbers = range(first, min(first + at_a_time, len(places)))
+        for influence in _influences(right, places, numbers):
+            yield class_contribution(influence, E * Q)
+
+
+def _influences(right: np.ndarray | Outcomes, places: Places, numbers: range) -> list[ClassInfluence]:
+    """What some classes contribute, summed over blocks of episodes."""
+    out = [ClassInfluence.none(right.shape[0], places, number) for number in numbers]
+    parts = list(blocks(right.shape))
+    means = _class_means(right, places, numbers) if len(parts) > 1 else dict.fromkeys(numbers)
+    for part in parts:
+        for influence, of_class in zip(out, _classes_of(right, places, numbers, part), strict=True):
+            influence.add(of_class.minus(means[of_class.number]))
+    return out
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where classes and clips stand in the episodes of a plan; classes are numbered 0..C-1, the clips of a class 0..n-1.
+
+    Attributes:
+        order: places of each class, class after class, as numbers e N + n, int64 `[E N]`.
+        start: where the places of each class begin in `order`, `[C + 1]`.
+        clips: number of each clip among those of its class: supports, then queries, `[E, N, K + q]`.
+        clip_count: n of each class, `[C]`.
+        shot: K.
+    """
+
+    order: np.ndarray
+    start: np.ndarray
+    clips: np.ndarray
+    clip_count: np.ndarray
+    shot: int
+
+    @classmethod
+    def of(cls, classes: np.ndarray, support: np.ndarray, query: np.ndarray) -> Places:
+        """Number the classes and clips that appear; arguments as of `jackknife_over_clips`."""
+        numbers, class_of = _numbered(classes)
+        clips = np.concatenate([support, query], axis=2)
+        span = int(clips.max()) + 1
+        pairs, clip_of = _numbered(class_of[..., None] * span + clips)
+        clip_count = np.bincount(pairs // span, minlength=len(numbers))
+        first = np.concatenate([[0], np.cumsum(clip_count)[:-1]])
+        is_small = len(numbers) <= np.iinfo(np.uint16).max  # numpy sorts small numbers in linear time
+        order = np.argsort(class_of.ravel().astype(np.uint16 if is_small else np.int64), kind="stable")
+        start = np.concatenate([[0], np.cumsum(np.bincount(class_of.ravel()))])
+        return cls(order, start, clip_of - first[class_of][..., None], clip_count, support.shape[2])
+
+    def __len__(self) -> int:
+        """Number of classes, C."""
+        return len(self.clip_count)
+
+    @property
+    def per_class(self) -> int:
+        """Places of a class in an episode, K + q."""
+        return self.clips.shape[2]
+
+    @property
+    def have_too_few_clips(self) -> bool:
+        """Whether the episodes of some class take all of its clips, so that the effect of other clips cannot be seen."""
+        return bool((self.clip_count <= self.per_class).any())
+
+    def of_class(self, number: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Episodes of a part of the plan that hold a class, and its place in each."""
+        held, way = self.order[self.start[number] : self.start[number + 1]], self.clips.shape[1]
+        first, last = np.searchsorted(held, [part.start * way, part.stop * way])
+        return np.divmod(held[first:last], way)
+
+
+def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`np.unique` with the inverse in the shape of the values; without sorting where they are small."""
+    size = int(values.max()) + 1
+    if size > 8 * values.size + 2**20:
+        unique, inverse = np.unique(values, return_inverse=True)
+        return unique, inverse.reshape(values.shape)
+    is_there = np.zeros(size, bool)
+    is_there[values] = True
+    return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[values]
 
 
 @dataclass(frozen=True)
 class ClassEpisodes:
-    """The E_k episodes that hold one class, as the jackknife sees them: the places that its n clips take in them.
+    """The E_k episodes that hold one class, or some of them: the places that its n clips take in them.
 
     Attributes:
+        number: of the class.
         query_values: y of each query of the class minus its mean over them, `[R, E_k, q]`.
         support_values: number of right queries of each episode minus its mean over these episodes, `[R, E_k]`: the value of
             each of the K supports of the class in it.
@@ -192,6 +311,7 @@ class ClassEpisodes:
         clip_count: n.
     """
 
+    number: int
     query_values: np.ndarray
     support_values: np.ndarray
     query_clips: np.ndarray
@@ -199,61 +319,112 @@ class ClassEpisodes:
     clip_count: int
 
     @classmethod
-    def of(
-        cls, number: int, right: np.ndarray, right_per_episode: np.ndarray, *, classes: np.ndarray, clips: np.ndarray
-    ) -> ClassEpisodes:
-        """Take the episodes of one class.
+    def of(cls, number: int, right: np.ndarray, places: Places) -> ClassEpisodes:
+        """All episodes of one class.
 
         Args:
             number: of the class.
-            right: `[R, E, N, q]`, 1 where a row is right.
-            right_per_episode: number of right queries, `[R, E]`.
-            classes: class numbers `[E, N]`.
-            clips: clip numbers of supports and then queries, `[E, N, K + q]`.
+            right: `[R, E, Q]`, 1 where a row is right.
+            places: of the plan.
         """
-        episode, place = np.nonzero(classes == number)
-        K = clips.shape[2] - right.shape[3]
-        numbers, index = np.unique(clips[episode, place], return_inverse=True)
-        index = index.reshape(len(episode), -1)
-        of_queries = right[:, episode, place]
-        of_episodes = right_per_episode[:, episode]
-        return cls(
-            query_values=of_queries - of_queries.mean((1, 2), keepdims=True),
-            support_values=of_episodes - of_episodes.mean(1, keepdims=True),
-            query_clips=index[:, K:],
-            support_clips=index[:, :K],
-            clip_count=len(numbers),
+        (of_class,) = _classes_of(right, places, range(number, number + 1), slice(0, right.shape[1]))
+        return of_class.minus(None)
+
+    def minus(self, means: ClassMeans | None) -> ClassEpisodes:
+        """With values as deviations from their means; None: from the means of these episodes."""
+        of_queries = self.query_values.mean((1, 2)) if means is None else means.of_queries
+        of_episodes = self.support_values.mean(1) if means is None else means.of_episodes
+        return replace(
+            self,
+            query_values=self.query_values - of_queries[:, None, None],
+            support_values=self.support_values - of_episodes[:, None],
         )
 
-    @property
-    def places(self) -> int:
-        """Places of the class in an episode, q + K."""
-        return self.query_clips.shape[1] + self.support_clips.shape[1]
+
+@dataclass(frozen=True)
+class ClassMeans:
+    """Means over all episodes of one class: of its queries, and of the number of right queries in an episode, `[R]`."""
+
+    of_queries: np.ndarray
+    of_episodes: np.ndarray
+
+
+def _classes_of(right: np.ndarray | Outcomes, places: Places, numbers: range, part: slice) -> Iterator[ClassEpisodes]:
+    """Some classes in the episodes of a part of the plan; values are no deviations yet."""
+    outcomes, clips = right[:, part], places.clips[part]
+    by_class = outcomes.reshape(*outcomes.shape[:2], clips.shape[1], -1)
+    right_per_episode = _per_episode(outcomes)
+    for number in numbers:
+        episode, place = places.of_class(number, part)
+        episode = episode - part.start
+        index = clips[episode, place]
+        yield ClassEpisodes(
+            number=number,
+            query_values=by_class[:, episode, place],
+            support_values=right_per_episode[:, episode],
+            query_clips=index[:, places.shot :],
+            support_clips=index[:, : places.shot],
+            clip_count=int(places.clip_count[number]),
+        )
+
+
+def _class_means(right: np.ndarray | Outcomes, places: Places, numbers: range) -> dict[int, ClassMeans]:
+    """Means of some classes over all blocks of episodes."""
+    of_queries, of_episodes = ({number: np.zeros(right.shape[0]) for number in numbers} for _ in range(2))
+    for part in blocks(right.shape):
+        for of_class in _classes_of(right, places, numbers, part):
+            of_queries[of_class.number] += of_class.query_values.sum((1, 2))
+            of_episodes[of_class.number] += of_class.support_values.sum(1)
+    episodes, queries = np.diff(places.start), places.per_class - places.shot
+    return {k: ClassMeans(of_queries[k] / (episodes[k] * queries), of_episodes[k] / episodes[k]) for k in numbers}
+
+
+@dataclass(frozen=True)
+class ClassInfluence:
+    """Sums over episodes of one class, of which any number can be added.
+
+    Attributes:
+        sums: influence of each clip, not yet centred, see `clip_sums`, `[R, n]`.
+        chance: see `chance_influence`, `[R, R]`.
+        places: of the class in an episode, K + q.
+    """
+
+    sums: np.ndarray
+    chance: np.ndarray
+    places: int
+
+    @classmethod
+    def none(cls, row_count: int, places: Places, number: int) -> ClassInfluence:
+        """Of no episodes yet."""
+        shape = (row_count, int(places.clip_count[number]))
+        return cls(np.zeros(shape), np.zeros((row_count, row_count)), places.per_class)
+
+    def add(self, of_class: ClassEpisodes) -> None:
+        """Add episodes."""
+        np.add(self.sums, clip_sums(of_class), out=self.sums)
+        np.add(self.chance, chance_influence(of_class), out=self.chance)
 
     @property
-    def has_too_few_clips(self) -> bool:
-        """Whether each of its episodes takes all of its clips, so that the effect of other clips cannot be seen."""
-        return self.clip_count <= self.places
+    def psi(self) -> np.ndarray:
+        """Influence of each clip on the accuracy, times the number of queries M, `[R, n]`: zero on average."""
+        return self.sums - self.sums.mean(1, keepdims=True)
 
 
-def clip_influence(of_class: ClassEpisodes) -> np.ndarray:
-    """Influence of each clip of a class on the accuracy, times the number of queries M: psi, `[R, n]`.
+def clip_sums(of_class: ClassEpisodes) -> np.ndarray:
+    """How far the queries that a clip takes part in deviate from those of its class, as query or as support, `[R, n]`.
 
-    How far the queries that a clip takes part in deviate from those of its class, as query or as support:
+        sum over queries j that are c of (y[j] - mean of the queries of its class)
+        + sum over episodes e that c supports of (sum of y[e] - mean of that sum over episodes with its class)
 
-        psi[c] = sum over queries j that are c of (y[j] - mean of the queries of its class)
-                 + sum over episodes e that c supports of (sum of y[e] - mean of that sum over episodes with its class),
-
-    minus the mean of this over the clips of the class.
+    for each clip c. psi is this minus its mean over the clips of the class.
     """
     row_count, K, n = len(of_class.query_values), of_class.support_clips.shape[1], of_class.clip_count
-    psi = _sums(of_class.query_clips.ravel(), of_class.query_values.reshape(row_count, -1), n)
-    psi += _sums(of_class.support_clips.ravel(), np.repeat(of_class.support_values, K, axis=1), n)
-    psi -= psi.mean(1, keepdims=True)
-    return psi
+    sums = _sums(of_class.query_clips.ravel(), of_class.query_values.reshape(row_count, -1), n)
+    sums += _sums(of_class.support_clips.ravel(), np.repeat(of_class.support_values, K, axis=1), n)
+    return sums
 
 
-def class_contribution(of_class: ClassEpisodes, query_count: int) -> np.ndarray:
+def class_contribution(influence: ClassInfluence, query_count: int) -> np.ndarray:
     """Contribution V_k of a class to the covariance over clips, `[R, R]`.
 
         V_k = w_k (sum over clips c of psi[c] psi[c]' - chance_k) / M^2,
@@ -264,13 +435,13 @@ def class_contribution(of_class: ClassEpisodes, query_count: int) -> np.ndarray:
     chance (see `chance_influence`).
 
     Args:
-        of_class: its episodes.
+        influence: of the class, over all of its episodes.
         query_count: M.
     """
-    n = of_class.clip_count
-    psi = clip_influence(of_class)
-    weight = n / (n - 1) * ((n - 1) / (n - of_class.places)) ** 2
-    return weight * (psi @ psi.T - chance_influence(of_class)) / query_count**2
+    psi = influence.psi
+    n = psi.shape[1]
+    weight = n / (n - 1) * ((n - 1) / (n - influence.places)) ** 2
+    return weight * (psi @ psi.T - influence.chance) / query_count**2
 
 
 def chance_influence(of_class: ClassEpisodes) -> np.ndarray:
@@ -286,26 +457,35 @@ def chance_influence(of_class: ClassEpisodes) -> np.ndarray:
     return queries @ queries.T + K * supports @ supports.T - sums @ sums.T / of_class.clip_count
 
 
-def degrees_of_freedom(contributions: list[np.ndarray], variances: np.ndarray, queries_per_clip: float) -> np.ndarray:
+def degrees_of_freedom(
+    total: np.ndarray, squares: np.ndarray, class_count: int, variances: np.ndarray, queries_per_clip: float
+) -> np.ndarray:
     """Degrees of freedom of variances that are sums over classes: 2 V^2 / (C s^2), `[R, R]`; infinite where s is 0.
 
+    All `[R, R]` are of the rows on the diagonal and of differences of two rows off it.
+
     Args:
-        contributions: V_k of each of the C classes, `[R, R]`; s is the standard deviation of m / (m - 1) V_k.
-        variances: V, of the rows on the diagonal and of differences of two rows off it, `[R, R]`.
+        total: sum of the variances that the C classes contribute (by their V_k), `[R, R]`.
+        squares: sum of their squares, `[R, R]`; s is the standard deviation of m / (m - 1) V_k.
+        class_count: C.
+        variances: V, `[R, R]`.
         queries_per_clip: m.
     """
-    class_count = len(contributions)
-    mean = _variances(_total(contributions)) / class_count
-    squares = _total([_variances(contribution) ** 2 for contribution in contributions])
+    mean = total / class_count
     of_classes = np.maximum(squares - class_count * mean**2, 0) / max(class_count - 1, 1)
     of_classes = of_classes * (queries_per_clip / (queries_per_clip - 1)) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(2 * variances**2 / (class_count * of_classes), nan=np.inf, posinf=np.inf)
 
 
-def _total(arrays: list[np.ndarray]) -> np.ndarray:
-    """Sum of arrays in their order, so that it has the same bits on every machine."""
-    return sum(arrays, np.zeros_like(arrays[0]))
+def _per_episode(outcomes: np.ndarray) -> np.ndarray:
+    """Sums over queries, `[R, E]`, of outcomes `[R, E, Q]`; few queries are faster column by column, with the same bits."""
+    if outcomes.shape[2] >= 8:
+        return np.asarray(outcomes.sum(2))
+    total = outcomes[..., 0].copy()
+    for column in range(1, outcomes.shape[2]):
+        total += outcomes[..., column]
+    return total
 
 
 def _sums(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

@@ -13,10 +13,13 @@ import numpy as np
 from fsar_bench import __version__
 from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard.boards import Board
-from fsar_bench.leaderboard.exports import Record, records
+from fsar_bench.leaderboard.exports import Record, by_board, records
 from fsar_bench.leaderboard.published import Published, verdicts
 from fsar_bench.leaderboard.rows import Row
 from fsar_bench.plan import EpisodePlan
+
+SHOWN = 100  # rows of a board on the page, the most accurate ones: its plots show all of them at once
+CONFUSIONS = 2**22  # numbers of all confusion matrices on the page, some 10 MB
 
 
 def write_page(path: Path, all_boards: list[Board], published: list[Published]) -> Path:
@@ -44,25 +47,34 @@ def write_page(path: Path, all_boards: list[Board], published: list[Published]) 
 
 def page_data(all_boards: list[Board], published: list[Published]) -> dict[str, Any]:
     """Everything that the page shows, as plain values."""
-    rows = records(all_boards)
-    boards = []
-    for number, board in enumerate(all_boards):
-        of_board = [row for row in rows if row["board"] == number]
-        boards.append(_board_data(board, of_board, published))
+    rows, counts = by_board(records(all_boards, SHOWN)), confusion_counts(all_boards)
+    boards = [_board_data(board, rows[number], published, counts[number]) for number, board in enumerate(all_boards)]
     return {"version": __version__, "boards": boards}
 
 
-def _board_data(board: Board, rows: list[Record], published: list[Published]) -> dict[str, Any]:
+def confusion_counts(all_boards: list[Board]) -> list[int]:
+    """Of how many rows of each board the page has a confusion matrix: of the best of all boards before the second best."""
+    counts, room = [0] * len(all_boards), CONFUSIONS
+    for place in range(SHOWN):
+        for number, board in enumerate(all_boards):
+            size = board.first.data.classes**2
+            if counts[number] == place < len(board) and size <= room:
+                counts[number] += 1
+                room -= size
+    return counts
+
+
+def _board_data(board: Board, rows: list[Record], published: list[Published], confusions: int) -> dict[str, Any]:
     first = board.first
     class_count, plan = first.data.classes, board.plan(board.rows[0])
     return {
         "title": board.title,
-        "note": board.note,
+        "note": " ".join([board.note, *_left_out(board, confusions)]),
         "synthetic": first.cell.label.synthetic,
         "chance": 100 / first.protocol.way,
         "classes": [plan.name(c).replace("_", " ") for c in range(class_count)],
-        "rows": [row | extra for row, extra in zip(rows, _row_data(board, published), strict=True)],
-        "p": board.p.tolist(),
+        "rows": [row | extra for row, extra in zip(rows, _row_data(board, published, confusions), strict=True)],
+        "p": board.p[:SHOWN, :SHOWN].tolist(),
         "published": [
             {
                 "method": p.method,
@@ -77,17 +89,30 @@ def _board_data(board: Board, rows: list[Record], published: list[Published]) ->
     }
 
 
-def _row_data(board: Board, published: list[Published]) -> list[dict[str, Any]]:
+def _left_out(board: Board, confusions: int) -> list[str]:
+    """Sentences on what the page does not show of a board."""
+    rows = min(len(board), SHOWN)
+    out = []
+    if rows < len(board):
+        out.append(f"The {rows} most accurate of {len(board)} rows are shown; leaderboard.csv has all of them.")
+    if confusions < rows:
+        out.append(f"Confusions are those of the first {confusions} rows.")
+    return out
+
+
+def _row_data(board: Board, published: list[Published], confusions: int) -> list[dict[str, Any]]:
     """What the page shows of each row in addition to its record."""
     compared = {v.entry.result.config_hash: v.published for v in reversed(verdicts(board, published))}
     out = []
-    for entry in board.entries:
-        plan, figure = board.plan(entry.row), compared.get(entry.result.config_hash)
+    for place, entry in enumerate(board.entries[:SHOWN]):
+        figure = compared.get(entry.result.config_hash)
         out.append(
             {
                 "label": entry.row.title,
                 "classwise": list(entry.statistics.classwise),
-                "confusion": confusion(entry.row, plan, entry.result.data.classes),
+                "confusion": confusion(entry.row, board.plan(entry.row), entry.result.data.classes)
+                if place < confusions
+                else None,
                 "published": figure and {"accuracy": figure.accuracy, "source": figure.source},
             }
         )

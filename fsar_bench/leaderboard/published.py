@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,13 +126,16 @@ def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
     A row qualifies with the defaults of its config alone: it has no changed settings but the source of its weights. Submitted
     predictions do not qualify: they are not of the method's implementation here.
     """
-    out = []
-    for entry in board.entries if board.is_tested else []:
+    out: list[Verdict] = []
+    figures = defaultdict(list)
+    for p in published if board.is_tested else []:
+        figures[p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot].append(p)
+    for entry in board.entries if figures else []:
         result = entry.result
         if result.submitted or set(result.cell.label.changed) - {"pretrained", "activation"}:
             continue
         setting = (result.name, result.backbone_name, result.dataset, result.protocol.way, result.protocol.shot)
-        same = [p for p in published if (p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot) == setting]
+        same = figures.get(setting, [])
         original = [p for p in same if not p.cited] or same
         out += [Verdict(p, entry) for p in sorted(original, key=lambda p: (p.source, p.accuracy))]
     return out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -57,18 +59,26 @@ _OVERVIEW_NOTE = (
     "has, and is comparable only between methods that have the same ones."
 )
 _UNKNOWN = "–"
+SHOWN = 1000  # rows of a board in tables that people read, the most accurate ones; CSV and JSON have all
+OVERVIEW_BOARDS, OVERVIEW_METHODS = 40, 500  # columns and rows of the overview
 
 
-def frame(board: Board) -> pd.DataFrame:
-    """The table of a board as text, in its order; chance comes last."""
-    lines = [_line(entry) for entry in board.entries]
+def frame(board: Board, places: Sequence[int] | None = None) -> pd.DataFrame:
+    """The table of a board as text, in its order; chance comes last.
+
+    Args:
+        board: the board.
+        places: of the rows that are shown; None: the first `SHOWN`.
+    """
+    entries = board.entries[:SHOWN] if places is None else [board.entries[place] for place in places]
+    lines = [_line(entry) for entry in entries]
     chance = dict.fromkeys(lines[0], "")
     chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
     table = pd.DataFrame([*lines, chance])
     empty = [column for column in ("pair %", "± seeds") if set(table[column]) <= {_UNKNOWN, ""}]
-    if all(entry.result.trained_on in (None, entry.result.dataset) for entry in board.entries):
+    if all(entry.result.trained_on in (None, entry.result.dataset) for entry in entries):
         empty.append("trained on")
-    if not any("checkpoint" in entry.result.cell.identity.inputs for entry in board.entries):
+    if not any("checkpoint" in entry.result.cell.identity.inputs for entry in entries):
         empty.append("checkpoint")
     return table.drop(columns=empty)
 
@@ -78,7 +88,7 @@ def _line(entry: Entry) -> dict[str, str]:
     row, result, statistics = entry.row, entry.result, entry.statistics
     memory = row.memory_mb
     return {
-        "rank": str(statistics.rank),
+        "rank": rank_text(statistics.rank),
         "method": row.title,
         "accuracy %": f"{statistics.accuracy:.2f}",
         "± episodes": as_text(statistics.episodes, 2),
@@ -102,6 +112,11 @@ def _line(entry: Entry) -> dict[str, str]:
     }
 
 
+def rank_text(rank: int | None) -> str:
+    """A rank; a dash where a row has none."""
+    return _UNKNOWN if rank is None else str(rank)
+
+
 def as_text(value: float | None, digits: int) -> str:
     """A number with fixed digits; a dash for None."""
     return _UNKNOWN if value is None else f"{value:.{digits}f}"
@@ -109,7 +124,15 @@ def as_text(value: float | None, digits: int) -> str:
 
 def html(board: Board) -> str:
     """The table of a board for a notebook."""
-    return f"<p><b>{_escaped(board.title)}</b><br>{_escaped(board.note)}</p>{frame(board).to_html(index=False)}"
+    note = " ".join(filter(None, [board.note, left_out(board)]))
+    return f"<p><b>{_escaped(board.title)}</b><br>{_escaped(note)}</p>{frame(board).to_html(index=False)}"
+
+
+def left_out(board: Board) -> str:
+    """A sentence for a board with more rows than a table shows; else empty."""
+    if len(board) <= SHOWN:
+        return ""
+    return f"The {SHOWN} most accurate of {len(board)} rows are shown; leaderboard.csv has all of them."
 
 
 def _escaped(text: str) -> str:
@@ -119,7 +142,7 @@ def _escaped(text: str) -> str:
 def markdown(board: Board) -> str:
     """The table of a board, the accuracies of the first rank in bold."""
     table = frame(board)
-    for i, entry in enumerate(board.entries):
+    for i, entry in enumerate(board.entries[:SHOWN]):
         if entry.statistics.rank == 1:
             table.loc[i, "accuracy %"] = f"**{entry.statistics.accuracy:.2f}**"
     return _markdown(table)
@@ -147,6 +170,7 @@ def page(group: list[Board], published: list[Published]) -> str:
         if len(group) > 1:
             out += [f"## Board {number} of {len(group)}", "", _separation(group, number - 1), ""]
         out += [board.note, "", markdown(board), ""]
+        out += [left_out(board), ""] if len(board) > SHOWN else []
         compared = verdicts(board, published)
         if compared:
             out += ["### Published next to measured", "", _VERDICT_NOTE, "", _markdown(_verdict_frame(compared)), ""]
@@ -221,7 +245,8 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
         if of_kind:
             out += [f"## {title}", ""]
             out += [note, ""] if note else []
-            out += [_markdown(_overview(of_kind)), "", _OVERVIEW_NOTE, ""]
+            table, sentences = _overview(of_kind)
+            out += [_markdown(table), "", " ".join([_OVERVIEW_NOTE, *sentences]), ""]
     for board in all_boards:
         best = f"best {board.rows[0].title} {board.rows[0].accuracy:.2f} %"
         out.append(f"- [{board.title}]({board.page}.md): {len(board)} rows, {best}")
@@ -243,42 +268,61 @@ class _Overview:
 
     def add(self, column: str, entry: Entry) -> None:
         """Add a row; rows of the same title and another config share a cell."""
-        text = f"{entry.statistics.accuracy:.2f} ({entry.statistics.rank})"
+        text = f"{entry.statistics.accuracy:.2f} ({rank_text(entry.statistics.rank)})"
         if column in self.cells:
             text = f"{self.cells[column]}, {text}"
         elif entry.statistics.rank == 1:
             text = f"**{text}**"
         self.cells[column] = text
-        self.ranks.append(entry.statistics.rank)
+        if entry.statistics.rank is not None:
+            self.ranks.append(entry.statistics.rank)
+
+    @property
+    def average_rank(self) -> float:
+        """Over its rows that have a rank; infinite where none has one."""
+        return fmean(self.ranks) if self.ranks else math.inf
 
 
-def _overview(all_boards: list[Board]) -> pd.DataFrame:
+def _overview(all_boards: list[Board]) -> tuple[pd.DataFrame, list[str]]:
+    """The overview of some boards, and sentences on what it leaves out: of many boards, those of the fewest rows."""
     columns = _short_names(all_boards)
     methods: dict[tuple[str, str], _Overview] = defaultdict(_Overview)
     for column, board in zip(columns, all_boards, strict=True):
         for entry in board.entries:
             methods[entry.row.title, entry.result.backbone_name].add(column, entry)
-    order = sorted(methods, key=lambda key: (-len(methods[key].cells), fmean(methods[key].ranks), key))
-    return pd.DataFrame(
+    order = sorted(methods, key=lambda key: (-len(methods[key].cells), methods[key].average_rank, key))
+    sentences = []
+    if len(columns) > OVERVIEW_BOARDS:
+        largest = sorted(range(len(columns)), key=lambda number: (-len(all_boards[number]), number))[:OVERVIEW_BOARDS]
+        sentences += [
+            f"Columns are the {OVERVIEW_BOARDS} of {len(columns)} boards that have the most rows; ranks are over all."
+        ]
+        columns = [columns[number] for number in sorted(largest)]
+    if len(order) > OVERVIEW_METHODS:
+        sentences += [f"{OVERVIEW_METHODS} of {len(order)} rows are shown; leaderboard.csv has all of them."]
+    table = pd.DataFrame(
         {
             "method": key[0],
             "backbone": key[1],
-            "average rank": f"{fmean(methods[key].ranks):.1f}",
+            "average rank": f"{methods[key].average_rank:.1f}" if methods[key].ranks else _UNKNOWN,
             "boards": str(len(methods[key].cells)),
             **{column: methods[key].cells.get(column, "") for column in columns},
         }
-        for key in order
+        for key in order[:OVERVIEW_METHODS]
     )
+    return table, sentences
 
 
 def _short_names(all_boards: list[Board]) -> list[str]:
     """A column title for each board; boards of the same dataset, way and shot are numbered."""
     out: list[str] = []
+    count: Counter[str] = Counter()
     for board in all_boards:
         p = board.first.protocol
         split = "" if board.is_tested else f" {p.split}"
         name = f"{board.first.dataset}{split} {p.way}w{p.shot}s" + (f" seed {p.seed}" if p.seed else "")
-        out.append(f"{name} #{sum(n.startswith(name) for n in out) + 1}" if name in out else name)
+        count[name] += 1
+        out.append(f"{name} #{count[name]}" if count[name] > 1 else name)
     return out
 
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from fsar_bench.config.cell import Cell
 from fsar_bench.errors import ResultError
 from fsar_bench.io import read_json, to_json, write_atomically, write_cached
+from fsar_bench.progress.events import report
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.predictions import measure, packed_predictions, unpack_predictions
 from fsar_bench.results.record import SCHEMA, Cost, Result, plan_name
@@ -26,6 +27,7 @@ from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import seal_json, unseal_json
 
 RECORD, COST = "result.json", "cost.json"
+READING = "reading results"  # the stage that is reported
 _VERIFIED = "results whose predictions gave the metrics that they claim"  # tells their list from other sealed files
 _LARGEST_RECORD = 2**20  # bytes of a record; a real one has some 5 kB
 
@@ -185,7 +187,10 @@ def read_all(root: Path, cache: Path | None = None) -> list[Stored]:
     path = cache and cache / "verified.json"
     verified = _remembered(path)
     before = len(verified)
-    stored = [read(record.parent, verified) for record in sorted(root.glob("*/*/*/result.json"))]
+    records, stored = sorted(root.glob("*/*/*/result.json")), []
+    for record in records:
+        stored.append(read(record.parent, verified))
+        report(READING, len(stored), len(records))
     if path and len(verified) > before:
         remember(path, {"verified": sorted(verified)}, _VERIFIED)
     return stored

@@ -1,14 +1,23 @@
-"""`fsar-bench leaderboard` on 1,000 results of 10,000 episodes: the first time, again, and on an empty store."""
+"""`fsar-bench leaderboard` on 1,000 results of 10,000 episodes: the first time, again, and on an empty store.
+
+And how time and memory grow with the rows of one board.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from time import process_time
 
 import numpy as np
 import pytest
-from stores import make_plan, predictions, store
+from leaderboard.reference import pairwise_p_values
+from stores import fill, make_plan, predictions, store
+
+from fsar_bench.leaderboard.boards import build_boards
+from fsar_bench.leaderboard.ranking import rank_rows
+from fsar_bench.results.store import read_all
 
 BOARDS, ROWS = 50, 20
 
@@ -42,3 +51,45 @@ def test_leaderboard(benchmark, stores, what):
     if what == "again":
         run()
     assert benchmark.pedantic(run, rounds=1 if what == "first time" else 3) == 0
+
+
+LARGE = 1200
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """The rows of a board, and their plan."""
+    root = tmp_path_factory.mktemp("large")
+    plan = make_plan(24, 100, way=5, episodes=2000)
+    fill(root, LARGE, plan)
+    (board,) = build_boards(read_all(root / "results"))
+    return board.rows, plan
+
+
+def seconds(rows, plan) -> float:
+    start = process_time()
+    rank_rows(rows, lambda row: plan)
+    return process_time() - start
+
+
+def test_time_grows_with_the_rows_and_not_with_their_pairs(large):
+    """Of four times as many rows beyond those that are compared in pairs; naive pairs, of few rows, are slower at once."""
+    rows, plan = large
+    few, more, most = (seconds(rows[:count], plan) for count in (200, 450, 1200))
+    assert (most - few) / (more - few) < 2 * (1200 - 200) / (450 - 200)
+    start = process_time()
+    pairwise_p_values(rows[:100], [plan] * 100)
+    pair = (process_time() - start) / (100 * 99 / 2)
+    assert most < pair * LARGE * (LARGE - 1) / 2 / 5
+
+
+def test_reading_a_remembered_store_is_linear(large, tmp_path):
+    rows, _ = large
+    root = rows[0].seeds[0].folder.parents[2]
+    times = []
+    for _ in range(2):
+        start = process_time()
+        assert len(read_all(root, tmp_path)) == LARGE
+        times.append(process_time() - start)
+    assert times[1] < times[0]
+    assert times[1] / LARGE < 0.01

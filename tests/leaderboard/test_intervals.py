@@ -12,11 +12,12 @@ from scipy import stats
 from fsar_bench.leaderboard.intervals import adjusted, class_interval, holm, seed_interval, tie_ranks
 from fsar_bench.leaderboard.jackknife import (
     ClassEpisodes,
+    ClassInfluence,
     Difference,
+    Places,
     Uncertainty,
     chance_influence,
     class_contribution,
-    clip_influence,
     degrees_of_freedom,
     jackknife_over_clips,
     unpaired,
@@ -162,15 +163,11 @@ def class_episodes(number: int = 2, shot: int = 2, query: int = 2):
     """A class of a small plan, as the functions of the jackknife and as (episode, place) pairs."""
     plan = plan_of(5, 9, episodes=60, shot=shot, query=query, way=3)
     right = np.random.default_rng(3).integers(0, 2, (2, 60, 3 * query)).astype(float)
-    of_class = ClassEpisodes.of(
-        number,
-        right.reshape(2, 60, 3, query),
-        right.sum(2),
-        classes=plan.classes,
-        clips=np.concatenate([plan.support, plan.query], axis=2),
-    )
+    places = Places.of(plan.classes, plan.support, plan.query)
+    of_class, influence = ClassEpisodes.of(number, right, places), ClassInfluence.none(2, places, number)
+    influence.add(of_class)
     held = [(e, n) for e in range(60) for n in range(3) if plan.classes[e, n] == number]
-    return of_class, plan, right, held
+    return of_class, influence, plan, right, held
 
 
 def slow_influence(plan: EpisodePlan, right: np.ndarray, held: list[tuple[int, int]]) -> np.ndarray:
@@ -190,14 +187,14 @@ def slow_influence(plan: EpisodePlan, right: np.ndarray, held: list[tuple[int, i
 
 
 def test_clip_influence_is_its_definition():
-    of_class, plan, right, held = class_episodes()
+    of_class, influence, plan, right, held = class_episodes()
     assert of_class.clip_count == 9
-    assert clip_influence(of_class) == pytest.approx(slow_influence(plan, right, held))
+    assert influence.psi == pytest.approx(slow_influence(plan, right, held))
 
 
 def test_class_contribution_is_its_definition():
     """With the expectation over random deals by a formula, and by dealing."""
-    of_class, plan, right, held = class_episodes()
+    of_class, influence, plan, right, held = class_episodes()
     psi, q, K, n, M = slow_influence(plan, right, held), 2, 2, 9, 60 * 6
     values = [  # of the places of the class in each of its episodes, `[rows, q + K]`
         np.concatenate([of_class.query_values[:, e], np.repeat(of_class.support_values[:, e, None], K, axis=1)], axis=1)
@@ -206,7 +203,7 @@ def test_class_contribution_is_its_definition():
     chance = sum(z @ z.T - np.outer(z.sum(1), z.sum(1)) / n for z in values)
     assert chance_influence(of_class) == pytest.approx(chance)
     weight = n / (n - 1) * ((n - 1) / (n - q - K)) ** 2
-    assert class_contribution(of_class, M) == pytest.approx(weight * (psi @ psi.T - chance) / M**2)
+    assert class_contribution(influence, M) == pytest.approx(weight * (psi @ psi.T - chance) / M**2)
     rng, dealt = np.random.default_rng(4), np.zeros((2, 2))
     for _ in range(3000):
         influence = np.zeros((2, n))
@@ -221,12 +218,18 @@ def test_degrees_of_freedom_are_their_definition():
     rng = np.random.default_rng(5)
     parts = [a @ a.T for a in rng.normal(0, 1, (6, 2, 4))]
     variances = np.array([[3.0, 1.5], [1.5, 2.0]])
-    freedom = degrees_of_freedom(parts, variances, 4.0)
+
+    def freedom_of(parts: list[np.ndarray]) -> np.ndarray:
+        of_parts = [np.array([[v[0, 0], v[0, 0] + v[1, 1] - 2 * v[0, 1]], [0, v[1, 1]]]) for v in parts]
+        of_parts = [np.triu(v) + np.triu(v, 1).T for v in of_parts]
+        return degrees_of_freedom(sum(of_parts), sum(v**2 for v in of_parts), len(parts), variances, 4.0)
+
+    freedom = freedom_of(parts)
     for a, b in ((0, 0), (1, 1), (0, 1)):
         of_classes = [4 / 3 * (v[a, a] if a == b else v[a, a] + v[b, b] - 2 * v[a, b]) for v in parts]
         assert freedom[a, b] == pytest.approx(2 * variances[a, b] ** 2 / (6 * np.var(of_classes, ddof=1)))
     assert freedom[0, 1] == freedom[1, 0]
-    assert np.isinf(degrees_of_freedom([parts[0]] * 4, variances, 4.0)).all()  # classes that agree exactly
+    assert np.isinf(freedom_of([parts[0]] * 4)).all()  # classes that agree exactly
 
 
 def test_the_jackknife_ignores_the_order_of_episodes_and_never_falls_below_the_episodes():

@@ -218,6 +218,7 @@ function drawClasses(rows) {
 function drawConfusion() {
   const names = board().classes;
   const row = board().rows[Number($("method").value) || 0];
+  if (!row.confusion) return Plotly.purge("confusion");
   const z = row.confusion.map((line) => {
     const total = line.reduce((a, b) => a + b, 0);
     return line.map((count) => (total ? (100 * count) / total : null));
@@ -261,7 +262,7 @@ function openBoard(place) {
   [state.sort, state.down] = [0, false];
   $("note").textContent = board().note;
   $("synthetic").hidden = !board().synthetic;
-  fill($("method"), board().rows.map((r) => r.label));
+  fill($("method"), board().rows.filter((r) => r.confusion).map((r) => r.label)); // those of the first rows
   drawPublished();
   draw();
 }
