@@ -1,1 +1,1 @@
-"""Stored files that are never believed: seals of intermediates, and claims that are checked before they are used. Imports no torch."""
+"""Stored files that are never believed: seals of intermediates, claims checked before they are used. Imports no torch."""
