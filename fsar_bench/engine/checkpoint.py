@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.io import replacing
+from fsar_bench.io import replacing, write_cached
 
 
 def trainable_state(method: nn.Module) -> dict[str, Tensor]:
@@ -77,9 +77,8 @@ def load_named(path: Path, method: nn.Module) -> None:
 
 
 def save_last(path: Path, state: dict[str, Any]) -> None:
-    """Write the training state."""
-    with replacing(path, hint="work_dir=") as file:
-        torch.save(state, file)
+    """Write the training state; where it cannot be written, warn once: the training goes on, and is not resumed from here."""
+    write_cached(path, lambda file: torch.save(state, file), sync=True)
 
 
 def load_last(path: Path) -> dict[str, Any]:

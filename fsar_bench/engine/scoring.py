@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
-from fsar_bench.io import replacing
+from fsar_bench.io import write_cached
 from fsar_bench.method import FewShotMethod, Scores
 from fsar_bench.plan import EpisodePlan
 
@@ -122,5 +122,4 @@ def _load(path: Path | None, episodes: int) -> dict[str, np.ndarray] | None:
 def _save(path: Path | None, part: dict[str, np.ndarray]) -> None:
     if path is None:
         return
-    with replacing(path, sync=False, hint="work_dir=") as file:
-        np.savez(file, **part)  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
+    write_cached(path, lambda file: np.savez(file, **part))  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
