@@ -28,7 +28,7 @@ from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.engine.state import FINISHED
 from fsar_bench.errors import ConfigError
-from fsar_bench.io import file_digest, to_json, write_atomically
+from fsar_bench.io import file_digest, to_json, write_atomically, write_cached
 from fsar_bench.progress.events import STARTING, report
 from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, build, find
 
@@ -98,9 +98,10 @@ def train_or_reuse(
             report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, store, device)
             seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
-            write_atomically(finished, to_json({"train": seconds_taken}))
-        seconds = json.loads(finished.read_bytes())["train"]
-    return Trained(best, file_digest(best), seconds)
+            write_cached(finished, lambda file: file.write(to_json({"train": seconds_taken})), sync=True)
+        else:
+            seconds_taken = json.loads(finished.read_bytes())["train"]
+    return Trained(best, file_digest(best), seconds_taken)
 
 
 def _train(config: dict[str, Any], header: str) -> float:
@@ -334,7 +335,7 @@ def _log_backends(names: Iterable[str], cell: Cell) -> list[dict[str, Any]]:
     Raises:
         ConfigError: the package of a backend is not installed.
     """
-    backends: list[dict[str, Any]] = [{"type": "LocalVisBackend"}]
+    backends: list[dict[str, Any]] = [{"type": "LocalCurves"}]
     for name in names:
         kind = _require_package(name)
         settings = {"init_kwargs": {"project": SCOPE, "name": str(cell)}} if name == "wandb" else {}
