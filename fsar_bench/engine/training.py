@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import multiprocessing
@@ -133,7 +134,8 @@ def _close_log(experiment: str) -> None:
             instance = kind._instance_dict.pop(name)
             for handler in list(getattr(instance, "handlers", ())):
                 instance.removeHandler(handler)
-                handler.close()
+                with contextlib.suppress(OSError):  # on a full disk, of lines that were dropped before
+                    handler.close()
 
 
 def training_config(
