@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsar_bench.io import cache_folder, data_folder, is_abandoned
+from fsar_bench.io import cache_folder, data_folder
+from fsar_bench.writing.temporary import is_abandoned
 
 KINDS = {  # what stands in the folder of each kind
     "frames": "decoded frames of clips",

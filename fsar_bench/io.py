@@ -8,20 +8,23 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from fsar_bench.errors import ConfigError, ResultError
+from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
 from fsar_bench.progress.events import warn
+from fsar_bench.writing.batch import Batch
+from fsar_bench.writing.faults import advice, explanation
+from fsar_bench.writing.faults import reason_of as reason_of  # for all who read and write
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DATASET_FILE = "dataset.py"  # config of a dataset of the user's name, in its folder below `data_folder`
+OF_RUNS = "out= or work_dir="  # what names the folders of most files
+PROBE = 2**16  # bytes that a folder must have room for
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -137,83 +140,133 @@ def _imported_names(file: Path) -> set[str]:
     }
 
 
-_swept: set[Path] = set()  # folders in which this process has looked for files of dead processes
+@contextlib.contextmanager
+def replacing_all(*, sync: bool = True, hint: str = OF_RUNS) -> Iterator[Batch]:
+    """Write several files together: on any failure, nothing is left of those that are new, and the old ones stay.
+
+    Args:
+        sync: flush to the disk; caches, which are checked when read, go without.
+        hint: the setting that names another folder, for the error; a folder of the cache or of datasets names its own.
+
+    Raises:
+        ResultError: a folder cannot be written.
+    """
+    batch = Batch(sync=sync)
+    try:
+        try:
+            yield batch
+            batch.commit()
+        finally:
+            batch.discard()
+    except OSError as error:
+        path = Path(error.filename2 or error.filename or ".")
+        raise ResultError(
+            f"Cannot write {path} ({reason_of(error)}). {advice(error, _setting_of(path, hint))}"
+        ) from error
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = True, hint: str = "out= or work_dir=") -> Iterator[BinaryIO]:
+def replacing(path: Path, *, sync: bool = True, hint: str = OF_RUNS) -> Iterator[BinaryIO]:
     """Write a file so that readers see the old one or the new one, never a part.
-
-    The first write to a folder deletes temporary files that dead processes of this machine left there.
 
     Args:
         path: the file; its folder is made.
-        sync: flush to the disk before the rename; caches, which are checked when read, go without.
-        hint: the setting that names another folder, for the error.
+        sync: as in `replacing_all`.
+        hint: as in `replacing_all`.
 
     Raises:
         ResultError: the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{threading.get_ident()}.part")
+    with replacing_all(sync=sync, hint=hint) as batch, batch.open(path) as file:
+        yield file
+
+
+def _setting_of(path: Path, hint: str) -> str:
+    """The setting that moves a path."""
+    of_machine = [setting for setting, folder in _folders_of_machine().items() if path.is_relative_to(folder)]
+    return of_machine[-1] if of_machine else hint
+
+
+def _folders_of_machine() -> dict[str, Path]:
+    """Folders that variables name, by the variable; one within another comes later."""
+    return {"$FSAR_BENCH_CACHE": cache_folder(), "$FSAR_BENCH_DATA": data_folder()}
+
+
+@contextlib.contextmanager
+def naming_disks(**folders: Path) -> Iterator[None]:
+    """Turn errors of disks, whoever raises them, into one line that names the folder and what moves it.
+
+    Args:
+        **folders: folders that the work within writes to, by key, such as `out`.
+
+    Raises:
+        ResultError: a disk is full or cannot be read or written.
+    """
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(path.parent)
-            with part.open("wb") as file:
-                yield file
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResultError(f"Cannot write {path} ({reason_of(error)}). Choose another folder with {hint}.") from error
+        yield
+    except FsarBenchError:
+        raise
+    except Exception as error:
+        text = disk_error(error, **folders)
+        if text is None:
+            raise
+        raise ResultError(text) from error
 
 
-def _sweep(folder: Path) -> None:
-    """Delete temporary files of processes of this machine that are dead."""
-    if folder in _swept:
-        return
-    _swept.add(folder)
-    for part in folder.glob(f".*.{platform.node()}.*.part"):
-        if is_abandoned(part.name):
-            part.unlink(missing_ok=True)
+def disk_error(error: BaseException, **folders: Path) -> str | None:
+    """An error of a disk in one line; None for any other error. Arguments as in `naming_disks`."""
+    of_run = {f"{key}=": folder for key, folder in folders.items()}
+    return explanation(error, {**of_run, **_folders_of_machine(), "TMPDIR": Path(os.environ.get("TMPDIR") or "/tmp")})
 
 
-def is_abandoned(name: str) -> bool:
-    """Whether a file name is that of a temporary file of a process of this machine that is dead."""
-    if not (name.startswith(".") and f".{platform.node()}." in name and name.endswith(".part")):
-        return False
-    pid = name.split(".")[-3]
-    return pid.isdigit() and not _is_alive(int(pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to another user
-        return True
-    return True
-
-
-def write_atomically(path: Path, data: bytes, *, hint: str = "out= or work_dir=") -> None:
+def write_atomically(path: Path, data: bytes, *, hint: str = OF_RUNS) -> None:
     """Write bytes with `replacing`."""
     with replacing(path, hint=hint) as file:
         file.write(data)
 
 
-def write_cached(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def check_writable(folder: Path, key: str) -> None:
+    """Write some bytes to a folder, which is made, and delete them again.
+
+    Args:
+        folder: it.
+        key: the setting that names another one, such as "out=".
+
+    Raises:
+        ResultError: the folder cannot be written, or has no space; no folder was made then.
+    """
+    try:
+        probe(folder)
+    except OSError as error:
+        raise ResultError(
+            f"The folder {folder} cannot be written ({reason_of(error)}). {advice(error, key)}"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def probe(folder: Path) -> None:
+    """Write some bytes to a folder, and delete them again.
+
+    Raises:
+        OSError: the folder cannot be made or written, or has no space.
+    """
+    batch = Batch(sync=False)
+    try:
+        batch.write(folder / "probe", bytes(PROBE))
+    finally:
+        batch.discard()
+
+
+def write_cached(path: Path, write: Callable[[BinaryIO], object], *, sync: bool = False) -> None:
     """Write a file that only saves time; where it cannot be written, warn once and go on without it.
 
     Args:
         path: the file, below the cache folder or a work folder.
         write: writes its content.
+        sync: as in `replacing_all`.
     """
     try:
-        with replacing(path, sync=False) as file:
+        with replacing(path, sync=sync) as file:
             write(file)
     except ResultError as error:
         _warn_of_unwritten(path, error.__cause__)
@@ -275,11 +328,8 @@ class CachedLines:
 
 def _warn_of_unwritten(path: Path, error: object) -> None:
     """Warn that a file which saves time cannot be written: of the folder, once for all files below it."""
-    folder, setting = path.parent, "work_dir="
-    for place, variable in ((cache_folder(), "$FSAR_BENCH_CACHE"), (data_folder(), "$FSAR_BENCH_DATA")):
-        if path.is_relative_to(place):
-            folder, setting = place, variable
-            break
+    setting = _setting_of(path, "work_dir=")
+    folder = _folders_of_machine().get(setting, path.parent)
     warn(
         f"Cannot write to {folder} ({reason_of(error)}): what would be kept there is computed again each time. "
         f"{setting} names another folder."
@@ -290,11 +340,6 @@ def discard(path: Path) -> None:
     """Delete a damaged file of a cache; one that cannot be deleted stays, and is passed over again."""
     with contextlib.suppress(OSError):
         path.unlink()
-
-
-def reason_of(error: object) -> str:
-    """Why a file could not be read or written, in words."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 def to_json(record: dict | list) -> bytes:

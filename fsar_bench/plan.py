@@ -24,7 +24,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -180,19 +180,23 @@ class EpisodePlan:
         return cls(header, classes, order[0], order[1], replaced, digest, realised, clips.classes)
 
     def save(self, path: Path) -> None:
+        """Write the plan to a file, as `write` does; raises `ResultError` where that cannot be written."""
+        with replacing(path, hint="") as file:
+            self.write(file)
+
+    def write(self, file: BinaryIO) -> None:
         """Write the plan as a compressed npz whose bytes depend on the plan alone."""
-        with replacing(path) as file:
-            np.savez_compressed(
-                file,
-                header=np.frombuffer(json.dumps(self.header, sort_keys=True).encode(), np.uint8),
-                digest=np.frombuffer(self.digest.encode(), np.uint8),
-                realised=np.frombuffer(self.realised.encode(), np.uint8),
-                replaced=np.int64(self.replaced),
-                names=np.frombuffer(json.dumps(self.names).encode(), np.uint8),
-                classes=self.classes,
-                support=self.support,
-                query=self.query,
-            )
+        np.savez_compressed(
+            file,
+            header=np.frombuffer(json.dumps(self.header, sort_keys=True).encode(), np.uint8),
+            digest=np.frombuffer(self.digest.encode(), np.uint8),
+            realised=np.frombuffer(self.realised.encode(), np.uint8),
+            replaced=np.int64(self.replaced),
+            names=np.frombuffer(json.dumps(self.names).encode(), np.uint8),
+            classes=self.classes,
+            support=self.support,
+            query=self.query,
+        )
 
     @classmethod
     def load(cls, path: Path) -> EpisodePlan:

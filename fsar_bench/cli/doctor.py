@@ -13,8 +13,7 @@ from rich.markup import escape
 
 from fsar_bench import __version__
 from fsar_bench.data.dataset import Annotation
-from fsar_bench.errors import ResultError
-from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder, read_json, reason_of, write_atomically
+from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder, probe, read_json, reason_of
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
 GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
@@ -36,10 +35,9 @@ def _disk(console: Console) -> None:
     folder = cache_folder()
     console.print("\n[bold]Disk[/]")
     try:
-        write_atomically(folder / ".probe", b"")
-        (folder / ".probe").unlink()
-    except (ResultError, OSError) as error:
-        reason = reason_of(error.__cause__ or error)
+        probe(folder)
+    except OSError as error:
+        reason = reason_of(error)
         console.print(
             f"{NOTE} the cache {escape(str(folder))} cannot be written ({escape(reason)}): every run decodes and encodes again; "
             "move it with $FSAR_BENCH_CACHE"

@@ -14,7 +14,8 @@ from typer.core import TyperCommand
 from fsar_bench import __version__
 from fsar_bench.cli.signals import answering_signals
 from fsar_bench.errors import ConfigError, FsarBenchError
-from fsar_bench.io import user_path
+from fsar_bench.io import disk_error, reason_of, user_path
+from fsar_bench.writing.streams import forgiving
 
 app = typer.Typer(
     name="fsar-bench",
@@ -472,15 +473,33 @@ def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
     _start_again_in_utf8()
     _print_any_text()
+    unprinted: list[OSError] = []
+    sys.stdout, sys.stderr = forgiving(sys.stdout, unprinted.append), forgiving(sys.stderr, lambda error: None)
     try:
         with answering_signals():
             app(prog_name="fsar-bench")
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        text = disk_error(error)
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:  # before or between what typer and the verbs catch
         print("\nInterrupted.", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _flush(unprinted)
+
+
+def _flush(unprinted: list[OSError]) -> None:
+    """Flush standard output; what the disk of a file that it goes to refused is an error, told once all is done."""
+    sys.stdout.flush()
+    if unprinted:
+        print(f"error: Standard output is not whole ({reason_of(unprinted[0])}).", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.engine.forecast import estimate_of
 from fsar_bench.engine.preflight import preflight
-from fsar_bench.engine.sweep import Outcome, check_writable, run_isolated, sweep_on
+from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
+from fsar_bench.io import check_writable
 from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.events import HASHING, Event
 from fsar_bench.progress.screen import Screen, Stages
@@ -45,8 +46,8 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
         print(f"note: {note}", file=sys.stderr)
     _warn_of_overlaps(asked.cells)
     if not dry_run:
-        check_writable(asked.options.out, "out")
-        check_writable(asked.options.work_dir, "work_dir")
+        check_writable(asked.options.out, "out=")
+        check_writable(asked.options.work_dir, "work_dir=")
     run = _sound(asked, console)
     if dry_run:
         from fsar_bench.cli.dry_run import show_cells
@@ -143,8 +144,8 @@ def _show_tables(run: Run, console: Console) -> None:
         board for board in boards if any(seed.result.config_hash in hashes for row in board.rows for seed in row.seeds)
     ]
     with telling(console):
-        written = write_tables(run.options.out, boards)  # computes what no cache has
-    show(console, touched, highlight=hashes)
+        show(console, touched, highlight=hashes)  # first: a full disk does not hide what was measured
+        written = write_tables(run.options.out, boards)
     pages = {f"{board.page}.md" for board in touched}
     for path in written:
         if path.name in pages:

@@ -14,9 +14,17 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.io import reason_of, replacing
+from fsar_bench.io import reason_of, replacing, write_cached
 from fsar_bench.storage.recall import check_limits, recall
-from fsar_bench.storage.sealed import DamagedError, check_tensors, has_seal, seal_tensors, unseal, write_sealed
+from fsar_bench.storage.sealed import (
+    DamagedError,
+    Writable,
+    check_tensors,
+    has_seal,
+    seal_tensors,
+    unseal,
+    write_sealed,
+)
 
 
 def trainable_state(method: nn.Module) -> dict[str, Tensor]:
@@ -129,9 +137,15 @@ def load_named(path: Path, method: nn.Module) -> None:
 
 
 def save_last(path: Path, state: dict[str, Any], made_from: str) -> None:
-    """Write the training state, sealed with the key of the training."""
-    with replacing(path, hint="work_dir=") as file:
-        write_sealed(file, made_from, lambda out: torch.save(state, out))  # type: ignore[arg-type]  # it needs `write` alone
+    """Write the training state, sealed with the key of the training.
+
+    Where it cannot be written, warn once: the training goes on, and is not resumed from here.
+    """
+
+    def write(out: Writable) -> None:
+        torch.save(state, out)  # type: ignore[arg-type]  # it needs `write` alone
+
+    write_cached(path, lambda file: write_sealed(file, made_from, write), sync=True)
 
 
 def load_last(path: Path, made_from: str) -> dict[str, Any] | None:

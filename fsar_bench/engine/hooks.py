@@ -22,7 +22,7 @@ from fsar_bench.engine.checkpoint import (
     trainable_state,
 )
 from fsar_bench.engine.provenance import metadata_of
-from fsar_bench.io import write_atomically
+from fsar_bench.io import write_cached
 from fsar_bench.progress.events import STARTING, VALIDATED, report
 from fsar_bench.randomness import seed_torch
 from fsar_bench.registry import HOOKS
@@ -99,7 +99,7 @@ class TrainingCurves(Hook):
             _write_table(folder / "curve.csv", ("episodes", "val_accuracy"), self.accuracies)
             _write_table(folder / "loss.csv", ("episode", "loss"), list(enumerate(self.losses, 1)))
             if self.losses:
-                write_atomically(folder / "curve.png", draw_curves(self.losses, self.accuracies))
+                write_cached(folder / "curve.png", lambda file: file.write(draw_curves(self.losses, self.accuracies)))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Put the curves into a checkpoint."""
@@ -120,7 +120,7 @@ def _loss(outputs: dict[str, Any]) -> float:
 def _write_table(path: Path, header: tuple[str, str], rows: list[tuple[int, float]]) -> None:
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, table.getvalue().encode())
+    write_cached(path, lambda file: file.write(table.getvalue().encode()))
 
 
 def draw_curves(losses: list[float], accuracies: list[tuple[int, float]]) -> bytes:

@@ -31,6 +31,7 @@ from fsar_bench.errors import (
     NotApplicableError,
     ProtocolError,
 )
+from fsar_bench.io import disk_error
 from fsar_bench.plan import EpisodePlan, check_plan
 from fsar_bench.progress.events import HASHING, Event, Listener, silent
 from fsar_bench.results.store import RECORD
@@ -271,14 +272,14 @@ def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> l
     try:
         for number, cell in enumerate(cells):
             progress(Event(STAGE, number, len(cells)))
-            problems += _problems_of(check(cell), number, cell)
+            problems += _problems_of(check(cell), number, cell, options)
     finally:
         logging.getLogger().removeHandler(quiet)
     progress(Event(STAGE, len(cells), len(cells)))
     return problems
 
 
-def _problems_of(found: Iterator[Exception], number: int, cell: Cell) -> Iterator[Problem]:
+def _problems_of(found: Iterator[Exception], number: int, cell: Cell, options: RunOptions) -> Iterator[Problem]:
     """Problems of one cell; a method that the user did not name may be one that does not apply."""
     for error in found:
         if isinstance(error, NotApplicableError) and cell.setup.is_added:
@@ -286,7 +287,8 @@ def _problems_of(found: Iterator[Exception], number: int, cell: Cell) -> Iterato
         if isinstance(error, FsarBenchError):
             yield Problem(number, type(error).__name__, str(error))
         else:
-            yield Problem(number, ConfigError.__name__, _unforeseen(cell, error))
+            of_disk = disk_error(error, out=options.out, work_dir=options.work_dir)
+            yield Problem(number, ConfigError.__name__, of_disk or _unforeseen(cell, error))
 
 
 def _unforeseen(cell: Cell, error: Exception) -> str:

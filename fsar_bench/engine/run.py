@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -33,15 +33,16 @@ from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
 from fsar_bench.engine.scoring import PlanScores, ScoreStore, score_plan
 from fsar_bench.engine.state import finished_training, note_start
+from fsar_bench.engine.sweep import unwritten
 from fsar_bench.engine.training import Plans, Trained, train_or_reuse
 from fsar_bench.errors import ConfigError, ResultError
-from fsar_bench.io import cache_folder
+from fsar_bench.io import cache_folder, naming_disks
 from fsar_bench.method import FewShotMethod
 from fsar_bench.progress.events import STARTING, Event, Listener, counter, listening, report, silent
 from fsar_bench.results.metrics import pair_outcomes
 from fsar_bench.results.predictions import measure, pack_predictions
-from fsar_bench.results.record import plan_name
 from fsar_bench.results.store import Stored, write
+from fsar_bench.writing.streams import open_log
 
 FIT_EPISODES = 1000  # val episodes on which `FewShotMethod.fit` chooses
 
@@ -57,7 +58,7 @@ def run_cell(cell: Cell, options: RunOptions, progress: Listener = silent) -> St
     Raises:
         FsarBenchError: something that the user can fix; the message names it.
     """
-    with CellRun.open(cell, options, progress) as run:
+    with naming_disks(out=options.out, work_dir=options.work_dir), CellRun.open(cell, options, progress) as run:
         run.check_clips()
         run.train()
         run.choose()
@@ -256,8 +257,7 @@ class CellRun:
         pair = pair_outcomes(scores.total, plan, self.test.split.reverse)
         packed = pack_predictions(scores.prediction, pair)
         result = make_result(self, measure(scores.prediction, plan.labels, pair), packed)
-        plan.save(out / "plans" / plan_name(plan.realised))
-        return write(out / "results", result, packed, make_cost(self, bank, scores))
+        return write(out / "results", result, packed, make_cost(self, bank, scores), plan)
 
 
 def _source(cell: Cell, options: RunOptions, method: FewShotMethod, dataset: Dataset) -> FrameSource:
@@ -303,17 +303,17 @@ def _episodes(
 @contextlib.contextmanager
 def _working(folder: Path, progress: Listener) -> Iterator[Path]:
     """Hold the lock of a work folder; what libraries print goes to its log, and progress to the listener."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log = (folder / LOG).open("a", buffering=1, encoding="utf-8")
-    except OSError as error:
-        raise ResultError(f"Cannot write {folder} ({error.strerror}). Choose another folder with work_dir=.") from error
-    with log, alone_in(folder), _printing_to(log, progress):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        open_log(folder / LOG, lambda error: progress(unwritten(folder / LOG, error))) as log,
+        alone_in(folder),
+        _printing_to(log, progress),
+    ):
         yield folder
 
 
 @contextlib.contextmanager
-def _printing_to(log: IO[str], progress: Listener) -> Iterator[None]:
+def _printing_to(log: TextIO, progress: Listener) -> Iterator[None]:
     out, err = sys.stdout, sys.stderr
 
     def outside(event: Event) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
-from fsar_bench.io import replacing
+from fsar_bench.io import write_cached
 from fsar_bench.method import FewShotMethod, Scores
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.storage.recall import recall
@@ -168,5 +168,4 @@ def _save(path: Path | None, part: dict[str, np.ndarray], key: str) -> None:
         return
     packed = BytesIO()
     np.savez(packed, **part)  # type: ignore[arg-type]  # numpy's stub takes keywords for its option
-    with replacing(path, sync=False, hint="work_dir=") as file:
-        write_sealed(file, key, lambda out: out.write(packed.getbuffer()))
+    write_cached(path, lambda file: write_sealed(file, key, lambda out: out.write(packed.getbuffer())))

@@ -17,7 +17,7 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import Frozen, RunOptions
 from fsar_bench.engine.locks import is_locked
 from fsar_bench.errors import ResultError
-from fsar_bench.io import digest, write_atomically
+from fsar_bench.io import digest, write_atomically, write_cached
 from fsar_bench.results.store import RECORD, Stored, read
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, seal_json, unseal_json
@@ -87,12 +87,9 @@ class Finished(Frozen):
 
 
 def note_finished(folder: Path, key: str, finished: Finished) -> None:
-    """Write down that a training is finished.
-
-    Raises:
-        ResultError: the folder cannot be written.
-    """
-    write_atomically(folder / FINISHED, seal_json(finished.model_dump(), key))
+    """Write down that a training is finished; where that cannot be written, warn once: it is found out again."""
+    sealed = seal_json(finished.model_dump(), key)
+    write_cached(folder / FINISHED, lambda file: file.write(sealed), sync=True)
 
 
 def finished_training(folder: Path, key: str) -> Finished | None:

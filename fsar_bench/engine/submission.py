@@ -33,7 +33,6 @@ from fsar_bench.results.record import (
     FramesRecord,
     ParametersRecord,
     Result,
-    plan_name,
 )
 from fsar_bench.results.store import Stored, write
 
@@ -177,7 +176,7 @@ class Episodes:
             "query": self.query.tolist(),
         }
         file = user_path(path)
-        write_atomically(file, to_json(data))
+        write_atomically(file, to_json(data), hint="")
         return file
 
 
@@ -225,8 +224,7 @@ def submit(plan: Episodes, predictions: Any, *, name: str, out: Path, **about: A
         parameters=ParametersRecord(trainable=told.trained_parameters, total=told.parameters),
         predictions=hashlib.sha256(packed).hexdigest(),
     )  # fmt: skip
-    plan.plan.save(out / "plans" / plan_name(plan.plan.realised))
-    return write(out / "results", result, packed, Cost())
+    return write(out / "results", result, packed, Cost(), plan.plan)
 
 
 def _checked(plan: Episodes, predictions: Any) -> np.ndarray:

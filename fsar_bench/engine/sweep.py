@@ -6,6 +6,7 @@ runner, in this process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -15,18 +16,21 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Literal, TextIO
 
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine.locks import holder, is_locked
 from fsar_bench.engine.state import finished
-from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError, ResultError
-from fsar_bench.progress.events import POSTPONED, STARTING, Event, Listener, relay, silent
+from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError
+from fsar_bench.io import cache_folder, check_writable, naming_disks, reason_of
+from fsar_bench.progress.events import POSTPONED, STARTING, WARNING, Event, Listener, relay, silent
 from fsar_bench.progress.screen import Screen
 from fsar_bench.progress.words import about
 from fsar_bench.results.store import Stored, read, relabel
+from fsar_bench.writing.streams import open_log
+from fsar_bench.writing.temporary import sweep as sweep_parts
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 IN_WORDS = {
@@ -76,19 +80,31 @@ def sweep(
     Raises:
         ResultError: a folder cannot be written; nothing was run then.
     """
-    check_writable(options.out, "out")
-    check_writable(options.work_dir, "work_dir")
+    check_writable(options.out, "out=")
+    check_writable(options.work_dir, "work_dir=")
     postponed = []
-    for cell in cells:
-        listener = listener_of(cell) if listener_of else silent
-        outcome = _run_or_reuse(cell, options, runner, listener)
-        if outcome.state == "busy":
-            listener(Event(POSTPONED, 0, 1, "another run is working on it; looked at again at the end"))
-            postponed.append(cell)
-        else:
-            yield outcome
-    for cell in postponed:
-        yield _run_or_reuse(cell, options, runner, listener_of(cell) if listener_of else silent)
+    with _swept(options):
+        for cell in cells:
+            listener = listener_of(cell) if listener_of else silent
+            outcome = _run_or_reuse(cell, options, runner, listener)
+            if outcome.state == "busy":
+                listener(Event(POSTPONED, 0, 1, "another run is working on it; looked at again at the end"))
+                postponed.append(cell)
+            else:
+                yield outcome
+        for cell in postponed:
+            yield _run_or_reuse(cell, options, runner, listener_of(cell) if listener_of else silent)
+
+
+@contextlib.contextmanager
+def _swept(options: RunOptions) -> Iterator[None]:
+    """Delete temporary files of dead processes before and after cells run: one that is still dying then is gone in the end."""
+    folders = [options.out / "results", options.out / "plans", options.work_dir, cache_folder()]
+    sweep_parts(folders)
+    try:
+        yield
+    finally:
+        sweep_parts(folders)
 
 
 def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: CellRunner) -> Iterator[Outcome]:
@@ -112,32 +128,20 @@ def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener:
         return Outcome(cell, state, stored, error, perf_counter() - began)
 
     try:
-        stored = None if options.overwrite else finished(cell, options.out)
-        if stored:
-            return outcome("reused", stored if stored.result.cell.label == cell.label else relabel(stored, cell))
-        if is_locked(options.work_dir / cell.work_folder):  # told here without a process that finds out
-            folder = options.work_dir / cell.work_folder
-            raise BusyError(f"Another run is working in {folder}{holder(folder)}.")
-        return outcome("done", runner(cell, options, listener))
+        with naming_disks(out=options.out, work_dir=options.work_dir):
+            stored = None if options.overwrite else finished(cell, options.out)
+            if stored:
+                return outcome("reused", stored if stored.result.cell.label == cell.label else relabel(stored, cell))
+            if is_locked(options.work_dir / cell.work_folder):  # told here without a process that finds out
+                folder = options.work_dir / cell.work_folder
+                raise BusyError(f"Another run is working in {folder}{holder(folder)}.")
+            return outcome("done", runner(cell, options, listener))
     except BusyError as error:
         return outcome("busy", error=error)
     except NotApplicableError as error:
         return outcome("left out" if cell.setup.is_added else "failed", error=error)
     except FsarBenchError as error:
         return outcome("failed", error=error)
-
-
-def check_writable(folder: Path, key: str) -> None:
-    """Raise `ResultError` unless a folder exists or can be made, and can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise ResultError(
-            f"The folder {folder} cannot be written ({error.strerror}). Choose another with {key}=."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
 
     log = options.work_dir / cell.work_folder / LOG
     try:
-        _print_to(log)
+        _print_to(open_log(log, lambda error: send(unwritten(log, error))))
 
         from fsar_bench.engine.run import run_cell
 
@@ -212,18 +216,16 @@ def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
         send(Failed(CellCrashedError.__name__, f"Unexpected error: {reason}. Full traceback: {log}"))
-    finally:
-        sys.stdout.flush()
 
 
-def _print_to(log: Path) -> None:
-    """Send standard output and error to a file, those of C libraries too."""
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("a", buffering=1, encoding="utf-8")
-    except OSError as error:
-        raise ResultError(
-            f"Cannot write {log.parent} ({error.strerror}). Choose another folder with work_dir=."
-        ) from error
-    os.dup2(stream.fileno(), sys.stdout.fileno())
-    os.dup2(stream.fileno(), sys.stderr.fileno())
+def unwritten(log: Path, error: OSError) -> Event:
+    """The warning that a log is not whole."""
+    text = f"The log {log} cannot be written ({reason_of(error)}): the run goes on without. work_dir= names another folder."
+    return Event(WARNING, 0, 0, text)
+
+
+def _print_to(log: TextIO) -> None:
+    """Send standard output and error to a log, those of C libraries too."""
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    sys.stdout = sys.stderr = log

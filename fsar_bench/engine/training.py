@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import multiprocessing
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.engine.state import Finished, finished_training, note_finished
 from fsar_bench.errors import ConfigError
-from fsar_bench.io import write_atomically
+from fsar_bench.io import write_atomically, write_cached
 from fsar_bench.progress.events import STARTING, report
 from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, build, find
 
@@ -128,7 +129,8 @@ def _close_log(experiment: str) -> None:
             instance = kind._instance_dict.pop(name)
             for handler in list(getattr(instance, "handlers", ())):
                 instance.removeHandler(handler)
-                handler.close()
+                with contextlib.suppress(OSError):  # on a full disk, of lines that were dropped before
+                    handler.close()
 
 
 def training_config(
@@ -334,7 +336,7 @@ def _log_backends(names: Iterable[str], cell: Cell) -> list[dict[str, Any]]:
     Raises:
         ConfigError: the package of a backend is not installed.
     """
-    backends: list[dict[str, Any]] = [{"type": "LocalVisBackend"}]
+    backends: list[dict[str, Any]] = [{"type": "LocalCurves"}]
     for name in names:
         kind = _require_package(name)
         settings = {"init_kwargs": {"project": SCOPE, "name": str(cell)}} if name == "wandb" else {}

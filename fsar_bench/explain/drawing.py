@@ -16,7 +16,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.transforms import Bbox
 
 from fsar_bench.explain.episode import Explained, Matched
-from fsar_bench.io import write_atomically
+from fsar_bench.io import replacing_all
 from fsar_bench.results.store import Stored
 
 RIGHT, WRONG, PLAIN = "#1a7f37", "#c4320a", "#4b5563"
@@ -41,10 +41,11 @@ def write_pictures(stored: Stored, explained: Explained, queries: list[int], out
     name = f"{stored.folder.name}-episode{explained.episode}"
     pictures = {j: draw_query(explained, j, title) for j in queries}
     paths = {j: out / f"{name}-query{j}.png" for j in queries}
-    for j, picture in pictures.items():
-        write_atomically(paths[j], picture)
     page_path = out / f"{name}.html"
-    write_atomically(page_path, page(explained, title, pictures).encode())
+    with replacing_all(hint="--out") as batch:
+        for j, picture in pictures.items():
+            batch.write(paths[j], picture)
+        batch.write(page_path, page(explained, title, pictures).encode())
     return page_path, paths
 
 

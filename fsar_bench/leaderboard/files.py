@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsar_bench.errors import ResultError
-from fsar_bench.io import cache_folder, read_text, write_atomically
+from fsar_bench.io import cache_folder, read_text, replacing_all
 from fsar_bench.leaderboard import exports, tables
 from fsar_bench.leaderboard.boards import Board, build_boards
 from fsar_bench.leaderboard.published import read_published
@@ -81,16 +81,17 @@ def write_tables(out: Path, all_boards: list[Board]) -> list[Path]:
         Paths of the files that were written.
 
     Raises:
-        ResultError: something is damaged, or the folder cannot be written.
+        ResultError: something is damaged, or the folder cannot be written; no file was changed then.
     """
     generated = generated_files(out, all_boards)
-    for path, text in generated:
-        write_atomically(path, text.encode())
     paths = [path for path, _ in generated]
-    for path in orphans(out, paths):
-        by_hand = tables.without_block(_text(path) or "") if path.suffix == ".md" else ""
-        if by_hand:
-            write_atomically(path, by_hand.encode())
-        else:
-            path.unlink()
+    with replacing_all(hint="out=") as batch:
+        for path, text in generated:
+            batch.write(path, text.encode())
+        for path in orphans(out, paths):
+            by_hand = tables.without_block(_text(path) or "") if path.suffix == ".md" else ""
+            if by_hand:
+                batch.write(path, by_hand.encode())
+            else:
+                batch.delete(path)
     return paths

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsar_bench.errors import ResultError
-from fsar_bench.io import write_atomically
+from fsar_bench.io import replacing_all
 from fsar_bench.leaderboard import exports
 from fsar_bench.leaderboard.boards import build_boards, check_claims, checked_plan, require_plan
 from fsar_bench.leaderboard.page import page_data
@@ -46,7 +46,7 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
         out: the folder that the results are copied to; its tables are not written.
 
     Raises:
-        ResultError: a result of `out` is damaged, or it cannot be written.
+        ResultError: a result of `out` is damaged, or it cannot be written; nothing was copied then.
     """
     outcome = Merge()
     incoming: dict[Path, Stored] = {}
@@ -62,12 +62,13 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
         _try_tables(list(incoming.values()), out, outcome.problems)
     if outcome.problems:
         return outcome
-    for target, source in plans.items():
-        if not _is_plan(target):
-            write_atomically(target, source.read_bytes())
-    for place, stored in incoming.items():
+    with replacing_all(hint="--out") as batch:
+        for target, source in plans.items():
+            if not _is_plan(target):
+                batch.copy(target, source)
         for name in FILES:
-            write_atomically(out / "results" / place / name, (stored.folder / name).read_bytes())
+            for place, stored in incoming.items():
+                batch.copy(out / "results" / place / name, stored.folder / name)
     outcome.taken = list(incoming.values())
     return outcome
 

@@ -41,7 +41,7 @@ def write_page(path: Path, all_boards: list[Board], published: list[Published]) 
     }
     page = (parts / "page.html").read_text(encoding="utf-8")
     html = re.sub("@@([A-Z]+)@@", lambda place: inside[place[1]], page)  # in one pass: texts may hold such marks
-    write_atomically(path, html.encode())
+    write_atomically(path, html.encode(), hint="out=")
     return path
 
 

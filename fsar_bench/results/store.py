@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.errors import ResultError
-from fsar_bench.io import read_json, to_json, write_atomically, write_cached
+from fsar_bench.io import read_json, replacing_all, to_json, write_atomically, write_cached
+from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import report
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.predictions import measure, packed_predictions, unpack_predictions
@@ -59,17 +60,28 @@ class Stored:
         return self.predictions() == self.result.labels
 
 
-def write(root: Path, result: Result, predictions: bytes, cost: Cost) -> Stored:
-    """Store a result below `root` (the folder `results/`).
+def write(root: Path, result: Result, predictions: bytes, cost: Cost, plan: EpisodePlan | None = None) -> Stored:
+    """Store a result below `root` (the folder `results/`), all of it or nothing: an old one stays until then.
+
+    Args:
+        root: the folder `results/`.
+        result: the record.
+        predictions: as the record names them.
+        cost: what it cost.
+        plan: its realised plan, which is stored next to `root`; None if it is there already.
 
     Raises:
         ResultError: the folder cannot be written.
     """
     folder = root / result.folder
-    (folder / RECORD).unlink(missing_ok=True)  # never an old record beside new predictions
-    write_atomically(folder / PREDICTIONS, predictions)
-    write_atomically(folder / COST, to_json(cost.model_dump(mode="json", exclude_none=True)))
-    write_atomically(folder / RECORD, to_json(result.model_dump(mode="json")))
+    with replacing_all(hint="out=") as batch:
+        if plan is not None:
+            with batch.open(root.parent / "plans" / plan_name(plan.realised)) as file:
+                plan.write(file)
+        batch.delete(folder / RECORD)  # never an old record beside new predictions
+        batch.write(folder / PREDICTIONS, predictions)
+        batch.write(folder / COST, to_json(cost.model_dump(mode="json", exclude_none=True)))
+        batch.write(folder / RECORD, to_json(result.model_dump(mode="json")))
     return Stored(result, cost, folder)
 
 
@@ -84,7 +96,7 @@ def relabel(stored: Stored, cell: Cell) -> Stored:
         ResultError: the folder cannot be written.
     """
     result = stored.result.model_copy(update={"cell": cell})
-    write_atomically(stored.folder / RECORD, to_json(result.model_dump(mode="json")))
+    write_atomically(stored.folder / RECORD, to_json(result.model_dump(mode="json")), hint="out=")
     return Stored(result, stored.cost, stored.folder)
 
 

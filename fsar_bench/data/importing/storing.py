@@ -15,7 +15,7 @@ from fsar_bench.data.dataset import SPLITS, Annotation
 from fsar_bench.data.importing.lists import CUSTOM, known_names
 from fsar_bench.data.importing.prepare import Prepared
 from fsar_bench.errors import ConfigError
-from fsar_bench.io import DATASET_FILE, data_folder, read_json, to_json, write_atomically
+from fsar_bench.io import DATASET_FILE, data_folder, read_json, replacing_all, to_json, write_atomically
 
 HINT = "$FSAR_BENCH_DATA"  # names another folder for prepared datasets
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
@@ -68,15 +68,16 @@ def store(prepared: Prepared, *, replace: bool = False) -> Storage:
     state: State = "new"
     if path.exists():
         state = "unchanged" if path.read_bytes() == data else _state(path, prepared, replace=replace)
-    if state == "replaced":
-        path.with_name("quarantine.json").unlink(missing_ok=True)  # it names clips of the former dataset
     missing = "".join(f"{clip.class_name}\t{clip.id}\n" for clip in prepared.missing)
-    write_atomically(path.with_name("missing.txt"), missing.encode(), hint=HINT)
-    for split in SPLITS:
-        lines = "".join(_mmaction2_lines(prepared, split))
-        write_atomically(path.with_name(f"mmaction2_{split}.txt"), lines.encode(), hint=HINT)
-    if state != "unchanged":
-        write_atomically(path, data, hint=HINT)
+    with replacing_all(hint=HINT) as batch:
+        if state == "replaced":
+            batch.delete(path.with_name("quarantine.json"))  # it names clips of the former dataset
+        batch.write(path.with_name("missing.txt"), missing.encode())
+        for split in SPLITS:
+            lines = "".join(_mmaction2_lines(prepared, split))
+            batch.write(path.with_name(f"mmaction2_{split}.txt"), lines.encode())
+        if state != "unchanged":
+            batch.write(path, data)
     return Storage(path, state)
 
 
