@@ -6,9 +6,14 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from fsar_bench.texts.characters import plain
+
 
 class FsarBenchError(Exception):
-    """Base class of errors that the user can fix."""
+    """Base class of errors that the user can fix; their messages may quote any text, and are plain wherever they are shown."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class ConfigError(FsarBenchError):
@@ -37,6 +42,10 @@ class TrainingError(FsarBenchError):
 
 class CellCrashedError(FsarBenchError):
     """The process of a cell died, or met an error that is not the user's."""
+
+
+class ProcessError(FsarBenchError):
+    """A process cannot be started, or does not live long enough to start its work."""
 
 
 class ResultError(FsarBenchError):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,16 @@ import numpy as np
 from fsar_bench.errors import ProtocolError, ResultError
 from fsar_bench.io import replacing
 from fsar_bench.randomness import splitmix64, stream_key
+from fsar_bench.texts.characters import name_fault, shortened
 
 ALGORITHM = "splitmix64-v1"
 _CHUNK = 2_000_000  # keys that are drawn at a time
 _LARGEST = 2**30  # bytes of an unpacked plan
+
+
+def digest_of_names(names: Sequence[str]) -> str:
+    """SHA-256 of the names of all classes of a split: one line each, in order."""
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,11 @@ class ClipList:
         for name, clip in rows:
             by_class[name].append(clip)
         return cls(tuple(names), tuple(tuple(sorted(by_class[name])) for name in names))
+
+    @property
+    def names_digest(self) -> str:
+        """SHA-256 of the class names."""
+        return digest_of_names(self.classes)
 
     @property
     def digest(self) -> str:
@@ -85,7 +97,7 @@ class EpisodePlan:
         replaced: how many places hold another clip than on a complete disk.
         digest: SHA-256 of the header and of the arrays as drawn from the full list.
         realised: SHA-256 of the header and of the arrays as they are here.
-        names: name of each class of the list, for people; empty where it was not kept.
+        names: name of each class of the list, for people; the hashes above do not cover them, `digest_of_names` does.
     """
 
     header: dict
@@ -190,7 +202,7 @@ class EpisodePlan:
                 digest, realised = (store[name].tobytes().decode() for name in ("digest", "realised"))
                 arrays = [store[name] for name in ("classes", "support", "query")]
                 replaced = int(store["replaced"])
-                names = tuple(map(str, json.loads(store["names"].tobytes()))) if "names" in store.files else ()
+                names = _checked_names(json.loads(store["names"].tobytes()))
         except Exception as error:
             raise ResultError(f"The episode plan {path} cannot be read ({error}); delete it and run again.") from error
         shapes = [array.shape for array in arrays]
@@ -226,6 +238,20 @@ class _Rules:
         if recording is not None:
             values["recordings"] = hashlib.sha256(recording.astype("<i8").tobytes()).hexdigest()
         return values
+
+
+def _checked_names(names: Any) -> tuple[str, ...]:
+    """Class names of a plan.
+
+    Raises:
+        ValueError: they are no list of texts, or one is too long or no plain line.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class names are no list of texts")
+    for name in names:
+        if fault := name_fault(name):
+            raise ValueError(f"the class name {shortened(name)!r} {fault}")
+    return tuple(names)
 
 
 _QUERY_KEYS = {"train": " or train.query_per_class=", "val": ""}  # val has one query per class

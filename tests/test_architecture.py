@@ -15,15 +15,16 @@ from fsar_bench.config.files import names
 ROOT = Path(fsar_bench.__file__).parent
 METHODS = Path(__import__("fsar_bench.methods").methods.__file__).parent
 
-GROUND = {"errors", "io", "processes", "randomness", "registry"}
+GROUND = {"errors", "io", "processes", "randomness", "registry", "texts"}
 MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
-    "errors": set(),
+    "texts": set(),
+    "errors": {"texts"},
     "randomness": set(),
     "processes": {"errors"},
     "io": {"errors", "progress"},
     "cache": {"errors", "io"},
     "registry": {"errors", "io", "randomness"},
-    "progress": set(),
+    "progress": {"texts"},
     "config": GROUND,
     "plan": GROUND,
     "matching": GROUND | {"layers"},

@@ -22,6 +22,7 @@ from fsar_bench.data.importing.storing import Storage, check_own_name, store, wr
 from fsar_bench.data.leaks import Contents, described, named, repeats
 from fsar_bench.errors import ConfigError
 from fsar_bench.progress.task import Task
+from fsar_bench.texts.console import PlainConsole
 
 if TYPE_CHECKING:
     from fsar_bench.config.files import DatasetConfig
@@ -33,7 +34,7 @@ EXAMPLES = 3  # of clips with the same fault or oddity
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    return PlainConsole(soft_wrap=True, highlight=False)
 
 
 def _table(*columns: str) -> Table:

@@ -15,6 +15,7 @@ from fsar_bench import __version__
 from fsar_bench.data.dataset import Annotation
 from fsar_bench.errors import ResultError
 from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder, read_json, reason_of, write_atomically
+from fsar_bench.texts.console import PlainConsole
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
 GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
@@ -22,7 +23,7 @@ GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
 
 def doctor_command() -> int:
     """Print one page; returns the exit code (1 if something keeps the built-in run from working)."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False)
     console.print(f"[bold]fsar-bench {__version__}[/], Python {platform.python_version()}, {platform.platform()}")
     checks = [_packages(console), _devices(console), _readers(console)]
     _weights(console)

@@ -11,6 +11,7 @@ from fsar_bench.config.cell import Cell, common_training
 from fsar_bench.config.resolve import Run
 from fsar_bench.engine.forecast import forecast
 from fsar_bench.progress.words import about
+from fsar_bench.texts.console import PlainConsole
 
 WIDE = 200  # characters of a line that no terminal folds
 
@@ -33,7 +34,7 @@ def show_cells(run: Run, console: Console) -> None:
         row = (cell.hash[:8], cell.label.without(common).row, cell.identity.dataset.name, str(p.way), str(p.shot))
         table.add_row(*map(escape, (*row, _seeds(cell), f"{state.kind}{detail}", time)))
     if not console.is_terminal:  # a file or another program reads it
-        console = Console(file=console.file, width=max(WIDE, console.width))
+        console = PlainConsole(file=console.file, width=max(WIDE, console.width))
     console.print(table)
     if common:
         settings = ", ".join(f"{key}={value}" for key, value in common.items())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,15 +24,15 @@ from pydantic import (
     model_validator,
 )
 
-from fsar_bench.config.fields import explain_fault, value_from_text
+from fsar_bench.config.fields import explain_fault, one_line, value_from_text
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.texts.characters import LONGEST
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
-TEXT_PATTERN = r"^[^<>\x00-\x1f\x7f]*$"  # one line without markup
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
-Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=300)]
+Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(one_line)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 LOG_BACKENDS = {  # MMEngine's visualizer backends, and the package that each needs
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.ranking import BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
-from fsar_bench.plan import EpisodePlan
+from fsar_bench.plan import EpisodePlan, digest_of_names
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
 
@@ -79,6 +79,10 @@ def checked_plan(stored: Stored) -> EpisodePlan:
     )
     if not fits:
         raise ResultError(f"{stored.plan_file} is not the plan that {stored.folder} names. Copy the right one there.")
+    if len(plan.names) != data.classes or digest_of_names(plan.names) != data.class_names:
+        raise ResultError(
+            f"{stored.plan_file} names other classes than those of {stored.folder}. Copy the right one there."
+        )
     return plan
 
 

@@ -14,7 +14,7 @@ from fsar_bench.leaderboard import exports
 from fsar_bench.leaderboard.boards import build_boards, checked_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
-from fsar_bench.plan import EpisodePlan
+from fsar_bench.plan import EpisodePlan, digest_of_names
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.record import plan_name
 from fsar_bench.results.store import COST, RECORD, Stored, read, read_all
@@ -52,7 +52,8 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
     plans: dict[Path, Path] = {}
     for folder in folders:
         for stored in _sound_results(folder, outcome.problems):
-            plans.setdefault(out / "plans" / stored.plan_file.name, stored.plan_file)
+            target = out / "plans" / stored.plan_file.name
+            _check_names(stored, target if _is_plan(target) else plans.setdefault(target, stored.plan_file), outcome)
             _sort_in(stored, incoming, outcome, out=out)
     if incoming and not outcome.problems:
         _try_tables(list(incoming.values()), out, outcome.problems)
@@ -81,6 +82,15 @@ def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, ou
         outcome.problems.append(
             f"{stored.folder} and {other.folder} have the same config hash and differ ({_differences(stored, other)}). Find "
             "out which is right and delete the other."
+        )
+
+
+def _check_names(stored: Stored, kept: Path, outcome: Merge) -> None:
+    """The plan that is kept, of all with the same episodes, has the class names of a result."""
+    if kept != stored.plan_file and digest_of_names(EpisodePlan.load(kept).names) != stored.result.data.class_names:
+        outcome.problems.append(
+            f"{stored.folder} has other class names than the same episodes in {kept}. Find out which are right and delete "
+            "the others."
         )
 
 

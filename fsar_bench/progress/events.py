@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from fsar_bench.texts.characters import plain
+
 # Stages by name. Others are "training", "encoding" and "scoring"; the latter two also after VALIDATION and CHOOSING.
 STARTING = "starting"  # what is imported, built or opened comes after a colon
 HASHING = "hashing clips"  # those whose content is not known yet; of the training, then of the test
@@ -61,7 +63,7 @@ def warn(text: str) -> None:
         return
     listener = _listener.get()
     if listener is silent:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {plain(text)}", file=sys.stderr, flush=True)
     else:
         listener(Event(WARNING, 0, 0, text))
 
