@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from fsar_bench.cli.leaderboard import results_folder
 from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.errors import ConfigError, suggest
@@ -32,8 +34,8 @@ def compare_command(first: str, second: str, pairs: list[str]) -> int:
     for comparison in compare_by_name(boards, first, second):
         console.print(f"\n{comparison}", markup=False)
         stored = comparison.first.seeds[0]
-        example = f"fsar-bench explain {stored.folder} --episode {comparison.episodes[0].number}"
+        example = ["fsar-bench", "explain", str(stored.folder), "--episode", str(comparison.episodes[0].number)]
         if stored.result.cell.identity.custom_imports:
-            example += f" methods=./{stored.result.name}.py"
-        console.print(f"To see one: {example}", markup=False, style="dim")
+            example.append(f"methods=./{stored.result.name}.py")
+        console.print(f"To see one: {shlex.join(example)}", markup=False, style="dim")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,10 @@ def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) ->
     if check:
         stale = stale_files(out, boards)
         for path in stale:
-            print(f"error: {path} is stale. Run fsar-bench leaderboard out={out} and commit it.", file=sys.stderr)
+            print(
+                f"error: {path} is stale. Run fsar-bench leaderboard {shlex.quote(f'out={out}')} and commit it.",
+                file=sys.stderr,
+            )
         return 1 if stale else 0
     for path in write_tables(out, boards):
         print(path)

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from fsar_bench.config.settings import NAME_PATTERN, Frozen, Name, Protocol, Text, Train
+from fsar_bench.config.settings import KEY_PATTERN, NAME_PATTERN, Frozen, Name, Protocol, Text, Train
 from fsar_bench.io import canonical, digest
+from fsar_bench.texts.characters import LONGEST
 
 LOG = "log.txt"  # in a cell's work folder
 TIMM = "timm:"  # begins the name of a backbone that is any image model of timm
@@ -112,7 +113,7 @@ class Identity(Frozen):
     @field_validator("backbone")
     @classmethod
     def _has_a_name(cls, config: dict[str, Any]) -> dict[str, Any]:
-        if not re.match(NAME_PATTERN, str(config.get("name")).removeprefix(TIMM)):
+        if not re.fullmatch(NAME_PATTERN, str(config.get("name")).removeprefix(TIMM)):
             raise ValueError("a backbone needs a name of letters, digits, '_', '-', '.' and '@'")
         return config
 
@@ -141,7 +142,7 @@ class Label(Frozen):
     title: Text
     named: Text | None = None
     paper: Text
-    changed: dict[str, Text] = Field({})
+    changed: dict[Annotated[str, Field(pattern=KEY_PATTERN, max_length=LONGEST)], Text] = Field({})
     dataset: Text
     synthetic: bool
     protocol: Name

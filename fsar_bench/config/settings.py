@@ -29,6 +29,7 @@ from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.texts.characters import LONGEST
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
+KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.@-]*$"  # of a setting: in a command it is no option
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]

@@ -97,7 +97,7 @@ def train_or_reuse(
         if not finished.exists():
             report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, store, device)
-            seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
+            seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'")))
             write_atomically(finished, to_json({"train": seconds_taken}))
         seconds = json.loads(finished.read_bytes())["train"]
     return Trained(best, file_digest(best), seconds)

@@ -10,6 +10,7 @@ import pandas as pd
 from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.leaderboard.tables import as_text, index, page, published_page
+from fsar_bench.texts.escapes import csv_cell
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
 Record = dict[str, Any]  # one flat row of the exports, by field
@@ -94,10 +95,11 @@ def _rounded(name: str, value: Any) -> Any:
 
 
 def csv(rows: list[Record]) -> str:
-    """Records as CSV; checkpoints and hashes of several seeds are joined by spaces."""
+    """Records as CSV; checkpoints and hashes of several seeds are joined by spaces, and no text is a formula."""
     joined = ("checkpoints", "config_hashes")
     flat = [{**row, **{name: " ".join(row[name]) for name in joined}} for row in rows]
-    return pd.DataFrame(flat).to_csv(index=False, lineterminator="\n")
+    cells = [{k: csv_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in flat]
+    return pd.DataFrame(cells).to_csv(index=False, lineterminator="\n")
 
 
 def json_text(all_boards: list[Board], rows: list[Record]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from html import escape
 from statistics import fmean
 
 import pandas as pd
@@ -13,6 +13,7 @@ from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry
 from fsar_bench.leaderboard.published import Published, Verdict, verdicts
 from fsar_bench.leaderboard.rows import differing
+from fsar_bench.texts.escapes import markdown as plain_markdown
 
 TEXT_COLUMNS = (
     "method",
@@ -109,16 +110,13 @@ def as_text(value: float | None, digits: int) -> str:
 
 def html(board: Board) -> str:
     """The table of a board for a notebook."""
-    return f"<p><b>{_escaped(board.title)}</b><br>{_escaped(board.note)}</p>{frame(board).to_html(index=False)}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    texts = f"<p><b>{escape(board.title)}</b><br>{escape(board.note)}</p>"
+    return f'<div class="tex2jax_ignore mathjax_ignore">{texts}{frame(board).to_html(index=False)}</div>'
 
 
 def markdown(board: Board) -> str:
     """The table of a board, the accuracies of the first rank in bold."""
-    table = frame(board)
+    table = frame(board).map(plain_markdown)
     for i, entry in enumerate(board.entries):
         if entry.statistics.rank == 1:
             table.loc[i, "accuracy %"] = f"**{entry.statistics.accuracy:.2f}**"
@@ -126,33 +124,36 @@ def markdown(board: Board) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
+    """A table whose cells are markdown."""
     align = ["left" if column in TEXT_COLUMNS else "right" for column in table.columns]
-    text = table.map(_safe).to_markdown(index=False, colalign=align, disable_numparse=True)
+    text = table.to_markdown(index=False, colalign=align, disable_numparse=True)
     return str(text)
-
-
-def _safe(text: str) -> str:
-    """A cell whose text is neither markup nor a link; bold stays."""
-    return re.sub(r"([\\|\[\]`])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
 
 
 def page(group: list[Board], published: list[Published]) -> str:
     """Markdown of all boards of one dataset, way and shot, and of what the literature says about them."""
     first = group[0]
-    out = [f"# {first.title}", ""]
+    out = [f"# {plain_markdown(first.title)}", ""]
     if first.first.cell.label.synthetic:
         out += [SYNTHETIC, ""]
     out += [legend(group), ""]
     for number, board in enumerate(group, 1):
         if len(group) > 1:
             out += [f"## Board {number} of {len(group)}", "", _separation(group, number - 1), ""]
-        out += [board.note, "", markdown(board), ""]
+        out += [plain_markdown(board.note), "", markdown(board), ""]
         compared = verdicts(board, published)
         if compared:
-            out += ["### Published next to measured", "", _VERDICT_NOTE, "", _markdown(_verdict_frame(compared)), ""]
+            out += [
+                "### Published next to measured",
+                "",
+                _VERDICT_NOTE,
+                "",
+                _markdown(_verdict_frame(compared).map(plain_markdown)),
+                "",
+            ]
     of_page = [p for p in published if p.page_of(first.first)]
     if of_page:
-        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(of_page)), ""]
+        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(of_page).map(plain_markdown)), ""]
     return "\n".join(out)
 
 
@@ -223,8 +224,8 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
             out += [note, ""] if note else []
             out += [_markdown(_overview(of_kind)), "", _OVERVIEW_NOTE, ""]
     for board in all_boards:
-        best = f"best {board.rows[0].title} {board.rows[0].accuracy:.2f} %"
-        out.append(f"- [{board.title}]({board.page}.md): {len(board)} rows, {best}")
+        best = f"best {plain_markdown(board.rows[0].title)} {board.rows[0].accuracy:.2f} %"
+        out.append(f"- [{plain_markdown(board.title)}]({board.page}.md): {len(board)} rows, {best}")
     if published:
         out += [
             "",
@@ -253,6 +254,7 @@ class _Overview:
 
 
 def _overview(all_boards: list[Board]) -> pd.DataFrame:
+    """The table of the overview, as markdown."""
     columns = _short_names(all_boards)
     methods: dict[tuple[str, str], _Overview] = defaultdict(_Overview)
     for column, board in zip(columns, all_boards, strict=True):
@@ -261,8 +263,8 @@ def _overview(all_boards: list[Board]) -> pd.DataFrame:
     order = sorted(methods, key=lambda key: (-len(methods[key].cells), fmean(methods[key].ranks), key))
     return pd.DataFrame(
         {
-            "method": key[0],
-            "backbone": key[1],
+            "method": plain_markdown(key[0]),
+            "backbone": plain_markdown(key[1]),
             "average rank": f"{fmean(methods[key].ranks):.1f}",
             "boards": str(len(methods[key].cells)),
             **{column: methods[key].cells.get(column, "") for column in columns},
@@ -296,7 +298,8 @@ def published_page(published: list[Published]) -> str:
     for p in published:
         groups[p.dataset, p.way, p.shot].append(p)
     for (dataset, way, shot), group in sorted(groups.items()):
-        out += [f"## {dataset}, {way}-way {shot}-shot", "", _markdown(published_frame(group)), ""]
+        title = f"{plain_markdown(dataset)}, {way}-way {shot}-shot"
+        out += [f"## {title}", "", _markdown(published_frame(group).map(plain_markdown)), ""]
     return "\n".join(out)
 
 
