@@ -23,7 +23,7 @@ GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
 
 def doctor_command() -> int:
     """Print one page; returns the exit code (1 if something keeps the built-in run from working)."""
-    console = PlainConsole(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False, markup=True)
     console.print(f"[bold]fsar-bench {__version__}[/], Python {platform.python_version()}, {platform.platform()}")
     checks = [_packages(console), _devices(console), _readers(console)]
     _weights(console)
@@ -109,7 +109,7 @@ def _readers(console: Console) -> bool:
 
 def _weights(console: Console) -> None:
     folder = cache_folder() / "weights"
-    console.print(f"\n[bold]Weights[/] in {folder}")
+    console.print(f"\n[bold]Weights[/] in {escape(str(folder))}")
     files = sorted(f for f in folder.glob("*") if f.suffix in WEIGHT_SUFFIXES) if folder.is_dir() else []
     for file in files:
         console.print(f"{GOOD} {escape(file.name)}, {file.stat().st_size / 1e6:.1f} MB")
@@ -125,13 +125,13 @@ def _hub(console: Console) -> None:
     folders = sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots"))
     for folder in folders:
         name = folder.parent.name.removeprefix("models--").replace("--", "/")
-        console.print(f"{GOOD} hf-hub:{escape(name)}, in the hub's cache {HF_HUB_CACHE}")
+        console.print(f"{GOOD} hf-hub:{escape(name)}, in the hub's cache {escape(HF_HUB_CACHE)}")
     if not folders:
-        console.print(f"{NOTE} the hub's cache {HF_HUB_CACHE} holds no models")
+        console.print(f"{NOTE} the hub's cache {escape(HF_HUB_CACHE)} holds no models")
 
 
 def _datasets(console: Console) -> None:
-    console.print(f"\n[bold]Datasets[/] in {data_folder()}")
+    console.print(f"\n[bold]Datasets[/] in {escape(str(data_folder()))}")
     annotations = sorted(data_folder().glob("*/annotation.json"))
     for path in annotations:
         console.print(_dataset(path))
@@ -143,7 +143,7 @@ def _datasets(console: Console) -> None:
 
 def _dataset(annotation: Path) -> str:
     """One line on a prepared dataset: how many of its clips are on this disk."""
-    name = annotation.parent.name
+    name = escape(annotation.parent.name)
     try:
         clips = Annotation.model_validate_json(read_json(annotation)).clips
     except (OSError, ValidationError):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fsar_bench.config.cell import common_training
 from fsar_bench.config.overrides import parse_pairs
@@ -115,17 +115,17 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     """A board for the screen."""
     frame, common = tables.frame(board), common_training(row.result.cell for row in board.rows)
     titles = [title_of(row.result, common) + row.mark for row in board.rows]
-    methods = [*map(escape, titles), *map(escape, frame["method"][len(titles) :])]
-    backbones = list(map(escape, frame["backbone"]))
+    methods = [*map(Text, titles), *map(Text, frame["method"][len(titles) :])]
     if len({row.result.backbone_name for row in board.rows}) == 1:
         frame = frame.drop(columns="backbone")
     elif layout.joins:
-        methods = [f"{m}\n[italic]{b}[/italic]" if b else m for m, b in zip(methods, backbones, strict=True)]
+        for method, backbone in zip(methods, frame["backbone"], strict=True):
+            method.append(f"\n{backbone}" if backbone else "", style="italic")
         frame = frame.drop(columns="backbone")
     frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
     table = Table(
-        title=escape(board.title),
-        caption=escape(f"{board.note}{_of_training(common)}"),
+        title=Text(board.title, style="table.title"),
+        caption=Text(f"{board.note}{_of_training(common)}", style="table.caption"),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -140,7 +140,7 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
             overflow="fold",
         )
     highlighted = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in board.rows]
-    frame = frame.map(escape).assign(method=methods)
+    frame = frame.map(Text).assign(method=methods)
     for (_, texts), is_highlighted in zip(frame.iterrows(), [*highlighted, True], strict=True):
         table.add_row(*texts, style="" if is_highlighted else "dim")
     return table

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from rich.console import Console
+from rich.text import Text
 
 from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
@@ -92,7 +93,7 @@ def _sound(run: Run, console: Console) -> Run:
 
         def listener(event: Event) -> None:
             text, now = stages.text(event), monotonic()
-            status.update(text)
+            status.update(Text(text))  # a string would be markup
             is_long = event.stage == HASHING and now - told.get(event.stage, now) >= EVERY
             if not console.is_terminal and (event.stage not in told or is_long):
                 print(text if is_long else event.stage, flush=True)

@@ -14,12 +14,15 @@ from fsar_bench.texts.characters import plain
 class PlainConsole(Console):
     """A console whose texts are plain; the codes of colours and live lines are rich's own, and pass.
 
+    A string is no markup unless a call or the console says `markup=True`, and `:100:` is no picture: most strings quote a path
+    or a name.
+
     Args:
-        options: as rich takes them. Names such as `:100:` stay as they are.
+        options: as rich takes them.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"emoji": False, **options})
+        super().__init__(**{"emoji": False, "markup": False, **options})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render, as rich does, with plain texts."""
