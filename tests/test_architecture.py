@@ -181,6 +181,18 @@ def test_all_files_are_written_through_io():
             assert ".write_text(" not in text, path.name
 
 
+def test_what_is_printed_is_plain():
+    """Consoles come from `texts.console`; what goes by another way to a terminal is cleaned where it is printed."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and path.parent.name != "texts":
+                called = ast.unparse(node.func)
+                assert called not in ("Console", "rich.print", "console.Console"), f"{path.name}:{node.lineno}"
+                assert not called.startswith(("sys.stdout.buffer", "sys.__stdout__", "sys.__stderr__")), path.name
+                to_file = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}.get("file", "")
+                assert called != "print" or to_file in ("", "sys.stderr") or path.name == "screen.py", path.name
+
+
 def opens_text(call: ast.Call) -> bool:
     """Whether a call opens a file as text: `open(path)`, `path.open()`, `path.open("a")` and the like."""
     is_function = isinstance(call.func, ast.Name) and call.func.id == "open"

@@ -97,10 +97,15 @@ def train_or_reuse(
         if not finished.exists():
             report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, store, device)
-            seconds_taken = _train(config, HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'")))
+            seconds_taken = _train(config, head_of(cell))
             write_atomically(finished, to_json({"train": seconds_taken}))
         seconds = json.loads(finished.read_bytes())["train"]
     return Trained(best, file_digest(best), seconds)
+
+
+def head_of(cell: Cell) -> str:
+    """The beginning of a training's config, which is a program: no title may end its docstring."""
+    return HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'"))
 
 
 def _train(config: dict[str, Any], header: str) -> float:

@@ -7,7 +7,7 @@ import re
 from fsar_bench.texts.characters import plain
 
 _MARKUP = re.compile(r"[\\`*\[\]|~$]")
-_BEGINS_A_FORMULA = "=+-@＝＋－＠"  # for Excel and its like, in either width
+_BEGINS_A_FORMULA = tuple("=+-@＝＋－＠")  # for Excel and its like, in either width
 
 
 def markdown(text: str) -> str:
@@ -25,7 +25,9 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """A text as the cell of a CSV: after an apostrophe where a spreadsheet would take it for a formula and run it."""
+    """A text as the cell of a CSV: after an apostrophe where a spreadsheet would take it for a formula and run it.
+
+    So are texts that begin with an apostrophe: whoever reads the file takes one away, and has the text.
+    """
     text = plain(text)
-    begins = text[:1] == "\t" or text.lstrip()[:1] in tuple(_BEGINS_A_FORMULA)
-    return f"'{text}" if begins else text
+    return f"'{text}" if text.startswith(("\t", "'")) or text.lstrip().startswith(_BEGINS_A_FORMULA) else text
