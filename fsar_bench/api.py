@@ -12,6 +12,7 @@ from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.collection import Results
 from fsar_bench.leaderboard.files import read_boards, write_tables
+from fsar_bench.texts.characters import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,16 +88,15 @@ def _sweep_cells(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
         return list(sweep(work.cells, work.options, run_cell))
     import sys
 
-    from rich.console import Console
-
     for note in work.notes:
-        print(f"note: {note}")
+        print(f"note: {plain(note)}")
     from fsar_bench.engine.forecast import estimate_of
     from fsar_bench.progress.screen import Screen
+    from fsar_bench.texts.console import PlainConsole
 
     estimate = estimate_of(work.cells, work.options)
     # A cell in this process sends standard output to its log, the screen keeps what it is now.
-    with Screen(Console(file=sys.stdout), short_names(work.cells), estimate) as screen:
+    with Screen(PlainConsole(file=sys.stdout), short_names(work.cells), estimate) as screen:
         return list(sweep_on(screen, work.cells, work.options, run_cell))
 
 

@@ -6,9 +6,14 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from fsar_bench.texts.characters import plain
+
 
 class FsarBenchError(Exception):
-    """Base class of errors that the user can fix."""
+    """Base class of errors that the user can fix; their messages may quote any text, and are plain wherever they are shown."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class ConfigError(FsarBenchError):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,7 @@ from fsar_bench.io import replacing
 from fsar_bench.randomness import splitmix64, stream_key
 from fsar_bench.storage.archives import ArrayFile, Kind, open_arrays
 from fsar_bench.storage.limits import LARGEST_PLAN, plan_fault
+from fsar_bench.texts.characters import name_fault, shortened
 
 ALGORITHM = "splitmix64-v1"
 _CHUNK = 2_000_000  # keys that are drawn at a time
@@ -42,11 +43,16 @@ _KINDS = {  # what a stored plan holds
     "digest": Kind("|u1", 1, 64),
     "realised": Kind("|u1", 1, 64),
     "replaced": Kind("<i8", 0, 1),
-    "names": Kind("|u1", 1, 2**23, is_needed=False),
+    "names": Kind("|u1", 1, 2**23),
     "classes": Kind("<i4", 2, LARGEST_PLAN),
     "support": Kind("<i4", 3, LARGEST_PLAN),
     "query": Kind("<i4", 3, LARGEST_PLAN),
 }
+
+
+def digest_of_names(names: Sequence[str]) -> str:
+    """SHA-256 of the names of all classes of a split: one line each, in order."""
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class ClipList:
         for name, clip in rows:
             by_class[name].append(clip)
         return cls(tuple(names), tuple(tuple(sorted(by_class[name])) for name in names))
+
+    @property
+    def names_digest(self) -> str:
+        """SHA-256 of the class names."""
+        return digest_of_names(self.classes)
 
     @property
     def digest(self) -> str:
@@ -97,7 +108,7 @@ class EpisodePlan:
         replaced: how many places hold another clip than on a complete disk.
         digest: SHA-256 of the header and of the arrays as drawn from the full list.
         realised: SHA-256 of the header and of the arrays as they are here.
-        names: name of each class of the list, for people; empty where it was not kept.
+        names: name of each class of the list, for people; the hashes above do not cover them, `digest_of_names` does.
     """
 
     header: dict
@@ -211,7 +222,7 @@ class EpisodePlan:
                 values = {name: file.read(name, _KINDS[name].dtype) for name in file.shapes}
             header = json.loads(values["header"].tobytes())
             digest, realised = (values[name].tobytes().decode("ascii") for name in ("digest", "realised"))
-            names = tuple(map(str, json.loads(values["names"].tobytes()))) if "names" in values else ()
+            names = _checked_names(json.loads(values["names"].tobytes()))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise _unreadable(path, error) from error
         arrays = [values[name] for name in ("classes", "support", "query")]
@@ -257,6 +268,19 @@ def plan_sizes(path: Path) -> PlanSizes:
         with open_arrays(path, _KINDS) as file:
             return _sizes(file, path)
     except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def stored_names(path: Path) -> tuple[str, ...]:
+    """Class names of a plan file, read without its episodes.
+
+    Raises:
+        ResultError: the file is missing or damaged.
+    """
+    try:
+        with open_arrays(path, _KINDS) as file:
+            return _checked_names(json.loads(file.read("names", _KINDS["names"].dtype).tobytes()))
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -322,6 +346,20 @@ class _Rules:
         if recording is not None:
             values["recordings"] = hashlib.sha256(recording.astype("<i8").tobytes()).hexdigest()
         return values
+
+
+def _checked_names(names: Any) -> tuple[str, ...]:
+    """Class names of a plan.
+
+    Raises:
+        ValueError: they are no list of texts, or one is too long or no plain line.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class names are no list of texts")
+    for name in names:
+        if fault := name_fault(name):
+            raise ValueError(f"the class name {shortened(name)!r} {fault}")
+    return tuple(names)
 
 
 _QUERY_KEYS = {"train": " or train.query_per_class=", "val": ""}  # val has one query per class

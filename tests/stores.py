@@ -12,7 +12,7 @@ import numpy as np
 from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Traits
 from fsar_bench.config.settings import Protocol, Train
 from fsar_bench.io import to_json
-from fsar_bench.plan import ClipList, EpisodePlan
+from fsar_bench.plan import ClipList, EpisodePlan, digest_of_names
 from fsar_bench.results import store as results
 from fsar_bench.results.predictions import measure, pack_predictions
 from fsar_bench.results.record import (
@@ -94,6 +94,7 @@ def store(
         submitted=submitted,
         data=DataRecord(
             list_hash=plan.header["list"], fingerprint=fingerprint, classes=len(plan.names),
+            class_names=digest_of_names(plan.names),
             clips=int(max(plan.query.max(), plan.support.max())) + 1, coverage=coverage,
         ),
         episodes=EpisodesRecord(

@@ -15,9 +15,10 @@ from fsar_bench.config.files import names
 ROOT = Path(fsar_bench.__file__).parent
 METHODS = Path(__import__("fsar_bench.methods").methods.__file__).parent
 
-GROUND = {"errors", "io", "processes", "randomness", "registry", "storage", "writing"}
+GROUND = {"errors", "io", "processes", "randomness", "registry", "storage", "texts", "writing"}
 MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
-    "errors": set(),
+    "texts": set(),
+    "errors": {"texts"},
     "randomness": set(),
     "processes": {"errors"},
     "writing": {"errors"},
@@ -25,7 +26,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "storage": {"errors", "io", "progress"},
     "cache": {"errors", "io", "writing"},
     "registry": {"errors", "io", "randomness"},
-    "progress": set(),
+    "progress": {"texts"},
     "config": GROUND,
     "plan": GROUND,
     "matching": GROUND | {"layers"},
@@ -182,6 +183,18 @@ def test_all_files_are_written_through_io():
             assert "os.replace(" not in text, path.name
             assert ".write_bytes(" not in text, path.name
             assert ".write_text(" not in text, path.name
+
+
+def test_what_is_printed_is_plain():
+    """Consoles come from `texts.console`; what goes by another way to a terminal is cleaned where it is printed."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and path.parent.name != "texts":
+                called = ast.unparse(node.func)
+                assert called not in ("Console", "rich.print", "console.Console"), f"{path.name}:{node.lineno}"
+                assert not called.startswith(("sys.stdout.buffer", "sys.__stdout__", "sys.__stderr__")), path.name
+                to_file = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}.get("file", "")
+                assert called != "print" or to_file in ("", "sys.stderr") or path.name == "screen.py", path.name
 
 
 def opens_text(call: ast.Call) -> bool:

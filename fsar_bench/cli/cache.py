@@ -14,13 +14,14 @@ from rich.text import Text
 from fsar_bench.cache import KEPT, KINDS, Content, Freed, content, delete, knows_use, unknown
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import cache_folder
+from fsar_bench.texts.console import PlainConsole
 
 MANY = 1000  # files from which a bar is shown
 
 
 def cache_command(days: int) -> int:
     """Print what is in the cache, by kind; returns the exit code."""
-    console = Console(highlight=False)
+    console = PlainConsole(highlight=False)
     console.print(Text(f"{cache_folder()} ($FSAR_BENCH_CACHE moves it)"), soft_wrap=True)
     contents = [content(kind) for kind in KINDS]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -59,7 +60,7 @@ def clear_command(kinds: list[str], *, stale_only: bool, days: int, yes: bool) -
     for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"The cache has no {kind!r}.{suggest(kind, KINDS)}")
-    console = Console(highlight=False)
+    console = PlainConsole(highlight=False)
     contents = [content(kind) for kind in kinds or [kind for kind in KINDS if kind not in KEPT]]
     chosen = [each for each in (one.stale(days) if stale_only else one for one in contents) if each.files]
     if not chosen:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from fsar_bench.cli.list import entries
 from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.texts.console import PlainConsole
 
 if TYPE_CHECKING:
     from fsar_bench.engine.contract import Subject
@@ -30,7 +31,7 @@ def check_command(names: list[str], pairs: list[str], kind: Kind = "method") -> 
     from fsar_bench.engine.contract import subjects
 
     chosen = [subject for name in names for subject in subjects(kind, name, pairs)]
-    console, before = Console(highlight=False), logging.root.manager.disable
+    console, before = PlainConsole(highlight=False, markup=True), logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
     try:
         with warnings.catch_warnings():
@@ -58,5 +59,5 @@ def _check(subject: Subject, console: Console, *, show_all: bool) -> bool:
     for outcome in outcomes:
         if show_all or outcome.state == "broken":
             reason = f": {escape(outcome.reason)}" if outcome.reason else ""
-            console.print(f"  {SIGNS[outcome.state]} {outcome.name}{reason}", soft_wrap=True)
+            console.print(f"  {SIGNS[outcome.state]} {escape(outcome.name)}{reason}", soft_wrap=True)
     return count["broken"] > 0

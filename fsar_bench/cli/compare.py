@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import shlex
 
 from fsar_bench.cli.leaderboard import results_folder
 from fsar_bench.config.overrides import coerce, parse_pairs
@@ -10,6 +10,7 @@ from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.leaderboard.collection import load_results, setting_of
 from fsar_bench.leaderboard.compare import compare_by_name
 from fsar_bench.leaderboard.lookup import result_folder
+from fsar_bench.texts.console import PlainConsole
 
 FILTERS: dict[str, str | int] = {"dataset": "", "way": 0, "shot": 0, "seed": 0}  # with a value of their type
 
@@ -29,12 +30,12 @@ def compare_command(first: str, second: str, pairs: list[str]) -> int:
         out = folders[0].parents[3]  # the store that the named result is in
     results = load_results(out)
     boards = [board for board in results.boards if filters.items() <= setting_of(board).items()]
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False)
     for comparison in compare_by_name(boards, first, second):
         console.print(f"\n{comparison}", markup=False)
         stored = comparison.first.seeds[0]
-        example = f"fsar-bench explain {stored.folder} --episode {comparison.episodes[0].number}"
+        example = ["fsar-bench", "explain", str(stored.folder), "--episode", str(comparison.episodes[0].number)]
         if stored.result.cell.identity.custom_imports:
-            example += f" methods=./{stored.result.name}.py"
-        console.print(f"To see one: {example}", markup=False, style="dim")
+            example.append(f"methods=./{stored.result.name}.py")
+        console.print(f"To see one: {shlex.join(example)}", markup=False, style="dim")
     return 0

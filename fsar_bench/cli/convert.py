@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import user_path
@@ -21,5 +23,5 @@ def convert_command(method: str, checkpoint: str, pairs: list[str]) -> int:
 
     converted = convert(cells[0], source, out)
     print(f"{out} ({converted.tensors} tensors read, SHA-256 {converted.sha[:12]}…)")
-    print(f"fsar-bench run methods={method} checkpoint={out} {' '.join(others)}".rstrip())
+    print(shlex.join(["fsar-bench", "run", f"methods={method}", f"checkpoint={out}", *others]))
     return 0

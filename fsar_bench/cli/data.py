@@ -22,6 +22,7 @@ from fsar_bench.data.importing.storing import Storage, check_own_name, store, wr
 from fsar_bench.data.leaks import Contents, described, named, repeats
 from fsar_bench.errors import ConfigError
 from fsar_bench.progress.task import Task
+from fsar_bench.texts.console import PlainConsole
 
 if TYPE_CHECKING:
     from fsar_bench.config.files import DatasetConfig
@@ -33,7 +34,7 @@ EXAMPLES = 3  # of clips with the same fault or oddity
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    return PlainConsole(soft_wrap=True, highlight=False)
 
 
 def _table(*columns: str) -> Table:
@@ -69,9 +70,9 @@ def import_command(dataset: str, lists: Path, *, accept: bool) -> int:
 def _print_faults(console: Console, published: PublishedList) -> None:
     for kind, faults in published.faults().items():
         for fault in faults[:SHOWN]:
-            console.print(f"[yellow]{kind}[/]: {escape(fault)}")
+            console.print(f"[yellow]{kind}[/]: {escape(fault)}", markup=True)
         if len(faults) > SHOWN:
-            console.print(f"[yellow]{kind}[/]: {len(faults) - SHOWN} more")
+            console.print(f"[yellow]{kind}[/]: {len(faults) - SHOWN} more", markup=True)
 
 
 def prepare_command(
@@ -103,9 +104,9 @@ def prepare_command(
         console.print(
             "The episodes stay those of the full list: a missing clip is replaced within its episode, and the row says so."
         )
-    console.print(f"annotation: {storage.path} ({_became(storage)})", markup=False)
+    console.print(f"annotation: {storage.path} ({_became(storage)})")
     if note:
-        console.print(note, markup=False)
+        console.print(note)
     _print_first_run(console, called, config)
     return 0
 
@@ -168,13 +169,13 @@ def _print_first_run(console: Console, called: str, config: DatasetConfig) -> No
 
     advice = first_run(called, config, split_sizes(Dataset(**config.dataset.model_dump())))
     for note in advice.notes:
-        console.print(note, markup=False)
+        console.print(note)
     if advice.command:
-        console.print(f"Next: {advice.command}", markup=False)
+        console.print(f"Next: {advice.command}")
     if advice.training:
-        console.print(f"How long a short training takes: {advice.training}", markup=False)
+        console.print(f"How long a short training takes: {advice.training}")
     if advice.weights:
-        console.print(advice.weights, markup=False)
+        console.print(advice.weights)
 
 
 def _print_division(console: Console, prepared: preparing.Prepared) -> None:
@@ -184,32 +185,35 @@ def _print_division(console: Console, prepared: preparing.Prepared) -> None:
         for split in SPLITS:
             names = [row.name for row in prepared.classes if row.split == split]
             if names:
-                console.print(f"  {split}: {', '.join(names)}", markup=False)
+                console.print(f"  {split}: {', '.join(names)}")
 
 
 def _print_passed_over(console: Console, prepared: preparing.Prepared) -> None:
     """What lies there and is no part of the dataset, and what is odd about the clips that are."""
     if prepared.outside:
         count, path = len(prepared.outside), escape(str(prepared.outside[0]))
-        console.print(f"[yellow]passed over[/]: {count} clips in no folder of a class, such as {path}")
+        console.print(f"[yellow]passed over[/]: {count} clips in no folder of a class, such as {path}", markup=True)
     for line in prepared.passed_over.lines():
-        console.print(f"[yellow]passed over[/]: {escape(line)}")
+        console.print(f"[yellow]passed over[/]: {escape(line)}", markup=True)
     if prepared.gapped:
         console.print(
-            f"[yellow]frames are missing[/] by their numbers in {prepared.gapped} clips; the others are read in order"
+            f"[yellow]frames are missing[/] by their numbers in {prepared.gapped} clips; the others are read in order",
+            markup=True,
         )
     if prepared.surplus:
         count, example = len(prepared.surplus), "/".join(prepared.surplus[0])
         console.print(
             f"[yellow]not in the published list[/]: {count} clips by their names, such as {escape(example)}. They are taken, so "
-            "results are on a list of their own. fsar-bench data import keeps to the published list."
+            "results are on a list of their own. fsar-bench data import keeps to the published list.",
+            markup=True,
         )
     if prepared.unlisted:
         total = sum(row.listed for row in prepared.published)
         found = sum(row.available for row in prepared.published)
         console.print(
             f"[yellow]incomplete[/]: {found} of the {total} clips of {escape(prepared.title)} are here. Episodes are drawn from "
-            "these alone; results record the coverage, and are ranked only with others on the very same clips."
+            "these alone; results record the coverage, and are ranked only with others on the very same clips.",
+            markup=True,
         )
 
 
@@ -231,16 +235,16 @@ def _print_coverage(console: Console, prepared: preparing.Prepared) -> None:
     for split, names in absent.items():
         if names:
             shown = escape(", ".join([*names[:SHOWN], *(["…"] if len(names) > SHOWN else [])]))
-            console.print(f"{split}: [yellow]no clip[/] of {len(names)} classes: {shown}")
+            console.print(f"{split}: [yellow]no clip[/] of {len(names)} classes: {shown}", markup=True)
     incomplete = [row for row in incomplete if row.available]
     for row in sorted(incomplete, key=lambda row: row.share)[:SHOWN]:
-        console.print(f"{row.split}, {escape(row.class_name)}: {row.available} of {row.listed}")
+        console.print(f"{row.split}, {escape(row.class_name)}: {row.available} of {row.listed}", markup=True)
     if len(incomplete) > SHOWN:
         console.print(f"{len(incomplete) - SHOWN} more classes lack clips")
     for clip, path in sorted(prepared.ambiguous.items())[:SHOWN]:
-        console.print(f"[yellow]several files[/] have {escape(clip)}; taken: {escape(path)}")
+        console.print(f"[yellow]several files[/] have {escape(clip)}; taken: {escape(path)}", markup=True)
     if len(prepared.ambiguous) > SHOWN:
-        console.print(f"[yellow]several files[/] have {len(prepared.ambiguous) - SHOWN} more clips")
+        console.print(f"[yellow]several files[/] have {len(prepared.ambiguous) - SHOWN} more clips", markup=True)
 
 
 def verify_command(name: str, *, reader: str | None = None, workers: int, seconds: float, accept: bool) -> int:
@@ -285,7 +289,9 @@ def verify_command(name: str, *, reader: str | None = None, workers: int, second
     _print_remarks(console, verification.verdicts)
     _print_repeats(console, dataset, {verdict.clip.path for verdict in verification.bad})
     for verdict in verification.bad:
-        console.print(f"[red]✗[/] {verdict.split}, {escape(verdict.clip.class_name)}: {escape(verdict.reason)}")
+        console.print(
+            f"[red]✗[/] {verdict.split}, {escape(verdict.clip.class_name)}: {escape(verdict.reason)}", markup=True
+        )
     console.print(f"{count - len(verification.bad)} of {count} clips decode")
     if not verification.bad:
         return 0
@@ -313,9 +319,9 @@ def _print_remarks(console: Console, verdicts: list[Verdict]) -> None:
             remarks[remark.kind].append(f"{named(verdict.clip)}: {remark.text}")
     for texts in remarks.values():
         such = "such as " if len(texts) > 1 else ""
-        console.print(f"[yellow]note[/]: {counted(len(texts), 'clip', 'clips')}, {such}{escape(texts[0])}")
+        console.print(f"[yellow]note[/]: {counted(len(texts), 'clip', 'clips')}, {such}{escape(texts[0])}", markup=True)
         for text in texts[1:EXAMPLES]:
-            console.print(f"  {escape(text)}")
+            console.print(f"  {escape(text)}", markup=True)
 
 
 def _print_repeats(console: Console, dataset: Dataset, bad: set[Path]) -> None:
@@ -324,12 +330,12 @@ def _print_repeats(console: Console, dataset: Dataset, bad: set[Path]) -> None:
     contents = [Contents.of(split) for split in splits]
     for one in contents:
         if text := repeats(one, dataset.name):
-            console.print(f"[yellow]note[/]: {escape(text)}")
+            console.print(f"[yellow]note[/]: {escape(text)}", markup=True)
     for one, other in combinations(contents, 2):
         if pairs := one.shared_with(other):
             count = counted(len(pairs), "clip is", "clips are")
             where = f"in {one.split.name} and in {other.split.name}"
-            console.print(f"[yellow]note[/]: {count} {where}: {escape(described(pairs))}")
+            console.print(f"[yellow]note[/]: {count} {where}: {escape(described(pairs))}", markup=True)
 
 
 def _print_frame_notes(console: Console, dataset: Dataset) -> None:
@@ -338,9 +344,9 @@ def _print_frame_notes(console: Console, dataset: Dataset) -> None:
 
     notes = frame_notes(dataset)
     for clip, note in notes[:SHOWN]:
-        console.print(f"[yellow]images[/] of {escape(clip.id)}: {escape(note)}")
+        console.print(f"[yellow]images[/] of {escape(clip.id)}: {escape(note)}", markup=True)
     if len(notes) > SHOWN:
-        console.print(f"[yellow]images[/] of {len(notes) - SHOWN} more clips have such notes")
+        console.print(f"[yellow]images[/] of {len(notes) - SHOWN} more clips have such notes", markup=True)
 
 
 def parity_command(name: str, *, readers: str, count: int, workers: int, seconds: float) -> int:
@@ -375,13 +381,13 @@ def parity_command(name: str, *, readers: str, count: int, workers: int, seconds
     compared = [row for row in differences if not row.refusal]
     refused = [row for row in differences if row.refusal]
     for row in refused[:EXAMPLES]:
-        console.print(f"[yellow]refused[/]: {escape(row.refusal)}")
+        console.print(f"[yellow]refused[/]: {escape(row.refusal)}", markup=True)
     if refused:
         console.print(f"refused by a reader: {len(refused)} of {len(differences)} clips")
     if not compared:
         return 1
     for row in sorted(compared, key=lambda row: -row.mean)[:SHOWN]:
-        report.add_row(escape(named(row.clip)), f"{row.mean:.3f}", f"{row.largest:.0f}")
+        report.add_row(named(row.clip), f"{row.mean:.3f}", f"{row.largest:.0f}")
     console.print(report)
     mean = sum(row.mean for row in compared) / len(compared)
     console.print(
@@ -432,7 +438,7 @@ def _print_recordings(console: Console, dataset: Dataset) -> None:
         console.print(f"{count.split}: {count.clips} clips of {counted(count.recordings, 'recording', 'recordings')}")
     for (one, other), names in shared_recordings(dataset).items():
         note = f"note: {len(names)} recordings have clips in {one} and in {other}: {examples(names, ', ')}"
-        console.print(note, markup=False)
+        console.print(note)
 
 
 def _print_leaks(console: Console, leaks: list[Leak] | None) -> None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from fsar_bench import __version__
 from fsar_bench.data.dataset import Annotation
 from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder, probe, read_json, reason_of
+from fsar_bench.texts.console import PlainConsole
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
 GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
@@ -21,7 +22,7 @@ GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
 
 def doctor_command() -> int:
     """Print one page; returns the exit code (1 if something keeps the built-in run from working)."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False, markup=True)
     console.print(f"[bold]fsar-bench {__version__}[/], Python {platform.python_version()}, {platform.platform()}")
     checks = [_packages(console), _devices(console), _readers(console)]
     _weights(console)
@@ -106,7 +107,7 @@ def _readers(console: Console) -> bool:
 
 def _weights(console: Console) -> None:
     folder = cache_folder() / "weights"
-    console.print(f"\n[bold]Weights[/] in {folder}")
+    console.print(f"\n[bold]Weights[/] in {escape(str(folder))}")
     files = sorted(f for f in folder.glob("*") if f.suffix in WEIGHT_SUFFIXES) if folder.is_dir() else []
     for file in files:
         console.print(f"{GOOD} {escape(file.name)}, {file.stat().st_size / 1e6:.1f} MB")
@@ -122,13 +123,13 @@ def _hub(console: Console) -> None:
     folders = sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots"))
     for folder in folders:
         name = folder.parent.name.removeprefix("models--").replace("--", "/")
-        console.print(f"{GOOD} hf-hub:{escape(name)}, in the hub's cache {HF_HUB_CACHE}")
+        console.print(f"{GOOD} hf-hub:{escape(name)}, in the hub's cache {escape(HF_HUB_CACHE)}")
     if not folders:
-        console.print(f"{NOTE} the hub's cache {HF_HUB_CACHE} holds no models")
+        console.print(f"{NOTE} the hub's cache {escape(HF_HUB_CACHE)} holds no models")
 
 
 def _datasets(console: Console) -> None:
-    console.print(f"\n[bold]Datasets[/] in {data_folder()}")
+    console.print(f"\n[bold]Datasets[/] in {escape(str(data_folder()))}")
     annotations = sorted(data_folder().glob("*/annotation.json"))
     for path in annotations:
         console.print(_dataset(path))
@@ -140,7 +141,7 @@ def _datasets(console: Console) -> None:
 
 def _dataset(annotation: Path) -> str:
     """One line on a prepared dataset: how many of its clips are on this disk."""
-    name = annotation.parent.name
+    name = escape(annotation.parent.name)
     try:
         clips = Annotation.model_validate_json(read_json(annotation)).clips
     except (OSError, ValidationError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fsar_bench.config.cell import Cell, common_training
 from fsar_bench.config.resolve import Run
 from fsar_bench.engine.forecast import forecast
 from fsar_bench.progress.words import about
+from fsar_bench.texts.console import PlainConsole
 
 WIDE = 200  # characters of a line that no terminal folds
 
@@ -31,9 +32,9 @@ def show_cells(run: Run, console: Console) -> None:
         p = cell.protocol
         time = "–" if seconds is None or state.kind == "finished" else about(seconds)
         row = (cell.hash[:8], cell.label.without(common).row, cell.identity.dataset.name, str(p.way), str(p.shot))
-        table.add_row(*map(escape, (*row, _seeds(cell), f"{state.kind}{detail}", time)))
+        table.add_row(*map(Text, (*row, _seeds(cell), f"{state.kind}{detail}", time)))
     if not console.is_terminal:  # a file or another program reads it
-        console = Console(file=console.file, width=max(WIDE, console.width))
+        console = PlainConsole(file=console.file, width=max(WIDE, console.width))
     console.print(table)
     if common:
         settings = ", ".join(f"{key}={value}" for key, value in common.items())

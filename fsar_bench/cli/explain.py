@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
 from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError
@@ -13,6 +11,7 @@ from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.lookup import find_result
 from fsar_bench.results.store import Stored
+from fsar_bench.texts.console import PlainConsole
 
 
 def explain_command(name: str, pairs: list[str], *, episode: int, query: int | None) -> int:
@@ -26,7 +25,7 @@ def explain_command(name: str, pairs: list[str], *, episode: int, query: int | N
     from fsar_bench.explain.drawing import write_pictures
     from fsar_bench.explain.episode import explain_stored
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False)
     with console.status(f"encoding episode {episode}"):
         explained = explain_stored(
             stored, [f"{key}={given[key]}" for key in given if key not in ("out", "results")], episode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from time import monotonic
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fsar_bench.config.cell import common_training
 from fsar_bench.config.overrides import parse_pairs
@@ -52,7 +53,10 @@ def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) ->
         with telling(Console(stderr=True)):
             stale = stale_files(out, boards)
         for path in stale:
-            print(f"error: {path} is stale. Run fsar-bench leaderboard out={out} and commit it.", file=sys.stderr)
+            print(
+                f"error: {path} is stale. Run fsar-bench leaderboard {shlex.quote(f'out={out}')} and commit it.",
+                file=sys.stderr,
+            )
         return 1 if stale else 0
     with telling(Console(stderr=True)):
         written = write_tables(out, boards)  # computes what no cache has
@@ -155,17 +159,20 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
     rows, left = [board.rows[place] for place in places], len(board) - len(places)
     frame, common = tables.frame(board, places), common_training(row.result.cell for row in rows)
     titles = [title_of(row.result, common) + row.mark for row in rows]
-    methods = [*map(escape, titles), *map(escape, frame["method"][len(titles) :])]
-    backbones = list(map(escape, frame["backbone"]))
+    methods = [*map(Text, titles), *map(Text, frame["method"][len(titles) :])]
     if len({row.result.backbone_name for row in rows}) == 1:
         frame = frame.drop(columns="backbone")
     elif layout.joins:
-        methods = [f"{m}\n[italic]{b}[/italic]" if b else m for m, b in zip(methods, backbones, strict=True)]
+        for method, backbone in zip(methods, frame["backbone"], strict=True):
+            method.append(f"\n{backbone}" if backbone else "", style="italic")
         frame = frame.drop(columns="backbone")
     frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
     table = Table(
-        title=escape(board.title),
-        caption=escape(f"{board.note}{_of_training(common)}" + f" {left} more rows: see its page." * (left > 0)),
+        title=Text(board.title, style="table.title"),
+        caption=Text(
+            f"{board.note}{_of_training(common)}" + f" {left} more rows: see its page." * (left > 0),
+            style="table.caption",
+        ),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -180,7 +187,7 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
             overflow="fold",
         )
     highlighted = [any(seed.result.config_hash in highlight for seed in row.seeds) for row in rows]
-    frame = frame.map(escape).assign(method=methods)
+    frame = frame.map(Text).assign(method=methods)
     for (_, texts), is_highlighted in zip(frame.iterrows(), [*highlighted, True], strict=True):
         table.add_row(*texts, style="" if is_highlighted else "dim")
     return table

@@ -15,6 +15,7 @@ from fsar_bench.config.keys import keys, method_keys
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import read_text
+from fsar_bench.texts.console import PlainConsole
 
 TIMM_MODELS = "Any image model of timm, with or without a tag of its weights, such as timm:convnext_tiny.fb_in22k."
 KINDS = ("methods", "ablations", "datasets", "backbones", "matchers", "protocols")
@@ -55,7 +56,7 @@ def _files(kind: str) -> dict[str, Path]:
 
 def list_command(kind: str | None, name: str | None, *, verbose: bool = False) -> None:
     """Print one kind, or all; `verbose` prints whole docstrings, and cards for methods. `keys NAME` prints a method's keys."""
-    console = Console()
+    console = PlainConsole()
     if kind == "keys":
         _print_keys(console, name)
         return

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from fsar_bench import __version__
 from fsar_bench.cli.signals import answering_signals
 from fsar_bench.errors import ConfigError, FsarBenchError
 from fsar_bench.io import disk_error, reason_of, user_path
+from fsar_bench.texts.characters import plain
+from fsar_bench.texts.terminal import plain_output
 from fsar_bench.writing.streams import forgiving
+
+
+class _Commands(TyperGroup):
+    """All commands; what typer says of a wrong argument quotes it in plain text."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the arguments that come before a command."""
+        with _plain_faults():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the arguments of a command, and run it."""
+        with _plain_faults():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _plain_faults() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "typer":  # it shows them by a console of its own
+            vars(error).update({name: plain(text) for name, text in vars(error).items() if isinstance(text, str)})
+        raise
+
 
 app = typer.Typer(
     name="fsar-bench",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -465,10 +494,11 @@ def _start_again_in_utf8() -> None:
 def _print_any_text() -> None:
     """Let a terminal that cannot show "±" or a name show something else, instead of ending the command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
+@plain_output()
 def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
     _start_again_in_utf8()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from rich.console import Console
+from rich.text import Text
 
 from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
@@ -19,6 +20,7 @@ from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.events import HASHING, Event
 from fsar_bench.progress.screen import Screen, Stages
 from fsar_bench.progress.task import EVERY
+from fsar_bench.texts.console import PlainConsole
 
 INTERRUPTED = 130  # exit code, as of any program that Ctrl-C ends
 
@@ -41,7 +43,7 @@ class _Done:
 def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     """Run all cells, or with `dry_run` only list them; returns the exit code (1 if a cell failed, 130 after Ctrl-C)."""
     asked = resolve(pairs)
-    console = Console(file=sys.stdout)
+    console = PlainConsole(file=sys.stdout)
     for note in asked.notes:
         print(f"note: {note}", file=sys.stderr)
     _warn_of_overlaps(asked.cells)
@@ -88,11 +90,11 @@ def _sound(run: Run, console: Console) -> Run:
     """
     told: dict[str, float] = {}  # when each stage was last printed
     stages = Stages()
-    with Console(stderr=True).status("checking") as status:
+    with PlainConsole(stderr=True).status("checking") as status:
 
         def listener(event: Event) -> None:
             text, now = stages.text(event), monotonic()
-            status.update(text)
+            status.update(Text(text))  # a string would be markup
             is_long = event.stage == HASHING and now - told.get(event.stage, now) >= EVERY
             if not console.is_terminal and (event.stage not in told or is_long):
                 print(text if is_long else event.stage, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from fsar_bench.leaderboard.rows import title_of
 from fsar_bench.results.command import PLACES, command_of, training_files
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored
+from fsar_bench.texts.console import PlainConsole
 
 KEYS = ("out", "work_dir", *FILTERS, *PLACES)
 Lines = Iterator[tuple[str, str]]
@@ -42,7 +42,7 @@ def show_command(name: str, pairs: list[str]) -> int:
     work_dir = work_dir_of(stored.result.cell, stored.folder.parents[3], options.work_dir)
     remembered = recall_places(work_dir / stored.result.cell.work_folder)
     places = {key: path for key in ("pretrained", "checkpoint") if (path := getattr(remembered, key))} | places
-    console = Console(highlight=False)
+    console = PlainConsole(highlight=False)
     console.print(Text(title_of(stored.result), style="bold"))
     if not stored.result.submitted:
         command = command_of(stored.result, places)

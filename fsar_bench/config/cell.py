@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
@@ -22,9 +23,11 @@ from pydantic import (
     model_serializer,
 )
 
+from fsar_bench.config.fields import one_line
 from fsar_bench.config.plain import REGISTERED, RESERVED, plain_config
-from fsar_bench.config.settings import NAME_PATTERN, TEXT_PATTERN, Frozen, Name, Protocol, Text, Train, is_no_file
+from fsar_bench.config.settings import KEY_PATTERN, NAME_PATTERN, Frozen, Name, Protocol, Text, Train, is_no_file
 from fsar_bench.io import digest
+from fsar_bench.texts.characters import LONGEST
 
 LOG = "log.txt"  # in a cell's work folder
 TIMM = "timm:"  # begins the name of a backbone that is any image model of timm
@@ -33,7 +36,7 @@ HUB_ID = re.compile(HUB + r"\w[\w.-]*/\w[\w.@-]*")
 KEPT = ("builtin:", "prepared:")  # begin the name of an annotation that fsar-bench keeps
 ENGINE = 1  # raised when a change of the engine changes results
 Module = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w[\w-]*)*$", max_length=200)]
-Input = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=1000)]
+Input = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on")
 
@@ -189,7 +192,7 @@ class Label(Frozen):
     title: Text
     named: Text | None = None
     paper: Text
-    changed: dict[str, Text] = Field({}, max_length=200)
+    changed: dict[Annotated[str, Field(pattern=KEY_PATTERN, max_length=LONGEST)], Text] = Field({}, max_length=200)
     dataset: Text
     synthetic: bool
     protocol: Name

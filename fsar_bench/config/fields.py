@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import user_path
+from fsar_bench.texts.characters import fault_of
 
 
 def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
@@ -90,6 +92,17 @@ def type_name(annotation: Any) -> str:
     return "none" if annotation is type(None) else names.get(origin or annotation, "text")
 
 
+def one_line(text: str) -> str:
+    """A text as it is, for typed settings.
+
+    Raises:
+        PydanticCustomError: it holds markup, or a character that acts instead of showing.
+    """
+    if fault := fault_of(text):
+        raise PydanticCustomError("not_one_line", "must be one line without {fault}", {"fault": fault})
+    return text
+
+
 def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> str:
     """The first fault of some settings as one line for users."""
     fault = error.errors()[0]
@@ -116,7 +129,7 @@ def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> 
         "finite_number": "must be a finite number.",
         "bool_type": "must be true or false.",
         "string_type": "must be text.",
-        "string_pattern_mismatch": "must be one line without < and >.",
+        "not_one_line": "must be one line without {fault}.",
         "string_too_long": "is too long: at most {max_length} characters.",
     }
     return f"{key}={value!r} {texts[kind].format(**context)}" if kind in texts else f"{key}={value!r}: {fault['msg']}."

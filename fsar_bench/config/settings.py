@@ -24,13 +24,14 @@ from pydantic import (
     model_validator,
 )
 
-from fsar_bench.config.fields import explain_fault, value_from_text
+from fsar_bench.config.fields import explain_fault, one_line, value_from_text
 from fsar_bench.config.plain import plain_config, plain_configs
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.storage.limits import plan_fault
+from fsar_bench.texts.characters import LONGEST
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
-TEXT_PATTERN = r"^[^<>\x00-\x1f\x7f]*$"  # one line without markup
+KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.@-]*$"  # of a setting: in a command it is no option
 
 
 def is_no_file(name: str) -> str:
@@ -42,7 +43,7 @@ def is_no_file(name: str) -> str:
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
-Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=300)]
+Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(one_line)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100), AfterValidator(is_no_file)]
 LOG_BACKENDS = {  # MMEngine's visualizer backends, and the package that each needs
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),

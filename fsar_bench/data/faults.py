@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from fsar_bench.texts.characters import JOINERS, name_fault, shortened
+
 if TYPE_CHECKING:
     from fsar_bench.data.dataset import AnnotatedClass, AnnotatedClip
 
@@ -56,6 +58,7 @@ def counted(count: int, one: str, several: str) -> str:
 def annotation_faults(classes: Sequence[AnnotatedClass], clips: Sequence[AnnotatedClip]) -> Iterator[str]:
     """What is wrong with an annotation, as sentences that follow "In FILE, "."""
     yield from _bad_names("class name", (row.name for row in classes))
+    yield from _bad_texts(classes)
     yield from _bad_names("clip id", (clip.id for clip in clips))
     yield from _bad_paths(clips)
     yield from _classes_listed_twice(classes)
@@ -73,6 +76,17 @@ def _bad_names(what: str, names: Iterable[str]) -> Iterator[str]:
             return
         if _CONTROL.search(name):
             yield f"the {what} {name!r} holds a control character, such as a line break. Remove it."
+            return
+
+
+def _bad_texts(classes: Sequence[AnnotatedClass]) -> Iterator[str]:
+    """Class names that no plan or table may hold, and texts that no text encoder should read."""
+    for row in classes:
+        if fault := name_fault(row.name):
+            yield f"the class name {shortened(row.name)!r} {fault}. Rename the class."
+            return
+        if fault := name_fault(row.text, allowed=JOINERS):
+            yield f"the text {shortened(row.text)!r} of the class {row.name!r} {fault}. Correct it."
             return
 
 

@@ -68,6 +68,7 @@ def _data(run: CellRun) -> DataRecord:
         list_hash=split.list.digest,
         fingerprint=split.fingerprint,
         classes=len(split.list.classes),
+        class_names=split.list.names_digest,
         clips=split.size,
         coverage=float(split.coverage),
     )

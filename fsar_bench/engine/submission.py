@@ -210,6 +210,7 @@ def submit(plan: Episodes, predictions: Any, *, name: str, out: Path, **about: A
             list_hash=plan.split.list.digest,
             fingerprint=plan.split.fingerprint,
             classes=len(plan.class_names),
+            class_names=plan.split.list.names_digest,
             clips=plan.split.size,
             coverage=float(plan.split.coverage),
         ),

@@ -28,7 +28,7 @@ from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.engine.state import Finished, finished_training, note_finished
 from fsar_bench.errors import ConfigError
-from fsar_bench.io import write_atomically, write_cached
+from fsar_bench.io import write_atomically
 from fsar_bench.progress.events import STARTING, report
 from fsar_bench.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, SCOPE, build, find
 
@@ -94,9 +94,14 @@ def train_or_reuse(
         if finished is None:
             report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, key, store, device)
-            finished = _train(config, HEADER.format(cell=str(cell).replace("\\", "/")))
+            finished = _train(config, head_of(cell))
             note_finished(folder, key, finished)
     return Trained(folder / BEST, finished.best, finished.train)
+
+
+def head_of(cell: Cell) -> str:
+    """The beginning of a training's config, which is a program: no title may end its docstring."""
+    return HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'"))
 
 
 def _train(config: dict[str, Any], header: str) -> Finished:

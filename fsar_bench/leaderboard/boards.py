@@ -17,7 +17,7 @@ from fsar_bench.errors import ResultError
 from fsar_bench.io import to_json
 from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
-from fsar_bench.plan import EpisodePlan, PlanSizes, plan_sizes
+from fsar_bench.plan import EpisodePlan, PlanSizes, digest_of_names, plan_sizes
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
 from fsar_bench.storage.recall import recall
@@ -98,12 +98,15 @@ def checked_plan(stored: Stored, load: Callable[[Path], EpisodePlan] = EpisodePl
         and plan.query.shape == (p.episodes, p.way, p.query)
         and plan.support.shape == (p.episodes, p.way, p.shot)
         and plan.classes.max() < data.classes
-        and len(plan.names) in (0, data.classes)
         and max(plan.query.max(), plan.support.max()) < data.clips
         and all(plan.header.get(key) == value for key, value in expected.items())
     )
     if not fits:
         raise _other_plan(stored.plan_file, stored.folder)
+    if len(plan.names) != data.classes or digest_of_names(plan.names) != data.class_names:
+        raise ResultError(
+            f"{stored.plan_file} names other classes than those of {stored.folder}. Copy the right one there."
+        )
     return plan
 
 

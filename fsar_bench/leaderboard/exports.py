@@ -11,6 +11,7 @@ import pandas as pd
 from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.leaderboard.tables import SHOWN, as_text, index, left_out, page, published_page, rank_text
+from fsar_bench.texts.escapes import csv_cell
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
 Record = dict[str, Any]  # one flat row of the exports, by field
@@ -100,10 +101,10 @@ def _rounded(name: str, value: Any) -> Any:
 
 
 def csv(rows: list[Record]) -> str:
-    """Records as CSV; checkpoints and hashes of several seeds are joined by spaces."""
+    """Records as CSV; checkpoints and hashes of several seeds are joined by spaces, and no text is a formula."""
     joined = ("checkpoints", "config_hashes")
     flat = [{**row, **{name: " ".join(row[name]) for name in joined}} for row in rows]
-    frame = pd.DataFrame(flat)
+    frame = pd.DataFrame({k: csv_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in flat)
     if flat:
         frame = frame.astype({"rank": "Int64"})  # whole numbers, some of them missing
     return str(frame.to_csv(index=False, lineterminator="\n"))

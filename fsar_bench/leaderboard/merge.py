@@ -13,7 +13,7 @@ from fsar_bench.leaderboard import exports
 from fsar_bench.leaderboard.boards import build_boards, check_claims, checked_plan, require_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
-from fsar_bench.plan import EpisodePlan, changed_places
+from fsar_bench.plan import EpisodePlan, changed_places, digest_of_names, stored_names
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.record import Cost, plan_name
 from fsar_bench.results.store import COST, RECORD, Stored, read, read_all, read_record
@@ -49,28 +49,36 @@ def merge_results(folders: list[Path], out: Path) -> Merge:
         ResultError: a result of `out` is damaged, or it cannot be written; nothing was copied then.
     """
     outcome = Merge()
-    incoming: dict[Path, Stored] = {}
-    plans: dict[Path, Path] = {}
-    loaded = _Plans()
-    for folder in folders:
-        for stored in _sound_results(folder, loaded, outcome.problems):
-            plans.setdefault(out / "plans" / stored.plan_file.name, stored.plan_file)
-            if _sort_in(stored, incoming, outcome, out=out):
-                outcome.problems += _replacement_problems(stored, loaded.load(stored.plan_file), out)
-    del loaded
+    incoming, plans = _new_results(folders, out, outcome)
     if incoming and not outcome.problems:
         _try_tables(list(incoming.values()), out, outcome.problems)
     if outcome.problems:
         return outcome
     with replacing_all(hint="--out") as batch:
         for target, source in plans.items():
-            if not _is_plan(target):
+            if source != target:
                 batch.copy(target, source)
         for name in FILES:
             for place, stored in incoming.items():
                 batch.copy(out / "results" / place / name, stored.folder / name)
     outcome.taken = list(incoming.values())
     return outcome
+
+
+def _new_results(folders: list[Path], out: Path, outcome: Merge) -> tuple[dict[Path, Stored], dict[Path, Path]]:
+    """The results that are not in `out`, by place, and of each of their plans the file to take: that of `out` if it has one."""
+    incoming: dict[Path, Stored] = {}
+    plans: dict[Path, Path] = {}
+    loaded = _Plans()
+    for folder in folders:
+        for stored in _sound_results(folder, loaded, outcome.problems):
+            target = out / "plans" / stored.plan_file.name
+            if target not in plans:
+                plans[target] = target if _is_plan(target) else stored.plan_file
+            _check_names(stored, plans[target], outcome)
+            if _sort_in(stored, incoming, outcome, out=out):
+                outcome.problems += _replacement_problems(stored, loaded.load(stored.plan_file), out)
+    return incoming, plans
 
 
 def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, out: Path) -> bool:
@@ -88,6 +96,15 @@ def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, ou
             "out which is right and delete the other."
         )
     return False
+
+
+def _check_names(stored: Stored, kept: Path, outcome: Merge) -> None:
+    """The plan that is kept, of all with the same episodes, has the class names of a result."""
+    if kept != stored.plan_file and digest_of_names(stored_names(kept)) != stored.result.data.class_names:
+        outcome.problems.append(
+            f"{stored.folder} has other class names than the same episodes in {kept}. Find out which are right and delete "
+            "the others."
+        )
 
 
 def _try_tables(incoming: list[Stored], out: Path, problems: list[str]) -> None:

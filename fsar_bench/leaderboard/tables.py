@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from statistics import fmean
 
 import pandas as pd
@@ -15,6 +15,7 @@ from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry
 from fsar_bench.leaderboard.published import Published, Verdict, verdicts
 from fsar_bench.leaderboard.rows import differing
+from fsar_bench.texts.escapes import markdown as plain_markdown
 
 TEXT_COLUMNS = (
     "method",
@@ -125,7 +126,8 @@ def as_text(value: float | None, digits: int) -> str:
 def html(board: Board) -> str:
     """The table of a board for a notebook."""
     note = " ".join(filter(None, [board.note, left_out(board)]))
-    return f"<p><b>{_escaped(board.title)}</b><br>{_escaped(note)}</p>{frame(board).to_html(index=False)}"
+    texts = f"<p><b>{escape(board.title)}</b><br>{escape(note)}</p>"
+    return f'<div class="tex2jax_ignore mathjax_ignore">{texts}{frame(board).to_html(index=False)}</div>'
 
 
 def left_out(board: Board) -> str:
@@ -135,13 +137,9 @@ def left_out(board: Board) -> str:
     return f"The {SHOWN} most accurate of {len(board)} rows are shown; leaderboard.csv has all of them."
 
 
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
 def markdown(board: Board) -> str:
     """The table of a board, the accuracies of the first rank in bold."""
-    table = frame(board)
+    table = frame(board).map(plain_markdown)
     for i, entry in enumerate(board.entries[:SHOWN]):
         if entry.statistics.rank == 1:
             table.loc[i, "accuracy %"] = f"**{entry.statistics.accuracy:.2f}**"
@@ -149,34 +147,37 @@ def markdown(board: Board) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
+    """A table whose cells are markdown."""
     align = ["left" if column in TEXT_COLUMNS else "right" for column in table.columns]
-    text = table.map(_safe).to_markdown(index=False, colalign=align, disable_numparse=True)
+    text = table.to_markdown(index=False, colalign=align, disable_numparse=True)
     return str(text)
-
-
-def _safe(text: str) -> str:
-    """A cell whose text is neither markup nor a link; bold stays."""
-    return re.sub(r"([\\|\[\]`])", r"\\\1", text).replace("<", "&lt;").replace("\n", " ")
 
 
 def page(group: list[Board], published: list[Published]) -> str:
     """Markdown of all boards of one dataset, way and shot, and of what the literature says about them."""
     first = group[0]
-    out = [f"# {first.title}", ""]
+    out = [f"# {plain_markdown(first.title)}", ""]
     if first.first.cell.label.synthetic:
         out += [SYNTHETIC, ""]
     out += [legend(group), ""]
     for number, board in enumerate(group, 1):
         if len(group) > 1:
             out += [f"## Board {number} of {len(group)}", "", _separation(group, number - 1), ""]
-        out += [board.note, "", markdown(board), ""]
+        out += [plain_markdown(board.note), "", markdown(board), ""]
         out += [left_out(board), ""] if len(board) > SHOWN else []
         compared = verdicts(board, published)
         if compared:
-            out += ["### Published next to measured", "", _VERDICT_NOTE, "", _markdown(_verdict_frame(compared)), ""]
+            out += [
+                "### Published next to measured",
+                "",
+                _VERDICT_NOTE,
+                "",
+                _markdown(_verdict_frame(compared).map(plain_markdown)),
+                "",
+            ]
     of_page = [p for p in published if p.page_of(first.first)]
     if of_page:
-        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(of_page)), ""]
+        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(of_page).map(plain_markdown)), ""]
     return "\n".join(out)
 
 
@@ -248,8 +249,8 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
             table, sentences = _overview(of_kind)
             out += [_markdown(table), "", " ".join([_OVERVIEW_NOTE, *sentences]), ""]
     for board in all_boards:
-        best = f"best {board.rows[0].title} {board.rows[0].accuracy:.2f} %"
-        out.append(f"- [{board.title}]({board.page}.md): {len(board)} rows, {best}")
+        best = f"best {plain_markdown(board.rows[0].title)} {board.rows[0].accuracy:.2f} %"
+        out.append(f"- [{plain_markdown(board.title)}]({board.page}.md): {len(board)} rows, {best}")
     if published:
         out += [
             "",
@@ -302,8 +303,8 @@ def _overview(all_boards: list[Board]) -> tuple[pd.DataFrame, list[str]]:
         sentences += [f"{OVERVIEW_METHODS} of {len(order)} rows are shown; leaderboard.csv has all of them."]
     table = pd.DataFrame(
         {
-            "method": key[0],
-            "backbone": key[1],
+            "method": plain_markdown(key[0]),
+            "backbone": plain_markdown(key[1]),
             "average rank": f"{methods[key].average_rank:.1f}" if methods[key].ranks else _UNKNOWN,
             "boards": str(len(methods[key].cells)),
             **{column: methods[key].cells.get(column, "") for column in columns},
@@ -340,7 +341,8 @@ def published_page(published: list[Published]) -> str:
     for p in published:
         groups[p.dataset, p.way, p.shot].append(p)
     for (dataset, way, shot), group in sorted(groups.items()):
-        out += [f"## {dataset}, {way}-way {shot}-shot", "", _markdown(published_frame(group)), ""]
+        title = f"{plain_markdown(dataset)}, {way}-way {shot}-shot"
+        out += [f"## {title}", "", _markdown(published_frame(group).map(plain_markdown)), ""]
     return "\n".join(out)
 
 

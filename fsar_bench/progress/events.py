@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from fsar_bench.texts.characters import plain
+
 # Stages by name. Others are "training", "encoding" and "scoring"; the latter two also after VALIDATION and CHOOSING.
 STARTING = "starting"  # what is imported, built or opened comes after a colon
 HASHING = "hashing clips"  # those whose content is not known yet; of the training, then of the test
@@ -43,7 +45,7 @@ Listener = Callable[[Event], None]
 def silent(event: Event) -> None:
     """The listener that ignores events; only warnings are printed."""
     if event.stage == WARNING:
-        print(f"warning: {event.note}", file=sys.stderr, flush=True)
+        print(f"warning: {plain(event.note)}", file=sys.stderr, flush=True)
 
 
 _listener: ContextVar[Listener] = ContextVar("listener", default=silent)

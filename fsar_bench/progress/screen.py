@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.text import Text
 from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.events import HASHING, POSTPONED, VALIDATED, VALIDATION, WARNING, Event
 from fsar_bench.progress.words import about, clock, rate, shorten, shorten_name
+from fsar_bench.texts.characters import plain
 
 SILENCE = 30.0  # seconds after which a long stage says how far it is
 BAR = 24  # characters
@@ -135,7 +136,7 @@ class Screen:
         estimate: Estimate | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.console, self.names, self.clock = console, list(names), clock
+        self.console, self.names, self.clock = console, list(map(plain, names)), clock
         self.estimate = estimate or Estimate(dict.fromkeys(range(len(self.names))), clock=clock)
         self.live = console.is_terminal or console.is_jupyter
         self.done = 0
@@ -184,6 +185,7 @@ class Screen:
 
     def show(self, event: Event) -> None:
         """Show an event of the current cell."""
+        event = replace(event, stage=plain(event.stage), note=plain(event.note))  # before it is fitted into a line
         with self._lock:
             if event.stage == WARNING:
                 self._keep(f"warning: {event.note}")
@@ -217,7 +219,7 @@ class Screen:
             self.estimate.end(finished=finished)
             self._look_at_time()
             remaining = self._remaining[1] if self._is_announced and self.done < len(self.names) else None
-            self._keep_name(f": {state}" + (f", about {about(remaining)} left" if remaining else ""))
+            self._keep_name(f": {plain(state)}" + (f", about {about(remaining)} left" if remaining else ""))
             self._number = self._stage = None
 
     def _look_at_time(self) -> None:

@@ -24,6 +24,7 @@ class DataRecord(Frozen):
         list_hash: SHA-256 of the canonical list of the split.
         fingerprint: SHA-256 over the ids and contents of the clips on that machine.
         classes: number of classes.
+        class_names: SHA-256 of the names of the classes, which the plan keeps.
         clips: number of clips of the full list.
         coverage: share of the list that was on that machine.
     """
@@ -31,6 +32,7 @@ class DataRecord(Frozen):
     list_hash: Sha
     fingerprint: Sha
     classes: Annotated[int, Field(ge=2, le=10**4)]
+    class_names: Sha
     clips: Annotated[int, Field(ge=2, le=10**8)]
     coverage: Annotated[float, Field(ge=0, le=1)]
 
