@@ -13,6 +13,7 @@ from fsar_bench.engine.checkpoint import load_trainable, save_best
 from fsar_bench.engine.components import build_method
 from fsar_bench.errors import ConfigError, WeightsError
 from fsar_bench.io import file_digest
+from fsar_bench.storage.recall import check_limits
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def _tensors(source: Path) -> dict[str, Tensor]:
         state = file.get("model_state", file)
         return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:
+        check_limits(error, source)
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise WeightsError(
             f"The checkpoint {source} is damaged or not one of tensors and plain values ({reason})."

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from fsar_bench.data.contents import contents_of
 from fsar_bench.data.dataset import Split
 from fsar_bench.io import canonical
+from fsar_bench.storage.recall import check_limits
 
 KEY = "fsar_bench_trained_on"  # of the metadata of a safetensors file
 _BYTES = 6  # of each content: 100,000 and 10,000 other clips agree by chance with a probability of 4e-6
@@ -59,7 +60,8 @@ class TrainedOn(BaseModel):
             with safe_open(path, framework="numpy") as file:
                 recorded = (file.metadata() or {}).get(KEY)
             return None if recorded is None else cls.model_validate_json(recorded)
-        except (SafetensorError, OSError, ValidationError):
+        except (SafetensorError, OSError, ValidationError) as error:
+            check_limits(error, path)
             return None
 
     @property

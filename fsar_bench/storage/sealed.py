@@ -144,8 +144,11 @@ def check_tensors(data: bytes, made_from: str | None = None) -> dict[str, str]:
         sha.update(part)
     if head[place : place + _HEX] != sha.hexdigest().encode():
         raise DamagedError(CHANGED)
-    metadata: dict[str, str] = json.loads(head[8:])["__metadata__"]
-    if made_from is not None and metadata[MADE_FROM] != fingerprint(made_from):
+    try:
+        metadata: dict[str, str] = dict(json.loads(head[8:])["__metadata__"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError("it holds no tensors") from error
+    if made_from is not None and metadata.get(MADE_FROM) != fingerprint(made_from):
         raise DamagedError(OTHER)
     return metadata
 

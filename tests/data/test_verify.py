@@ -138,6 +138,19 @@ def test_an_interrupted_verification_resumes(tmp_path, custom, monkeypatch):
     assert entries(log) == 26
 
 
+def test_a_line_of_the_log_counts_only_as_it_was_written(tmp_path):
+    verdicts = [["pyav", "test", "é", name, "0" * 64, "", [["rotation", "it is turned"]]] for name in "ab"]
+    first, second = (verifying._line(verdict).encode() for verdict in verdicts)
+    log, names = tmp_path / "log.jsonl", lambda: [identity[2] for identity in verifying._read_good(log, "pyav")]
+    log.write_bytes(b"\n".join([first, b"", b"[" * 10**5, b"5", b'["a"]', b"null", second]))
+    assert names() == ["a", "b"]
+    for place in range(len(first)):
+        turned = first[:place] + bytes([first[place] ^ 1 << place % 8]) + first[place + 1 :]
+        for damaged in (turned, first[:place]):  # also inside a character
+            log.write_bytes(damaged + b"\n" + second)
+            assert names() == ["b"]
+
+
 def entries(log: Path) -> int:
     """Whole lines of a log."""
     return sum(line.endswith("]") for line in log.read_text().splitlines())
