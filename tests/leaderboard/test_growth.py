@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -149,21 +148,18 @@ def test_places_number_what_appears(factor):
         assert (places.clips[held] == expected.reshape(-1, 4)).all()
 
 
-def test_memory_does_not_grow_with_rows_times_episodes(tmp_path):
-    """300 rows of 4,000 episodes are 48 MB as float64; blocks and bits are less."""
+def test_memory_does_not_grow_with_rows_times_episodes(tmp_path, monkeypatch):
+    """300 rows of 4,000 episodes are 48 MB as float64; bits, and numbers of some episodes, are less."""
     plan = make_plan(10, 30, way=5, episodes=4000)
     fill(tmp_path, 300, plan)
-    code = (
-        "import tracemalloc; from pathlib import Path\n"
-        "from fsar_bench.leaderboard.boards import build_boards\n"
-        "from fsar_bench.leaderboard import outcomes, ranking\n"
-        "from fsar_bench.results.store import read_all\n"
-        f"(board,) = build_boards(read_all(Path({str(tmp_path / 'results')!r})))\n"
-        "outcomes.BLOCK = 2**17\n"
-        "plan = board.plan(board.rows[0]); tracemalloc.start()\n"
-        "ranking.rank_rows(board.rows, lambda row: plan); print(tracemalloc.get_traced_memory()[1])"
-    )
-    peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    (board,) = read_boards(tmp_path)
+    monkeypatch.setattr(outcomes, "BLOCK", 2**17)
+    tracemalloc.start()
+    try:
+        ranking.rank_rows(board.rows, lambda row: plan)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert peak < 24e6
 
 
