@@ -278,8 +278,8 @@ class RunOptions(Settings):
         Path("work_dirs"), description="folder of trainings, logs and score parts"
     )
     workers: int = Field(2, ge=0, le=1024, description="decode processes")
-    decode_timeout: float = Field(60.0, gt=0, description="seconds that one clip may take to decode")
-    checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between training checkpoints")
+    decode_timeout: float = Field(60.0, gt=0, le=10**6, description="seconds that one clip may take to decode")
+    checkpoint_seconds: float = Field(30.0, ge=0, le=10**6, description="seconds between training checkpoints")
     score_batch: Count = Field(250, description="episodes scored at a time")
     overwrite: bool = Field(
         False, description="evaluate finished cells again (to train again, delete their folder in work_dir)"
