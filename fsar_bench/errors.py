@@ -71,7 +71,9 @@ def cause(error: BaseException, files: Iterable[object] = ()) -> str:
         message = ""
     text = f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
     names = {str(file) for file in files}
-    lines = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename in names]
+    lines = [
+        (f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename in names
+    ]
     if isinstance(error, SyntaxError) and error.lineno:
         file = error.filename if error.filename in names else next(iter(names), "")
         lines, text = [(file, error.lineno)], f"{type(error).__name__}: {error.msg}"
@@ -79,7 +81,7 @@ def cause(error: BaseException, files: Iterable[object] = ()) -> str:
         return text
     file, number = lines[-1]
     code = linecache.getline(file, number).strip()[:120]
-    return f"{text} (line {number}{f': {code}' if code else ''})"
+    return f"{text} ({file.rpartition('/')[2]}, line {number}{f': {code}' if code else ''})"
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

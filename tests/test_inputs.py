@@ -27,7 +27,10 @@ DATASET = {
     "overlaps": "{}", "train": "dict(episodes=3)", "methods": "dict(otam=dict(method={}, train=dict(episodes=3)))",
     "custom_imports": "[]",
 }  # fmt: skip
-BACKBONE = {"backbone": "dict(type='CLIPBackbone', model='ViT-B-16', pretrained='openai', quick_gelu=True)", "custom_imports": "[]"}
+BACKBONE = {
+    "backbone": "dict(type='CLIPBackbone', model='ViT-B-16', pretrained='openai', quick_gelu=True)",
+    "custom_imports": "[]",
+}
 PROTOCOL = {"protocol": "dict(way=2, template='a {}')", "custom_imports": "[]"}
 ABLATION = {"rows": "['otam', 'otam train.episodes=3']"}
 INNER = {  # fields of dictionaries in configs
@@ -51,7 +54,7 @@ def opened(path: Path) -> None:
     dataset = Dataset("mine", str(path))
     split_sizes(dataset)
     clips = dataset.split("test")
-    EpisodePlan.sample(clips.list, way=2, shot=1, query=1, episodes=2, seed=0, purpose='test', missing=clips.missing)
+    EpisodePlan.sample(clips.list, way=2, shot=1, query=1, episodes=2, seed=0, purpose="test", missing=clips.missing)
 
 
 def config(values: dict[str, str], more: str = "") -> str:
@@ -128,8 +131,21 @@ def test_what_is_typed(files):
     from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, RunOptions, Train
 
     tally = Tally()
-    keys = [*Choices.model_fields, *PROTOCOL_KEYS, *RunOptions.model_fields, *(f"train.{name}" for name in Train.model_fields)]
-    keys += ["method.alpha", "method.matcher.x", "train.optimizer.lr", "train.optimizer.x", "otam.title", "otam.train.seed", "x"]
+    keys = [
+        *Choices.model_fields,
+        *PROTOCOL_KEYS,
+        *RunOptions.model_fields,
+        *(f"train.{name}" for name in Train.model_fields),
+    ]
+    keys += [
+        "method.alpha",
+        "method.matcher.x",
+        "train.optimizer.lr",
+        "train.optimizer.x",
+        "otam.title",
+        "otam.train.seed",
+        "x",
+    ]
     for key in keys:
         for text in TYPED:
             tally.judge(f"{key}={text}", lambda: [cell.hash for cell in ask(**{key: text}).cells])

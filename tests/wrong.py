@@ -61,7 +61,9 @@ class Tally:
 
     def check(self, *, least: int) -> None:
         """Every input was taken or refused in words, and there were enough of them."""
-        assert not self.unforeseen, f"{len(self.unforeseen)} of {sum(self.counts.values())}:\n" + "\n".join(self.unforeseen[:20])
+        assert not self.unforeseen, f"{len(self.unforeseen)} of {sum(self.counts.values())}:\n" + "\n".join(
+            self.unforeseen[:20]
+        )
         assert not self.silent, f"{len(self.silent)} of {sum(self.counts.values())}:\n" + "\n".join(self.silent[:20])
         assert sum(self.counts.values()) >= least, self.counts
 
@@ -101,7 +103,24 @@ def without(value: Any, at: tuple) -> str:
 
 def altered(data: bytes, rng: random.Random, count: int) -> Iterator[bytes]:
     """The same bytes cut, with bytes flipped, doubled, exchanged, left out, or with others put in."""
-    odd = (b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b'"', b"{", b"[", b"]", b"}", b",", b"\n", b"\r", b"=", b"9" * 400, b"\xc3", b"-", b"e9")
+    odd = (
+        b"\x00",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b'"',
+        b"{",
+        b"[",
+        b"]",
+        b"}",
+        b",",
+        b"\n",
+        b"\r",
+        b"=",
+        b"9" * 400,
+        b"\xc3",
+        b"-",
+        b"e9",
+    )
     for number in range(count):
         at, other = rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)
         low, high = sorted((at, other))

@@ -32,7 +32,9 @@ def check_plain(value: Any, key: str, where: str = "") -> None:
             number which is not finite or has more than 64 bits; or that is nested endlessly.
     """
     for fault in _unplain(value, key, MOST_LEVELS):
-        raise ConfigError(f"{where}{fault}. Settings are text, finite numbers, true or false, none, lists and dictionaries.")
+        raise ConfigError(
+            f"{where}{fault}. Settings are text, finite numbers, true or false, none, lists and dictionaries."
+        )
 
 
 def _unplain(value: Any, key: str, levels: int) -> Iterator[str]:
@@ -196,4 +198,8 @@ def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> 
         "string_pattern_mismatch": "must be one line without < and >.",
         "string_too_long": "is too long: at most {max_length} characters.",
     }
-    return f"{key}={shown(value)} {texts[kind].format(**context)}" if kind in texts else f"{key}={shown(value)}: {fault['msg']}."
+    return (
+        f"{key}={shown(value)} {texts[kind].format(**context)}"
+        if kind in texts
+        else f"{key}={shown(value)}: {fault['msg']}."
+    )

@@ -117,7 +117,9 @@ class BackboneConfig(Config):
         if not isinstance(backbone.get("type"), str):
             raise ValueError("it lacks backbone=dict(type=...).")
         if not isinstance(backbone.get("pretrained"), str | None):
-            raise ValueError(f"backbone.pretrained={shown(backbone['pretrained'])} must be text, or None for random weights.")
+            raise ValueError(
+                f"backbone.pretrained={shown(backbone['pretrained'])} must be text, or None for random weights."
+            )
         return backbone
 
 

@@ -25,7 +25,9 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise ConfigError(f"Cannot read {shown(pair)}: arguments have the form key=value, such as methods=NAME,NAME.")
+            raise ConfigError(
+                f"Cannot read {shown(pair)}: arguments have the form key=value, such as methods=NAME,NAME."
+            )
         if key in out:
             raise ConfigError(f"{key}= is given twice ({shown(out[key])} and {shown(value)}).")
         out[key] = value

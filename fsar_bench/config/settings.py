@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from fsar_bench.config.fields import explain_fault, value_from_text
-from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.errors import ConfigError, shown, suggest
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
 TEXT_PATTERN = r"^[^<>\x00-\x1f\x7f]*$"  # one line without markup
@@ -292,7 +292,7 @@ class RunOptions(Settings):
     def _backends_exist(cls, log: list[str]) -> list[str]:
         for name in log:
             if name not in LOG_BACKENDS:
-                raise ValueError(f"log={name} is unknown.{suggest(name, LOG_BACKENDS)}")
+                raise ValueError(f"log={shown(name)} is unknown.{suggest(name, LOG_BACKENDS)}")
         return log
 
     @classmethod
