@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import linecache
 import re
+import traceback
 from collections.abc import Iterable
 
 from fsar_bench.texts.characters import plain
@@ -60,9 +62,44 @@ class BusyError(ResultError):
     """Another run is working on the cell at this moment."""
 
 
+def shown(value: object, most: int = 120) -> str:
+    """A value as an error shows it: in one line, cut where it is long, and whatever its `repr` does."""
+    try:
+        text = repr(value)
+    except Exception:  # numbers of too many digits, values that hold themselves or are nested deep
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[: most - 20]}…{text[-9:]} ({len(text):,} characters)"
+
+
+def cause(error: BaseException, files: Iterable[object] = ()) -> str:
+    """What went wrong in the code of a user, in one line: kind, message, and the line of one of their files where it happened.
+
+    Args:
+        error: what the code raised.
+        files: paths of the user's code.
+    """
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # of the user's own class
+        message = ""
+    text = f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
+    names = {str(file) for file in files}
+    lines = [
+        (f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename in names
+    ]
+    if isinstance(error, SyntaxError) and error.lineno:
+        file = error.filename if error.filename in names else next(iter(names), "")
+        lines, text = [(file, error.lineno)], f"{type(error).__name__}: {error.msg}"
+    if not lines:
+        return text
+    file, number = lines[-1]
+    code = linecache.getline(file, number).strip()[:120]
+    return f"{text} ({file.rpartition('/')[2]}, line {number}{f': {code}' if code else ''})"
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Text that lists close matches first, then every choice; "ViT-B/16" is close to "vit_b_16"."""
-    choices = sorted(choices)
+    choices, name = sorted(choices), name[:200]
     plain = {choice: _plain(choice) for choice in choices}
     wanted = _plain(name)
     close = [choice for choice in choices if wanted and wanted == plain[choice]]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ast
 import codecs
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, TypeVar
 
-from fsar_bench.errors import ConfigError, FsarBenchError, ResultError
+from fsar_bench.errors import ConfigError, FsarBenchError, ResultError, shown
 from fsar_bench.progress.events import warn
 from fsar_bench.writing.batch import Batch
 from fsar_bench.writing.faults import advice, explanation
@@ -26,14 +28,23 @@ DATASET_FILE = "dataset.py"  # config of a dataset of the user's name, in its fo
 OF_RUNS = "out= or work_dir="  # what names the folders of most files
 PROBE = 2**16  # bytes that a folder must have room for
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
+MOST_BYTES = 2**28  # of a text or JSON file: the annotation of a million clips has some 2 * 10**8
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """A path that a user wrote, with "~" and "~name" expanded: not every shell, and no config, does so.
 
     Raises:
-        ConfigError: there is no such user, or this user has no home folder.
+        ConfigError: no file can have this path; there is no such user, or this user has no home folder.
     """
+    if not isinstance(text, (str, os.PathLike)) or not isinstance(os.fspath(text), str):
+        raise ConfigError(f"{shown(text)} is no path. Name a file or folder as text.")
+    if fault := fault_of_path(os.fspath(text)):
+        raise ConfigError(f"{shown(os.fspath(text))} is no path: {fault}. Correct it.")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -42,23 +53,110 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def read_text(path: Path) -> str:
-    """A text file: UTF-8 whatever the locale, with or without a byte order mark.
+def fault_of_path(path: str) -> str:
+    """Why no file can have a path, or ""; what is on this disk does not matter."""
+    if "\0" in path:
+        return "it holds a null character"
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "it holds a character that no file name can hold"
+    longest = max(map(len, encoded.split(b"/")))
+    if longest > 255:
+        return f"a name in it has {longest:,} bytes, and a file name at most 255"
+    return f"it has {len(encoded):,} bytes, and a path at most 4,095" if len(encoded) > 4095 else ""
+
+
+def fault_of_file(path: Path) -> str:
+    """What keeps a path from being a file that can be read, such as "does not exist"; "" for a file. Never waits."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is a link to what does not exist" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({reason_of(error)})"
+    return _fault_of_kind(mode).removeprefix("it ")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Bytes of a file that a user holds: of a file alone, so that nothing is waited for, or read without end.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is a folder, a pipe or a device, or is larger.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a null character, or one that cannot be encoded
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    with open(descriptor, "rb", buffering=0) as file:
+        if fault := _fault_of_kind(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, fault, str(path))
+        data = bytearray()
+        while len(data) <= most and (block := file.read(min(most + 1 - len(data), 2**24))):
+            data += block
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return bytes(data)
+
+
+def _fault_of_kind(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return ""
+    return "it is a folder, not a file" if stat.S_ISDIR(mode) else "it is a pipe or device, not a file"
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """A text file: UTF-8 whatever the locale, with or without a byte order mark, and with any ends of lines.
+
+    Raises:
+        OSError: the file cannot be read (see `read_bytes`).
         UnicodeDecodeError: it is not UTF-8.
     """
-    return path.read_text(encoding="utf-8-sig")
+    return read_bytes(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> bytes:
     """Bytes of a JSON file as parsers take them: without the byte order mark that some editors write.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read (see `read_bytes`).
     """
-    return path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    return read_bytes(path).removeprefix(codecs.BOM_UTF8)
+
+
+def load_json(path: Path, model: type[M], what: str, fix: str, kind: type[FsarBenchError]) -> M:
+    """A JSON file as a typed model, whose faults are told in one line.
+
+    Args:
+        path: the file.
+        model: a pydantic model.
+        what: what the file is, for the error, such as "The annotation".
+        fix: what to do, as a sentence.
+        kind: class of the error.
+
+    Raises:
+        FsarBenchError: of this class: the file cannot be read, or is not what the model describes; it names the first fault.
+    """
+    try:
+        return model.model_validate_json(read_json(path))
+    except OSError as error:
+        raise kind(f"{what} {path} cannot be read ({reason_of(error)}). {fix}") from error
+    except ValueError as error:  # pydantic's, which has all faults
+        raise kind(f"{_fault_of_json(error, what, path)} {fix}".rstrip()) from error
+
+
+def _fault_of_json(error: ValueError, what: str, path: Path) -> str:
+    """The first fault of a file, such as "The list x.json is damaged (rows.test.0=5: Input should be a valid list)."."""
+    fault = error.errors(include_url=False)[0]  # type: ignore[attr-defined]
+    if fault["type"] == "value_error":  # a whole sentence of a validator of ours
+        return f"In {path}, {fault['ctx']['error']}"
+    place = ".".join(str(part)[:100] for part in fault["loc"][:10])
+    value = "" if fault["type"] == "missing" else f"={shown(fault['input'])}"
+    return f"{what} {path} is damaged ({f'{place}{value}: ' if place else ''}{fault['msg'][:300]})."
 
 
 def is_weight_file(pretrained: str) -> bool:
@@ -84,6 +182,8 @@ def data_folder() -> Path:
 def annotation_file(annotation: str) -> Path:
     """File of a dataset's annotation: a path, "builtin:NAME" or "prepared:NAME"."""
     kind, colon, name = annotation.partition(":")
+    if colon and kind in ("builtin", "prepared"):
+        user_path(name)  # raises where it can be no name
     if colon and kind == "builtin":
         return Path(__file__).with_name("data") / "builtin" / name / "annotation.json"
     if colon and kind == "prepared":
@@ -132,7 +232,7 @@ def _imported_names(file: Path) -> set[str]:
     """Names of the modules that a source file imports, at any depth; a file with an error in it imports none."""
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):  # importing it tells
         return set()
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return plain | {

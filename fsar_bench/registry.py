@@ -20,7 +20,7 @@ from typing import Any
 from mmengine import registry as roots
 from mmengine.registry import DefaultScope, Registry
 
-from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.errors import ConfigError, cause, suggest
 from fsar_bench.io import file_digest, module_files
 from fsar_bench.randomness import seed_torch
 
@@ -215,7 +215,9 @@ def import_components(modules: Iterable[str], folders: Iterable[str]) -> None:
                 )
             _check_origin(module, files)
             looked = ", ".join(str(Path(folder) / f"{module.replace('.', '/')}.py") for folder in folders)
-            _load(module, f"a custom module; looked for {looked or 'it in no folder'} and for an installed package")
+            _load(
+                module, f"a custom module; looked for {looked or 'it in no folder'} and for an installed package", files
+            )
             _imported[module] = digests
     finally:
         for folder in folders:
@@ -234,8 +236,10 @@ def _check_origin(module: str, files: list[Path]) -> None:
         )
 
 
-def _load(module: str, why: str) -> None:
+def _load(module: str, why: str, files: Iterable[Path] = ()) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:
-        raise ConfigError(f"Cannot import {module!r} ({why}): {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a module too
+        raise ConfigError(f"Cannot import {module!r} ({why}): {cause(error, files)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -147,7 +148,7 @@ def _dataset(annotation: Path) -> str:
     except (OSError, ValidationError):
         return f"{BAD} {name}: its annotation is damaged; run fsar-bench data prepare again"
     listed = [Path(clip.path) for clip in clips if clip.path is not None]
-    present = sum(path.exists() for path in listed)
+    present = sum(os.path.exists(path) for path in listed)
     text = f"{name}: {present} of {len(clips)} clips on this disk"
     if present == len(listed):
         return f"{GOOD} {text}"

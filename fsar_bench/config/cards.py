@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fsar_bench.config.files import load, package_folder
+from fsar_bench.config.files import MethodConfig, load, package_folder
 from fsar_bench.config.recipes import training_in_words
 from fsar_bench.io import read_text
 
@@ -49,15 +49,15 @@ def card(name: str) -> Card:
         ConfigError: unknown name, or a file that is not a method's config.
     """
     file = load("methods", name)
-    config, stem, path = file.values, file.name, file.path
-    kind = config.get("method", {}).get("type", "")
+    config, stem, path = file.checked(MethodConfig), file.name, file.path
+    kind = config.method["type"]
     text = ast.get_docstring(ast.parse(read_text(path))) or ""
     source = _source(kind)
     module = (ast.get_docstring(ast.parse(read_text(source))) or "") if source else ""
     fields = {key: value for key in WRITTEN if (value := _field(text, key) or _field(module, key))}
-    if config.get("train") is not None:
-        fields["Training"] = training_in_words(stem, config["train"])
-    return Card(stem, config.get("title", stem), config.get("paper", ""), text.split("\n")[0], kind, source, fields)
+    if config.train is not None:
+        fields["Training"] = training_in_words(stem, config.train)
+    return Card(stem, config.title or stem, config.paper, text.split("\n")[0], kind, source, fields)
 
 
 def arguments(kind: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Setup
-from fsar_bench.config.fields import explain_fault
+from fsar_bench.config.fields import check_plain, explain_fault
 from fsar_bench.config.files import (
     BackboneConfig,
     DatasetConfig,
@@ -26,7 +27,7 @@ from fsar_bench.config.inputs import Modules, annotation_digests, installed_modu
 from fsar_bench.config.overrides import coerce, flatten, merge, override
 from fsar_bench.config.settings import Choices, Protocol, Train
 from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.io import file_digest, user_path
+from fsar_bench.io import fault_of_file, file_digest, user_path
 
 QUICK_GELU = {"quick_gelu": True, "gelu": False}
 FREE = ("optimizer", "scheduler")  # parts of a training that take any argument of their class
@@ -83,7 +84,8 @@ class MethodChoice:
             ConfigError: unknown name, or a field that is missing, unknown or of the wrong type.
         """
         file = load("methods", name)
-        if "type" not in file.values.get("method", {}):
+        method = file.values.get("method", {})
+        if isinstance(method, dict) and "type" not in method:
             raise ConfigError(f"The config {file.path} lacks method=dict(type=...).")
         config = file.checked(MethodConfig)
         return cls(file.name, file.path, config, Modules.of(file, config))
@@ -185,9 +187,12 @@ class CellChoice:
             is_added=is_added,
         )
         try:
-            return Cell(identity=Identity(**parts), label=self._label(protocol_name)).with_setup(setup)
+            cell = Cell(identity=Identity(**parts), label=self._label(protocol_name)).with_setup(setup)
         except ValidationError as error:
             raise ConfigError(f"{name}: {explain_fault(error, '', ())}") from error
+        for part, values in (*cell.identity.model_dump().items(), ("label", cell.label.model_dump())):
+            check_plain(values, part, f"{name}: ")
+        return cell
 
     def _all_modules(self) -> Modules:
         protocol = load("protocols", self.chosen.get("protocol", self.dataset.config.protocol))
@@ -297,8 +302,6 @@ class CellChoice:
         """Config of the backbone, with the weights and activation that were asked for; a path of weights is absolute."""
         file = self._backbone_file
         out = dict(file.checked(BackboneConfig).backbone)
-        if not isinstance(out.get("type"), str):
-            raise ConfigError(f"The backbone config {file.path} lacks backbone=dict(type=...).")
         if "pretrained" in out:
             out["pretrained"] = _from_config(file, out["pretrained"])
         typed = self.chosen.get("pretrained")
@@ -326,9 +329,10 @@ class CellChoice:
         if "checkpoint" not in self.chosen or not self.method.is_trained:
             return None
         path = user_path(self.chosen["checkpoint"])
-        if not path.is_file():
-            raise ConfigError(f"The checkpoint {path} does not exist (looked for {path.resolve()}).")
-        return path.resolve()
+        whole = Path(os.path.realpath(path))
+        if fault := fault_of_file(whole):
+            raise ConfigError(f"The checkpoint {path} {fault} (looked for {whole}).")
+        return whole
 
 
 def _from_config(file: File, pretrained: Any) -> Any:
@@ -336,7 +340,7 @@ def _from_config(file: File, pretrained: Any) -> Any:
     if isinstance(pretrained, str) and not pretrained.strip():
         raise ConfigError(f"pretrained= is empty in {file.path}: name weights, or None for random ones.")
     is_path = isinstance(pretrained, str) and file.is_custom
-    if is_path and (is_weights_path(pretrained) or Path(file.next_to(pretrained)).is_dir()):
+    if is_path and (is_weights_path(pretrained) or os.path.isdir(file.next_to(pretrained))):
         return file.next_to(pretrained)
     return pretrained
 

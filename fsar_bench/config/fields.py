@@ -3,17 +3,79 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import user_path
 from fsar_bench.texts.characters import fault_of
+
+MOST_LEVELS = 32  # of lists and dictionaries within each other
+_SURROGATE = re.compile("[\ud800-\udfff]")  # in text that came from bytes which are no UTF-8
+
+
+def check_plain(value: Any, key: str, where: str = "") -> None:
+    """Refuse what no result can record, which is JSON: before work begins rather than when it is stored.
+
+    Args:
+        value: of a setting.
+        key: its name, for the error.
+        where: opens the message of an error.
+
+    Raises:
+        ConfigError: names the part that is no text, number, true, false, None, list or dictionary with texts as keys; that is a
+            number which is not finite or has more than 64 bits; or that is nested endlessly.
+    """
+    for fault in _unplain(value, key, MOST_LEVELS):
+        raise ConfigError(
+            f"{where}{fault}. Settings are text, finite numbers, true or false, none, lists and dictionaries."
+        )
+
+
+def _unplain(value: Any, key: str, levels: int) -> Iterator[str]:
+    if isinstance(value, (dict, list, tuple)):
+        if not levels:
+            yield f"{key[:100]} is nested more than {MOST_LEVELS} levels deep, or holds itself"
+            return
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and (not isinstance(name, str) or _SURROGATE.search(name)):
+                yield f"{key[:100]} has the key {shown(name)}, which is no text"
+                return
+            yield from _unplain(inner, f"{key}.{name}", levels - 1)
+    elif fault := _unplain_fault(value):
+        yield f"{key[:200]}={shown(value)} {fault}"
+
+
+def _unplain_fault(value: Any) -> str:
+    if isinstance(value, str):
+        return "holds a character that is no UTF-8" if _SURROGATE.search(value) else ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "must be a finite number"
+    if isinstance(value, int):
+        return "" if -(2**63) <= value < 2**63 else "has more digits than a number can have here"
+    return "" if value is None else f"is of the type {type(value).__name__}"
+
+
+def json_from_text(key: str, text: str) -> Any:
+    """A value that is typed as JSON.
+
+    Raises:
+        ValueError: it is no JSON.
+        ConfigError: it is JSON that no result can record.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{key}={shown(text)} is nested too deep: at most {MOST_LEVELS} levels.") from None
+    check_plain(value, key)
+    return value
 
 
 def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
@@ -35,19 +97,28 @@ def value_from_text(key: str, text: str, annotation: Any, default: Any) -> Any:
     if bool in kinds:
         if word.lower() in ("true", "false"):
             return word.lower() == "true"
-        raise ConfigError(f"{key}={text!r} must be true or false.")
+        raise ConfigError(f"{key}={shown(text)} must be true or false.")
     if int in kinds or float in kinds:
-        return _number(key, text, int if int in kinds else float, default)
+        return number_from_text(key, text, int if int in kinds else float, default)
     if dict in kinds or list in kinds:
         try:
-            return json.loads(text)
+            return json_from_text(key, text)
         except ValueError as error:
-            raise ConfigError(f"{key}={text!r} must be JSON ({error}).") from None
-    return user_path(text) if Path in kinds else text
+            raise ConfigError(f"{key}={shown(text)} must be JSON ({error}).") from None
+    if Path not in kinds:
+        return text
+    try:
+        return user_path(text)
+    except ConfigError as error:
+        raise ConfigError(f"{key}= names no folder: {error}") from error
 
 
-def _number(key: str, text: str, kind: type, default: Any) -> int | float:
-    """A finite number; whole numbers may be written as 1e4."""
+def number_from_text(key: str, text: str, kind: type, default: Any) -> int | float:
+    """A finite number; whole numbers may be written as 1e4.
+
+    Raises:
+        ConfigError: the text is no such number, or a whole one of more than 64 bits.
+    """
     noun = "a whole number" if kind is int else "a number"
     try:
         value = float(text)
@@ -55,10 +126,12 @@ def _number(key: str, text: str, kind: type, default: Any) -> int | float:
             raise ValueError
     except ValueError:
         hint = " or none" if default is None else f" (default {default})"
-        raise ConfigError(f"{key}={text!r} must be {noun}{hint}.") from None
-    if kind is int:
-        return int(text) if text.strip().lstrip("+-").isdigit() else int(value)
-    return value
+        raise ConfigError(f"{key}={shown(text)} must be {noun}{hint}.") from None
+    if kind is not int:
+        return value
+    whole = int(text) if text.strip().lstrip("+-").isdigit() else int(value)
+    check_plain(whole, key)
+    return whole
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -107,7 +180,9 @@ def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> 
     """The first fault of some settings as one line for users."""
     fault = error.errors()[0]
     path = [
-        str(part) for part in fault["loc"] if not str(part).startswith(("function-", "constrained-", "dict[", "list["))
+        str(part)[:100]
+        for part in fault["loc"]
+        if not str(part).startswith(("function-", "constrained-", "dict[", "list["))
     ]
     key, value, kind, context = prefix + ".".join(path), fault.get("input"), fault["type"], fault.get("ctx", {})
     if kind == "value_error":
@@ -116,7 +191,7 @@ def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> 
         return f"Unknown key {key!r}.{suggest(key, [prefix + name for name in known])}"
     if kind == "literal_error":
         choices = context["expected"].replace("'", "").replace(" or ", ", ")
-        return f"{key}={value!r} is unknown. Choose from: {choices}."
+        return f"{key}={shown(value)} is unknown. Choose from: {choices}."
     if kind == "missing":
         return f"{key}= is missing."
     texts = {
@@ -130,6 +205,14 @@ def explain_fault(error: ValidationError, prefix: str, known: Iterable[str]) -> 
         "bool_type": "must be true or false.",
         "string_type": "must be text.",
         "not_one_line": "must be one line without {fault}.",
+        "string_unicode": "holds a character that is no UTF-8.",
+        "dict_type": "must be a dictionary, dict(…).",
+        "model_type": "must be a dictionary, dict(…).",
+        "list_type": "must be a list, […].",
         "string_too_long": "is too long: at most {max_length} characters.",
     }
-    return f"{key}={value!r} {texts[kind].format(**context)}" if kind in texts else f"{key}={value!r}: {fault['msg']}."
+    return (
+        f"{key}={shown(value)} {texts[kind].format(**context)}"
+        if kind in texts
+        else f"{key}={shown(value)}: {fault['msg']}."
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +16,13 @@ from typing import IO, Any, TypeVar
 from pydantic import Field, field_validator
 
 from fsar_bench.config.cell import TIMM, DatasetSource
+from fsar_bench.config.fields import check_plain
 from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol, Settings, Text
-from fsar_bench.errors import ConfigError, suggest
-from fsar_bench.io import DATASET_FILE, data_folder, is_weight_file, user_path
+from fsar_bench.errors import ConfigError, cause, shown, suggest
+from fsar_bench.io import DATASET_FILE, data_folder, fault_of_file, is_weight_file, read_text, reason_of, user_path
+
+MOST_BYTES = 2**20  # of a config
+_MODULE = re.compile(r"[\w-]{1,100}(\.[\w-]{1,100}){0,9}")
 
 
 class Config(Settings):
@@ -34,6 +40,14 @@ class Config(Settings):
         """MMEngine writes `dict(imports=[...])`; a bare list or name is fine too."""
         value = value.get("imports", []) if isinstance(value, dict) else value
         return [value] if isinstance(value, str) else value
+
+    @field_validator("custom_imports")
+    @classmethod
+    def _name_modules(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not _MODULE.fullmatch(name):
+                raise ValueError(f"custom_imports: {shown(name)} names no module: say my_module for my_module.py.")
+        return names
 
 
 C = TypeVar("C", bound=Config)
@@ -97,6 +111,17 @@ class BackboneConfig(Config):
 
     backbone: dict[str, Any]
 
+    @field_validator("backbone")
+    @classmethod
+    def _is_a_config(cls, backbone: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(backbone.get("type"), str):
+            raise ValueError("it lacks backbone=dict(type=...).")
+        if not isinstance(backbone.get("pretrained"), str | None):
+            raise ValueError(
+                f"backbone.pretrained={shown(backbone['pretrained'])} must be text, or None for random weights."
+            )
+        return backbone
+
 
 class ProtocolConfig(Config):
     """The fields of a protocol's config: `protocol`, changes of the defaults."""
@@ -139,12 +164,24 @@ class File:
         Raises:
             ConfigError: a field is unknown, missing or of the wrong type.
         """
+        where = f"The config {self.path}: "
         values = {key: value for key, value in self.values.items() if not key.startswith("_")}
-        return kind.of(values, where=f"The config {self.path}: ")
+        for key in kind.model_fields:
+            check_plain(values.get(key), key, where)
+        return kind.of(values, where=where)
 
     def next_to(self, path: str) -> str:
-        """A path in the config, which is relative to the config."""
-        return str(self.path.parent / user_path(path)) if self.is_custom else path
+        """A path in the config, which is relative to the config.
+
+        Raises:
+            ConfigError: no file can have this path.
+        """
+        if not self.is_custom:
+            return path
+        try:
+            return str(user_path(self.path.parent / user_path(path)))
+        except ConfigError as error:
+            raise ConfigError(f"The config {self.path}: {error}") from error
 
 
 def package_folder(package: str) -> Path:
@@ -176,9 +213,9 @@ def load(kind: str, name: str) -> File:
         ConfigError: unknown name (close ones are listed), missing file, or a file that is not a config.
     """
     if name.endswith(".py"):
-        path = user_path(name).resolve()
-        if not path.is_file():
-            raise ConfigError(f"The config {name} does not exist (looked for {path}).")
+        path = Path(os.path.realpath(user_path(name)))
+        if fault := fault_of_file(path):
+            raise ConfigError(f"The config {name} {fault} (looked for {path}).")
         return File(path.stem, path, _read(path), is_custom=True)
     known = names(kind)
     if name in known:
@@ -213,18 +250,20 @@ def _timm(name: str) -> dict[str, Any]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> ConfigError:
     """The error for a name that no config has, with what the user may have meant."""
-    what = f"Unknown {kind.rstrip('s')} {name!r}."
-    path = user_path(name)
-    if kind == "datasets" and (path.is_dir() or path.suffix in (".csv", ".json")):
+    what = f"Unknown {kind.rstrip('s')} {shown(name)}."
+    path = Path(os.path.expanduser(name))
+    is_folder = os.path.isdir(path)
+    if kind == "datasets" and (is_folder or path.suffix in (".csv", ".json")):
         if path.suffix == ".json":
             return ConfigError(f"{what} A dataset is a config (.py) that names its annotation: {_EXAMPLE}")
-        stem = path.resolve().stem
+        stem = Path(os.path.realpath(path)).stem
         return ConfigError(
-            f"{what} It is {'a folder' if path.is_dir() else 'a table'}, not a dataset: prepare it once with fsar-bench data "
+            f"{what} It is {'a folder' if is_folder else 'a table'}, not a dataset: prepare it once with fsar-bench data "
             f"prepare --name {stem} --root {name}, then say dataset={stem}."
         )
-    advice = f" Name a custom config by its path: ./{name}.py" if name.isidentifier() else ""
-    if kind == "datasets" and name.isidentifier():
+    is_name = name.isidentifier() and len(name) <= 100
+    advice = f" Name a custom config by its path: ./{name}.py" if is_name else ""
+    if kind == "datasets" and is_name:
         advice += f" Or prepare your clips: fsar-bench data prepare --name {name} --root DIR"
     return ConfigError(f"{what}{suggest(name, known)}{advice}")
 
@@ -233,15 +272,22 @@ _EXAMPLE = 'dataset = dict(name="mine", annotation="mine.json"); backbone = "vit
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The top-level names of a config: it is a program, so whatever it raises is told with its line."""
     from mmengine.config import Config as MMConfig
 
     try:
+        read_text(path, MOST_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config {path} cannot be read: {reason_of(error)}. It must be UTF-8 text.") from error
+    try:
         with _byte_order_marks_skipped():
             values: dict[str, Any] = MMConfig.fromfile(str(path), import_custom_modules=False)._cfg_dict.to_dict()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a config too
         raise ConfigError(
-            f"The config {path} cannot be read: {type(error).__name__}: {error}. A config holds plain values; a class "
-            "belongs in a module next to it, named in custom_imports."
+            f"The config {path} cannot be read: {cause(error, [path])}. A config holds plain values; a class belongs in a module "
+            "next to it, named in custom_imports."
         ) from error
     return values
 
@@ -282,5 +328,5 @@ def is_weights_path(pretrained: object) -> bool:
     return (
         isinstance(pretrained, str)
         and bool(pretrained)
-        and (is_weight_file(pretrained) or user_path(pretrained).is_dir())
+        and (is_weight_file(pretrained) or os.path.isdir(user_path(pretrained)))
     )

@@ -44,8 +44,8 @@ class Modules:
         """
         if not text.endswith(".py") and os.sep not in text:
             return cls((text,))
-        path = user_path(text).resolve()
-        if not path.exists():
+        path = Path(os.path.realpath(user_path(text)))
+        if not os.path.exists(path):
             raise ConfigError(f"The module imports={text} does not exist (looked for {path}).")
         if path.is_dir() and not (path / "__init__.py").is_file():
             raise ConfigError(
@@ -131,13 +131,13 @@ def weight_digests(backbone: dict[str, Any]) -> dict[str, str]:
         folder = Path(__file__).parents[1] / "backbones" / "builtin"
         return _existing({"weights": folder / f"{backbone['model']}.safetensors"})
     path = user_path(pretrained)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _existing({f"weights {file.name}": file for file in sorted(path.iterdir())})
     if is_weights_path(pretrained):
         return _existing({"weights": path})
-    cached = [file for file in weight_files(str(backbone.get("model")), pretrained) if file.is_file()]
+    cached = [file for file in weight_files(str(backbone.get("model")), pretrained) if os.path.isfile(file)]
     return _existing({"weights": cached[0]} if cached else {})
 
 
 def _existing(files: dict[str, Path]) -> dict[str, str]:
-    return {key: file_digest(file) for key, file in files.items() if file.is_file()}
+    return {key: file_digest(file) for key, file in files.items() if os.path.isfile(file)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.config.fields import MOST_LEVELS, check_plain, json_from_text, number_from_text
+from fsar_bench.errors import ConfigError, shown, suggest
 
 WHOLE = ("template", "pretrained", "checkpoint", "title")  # texts in which a comma is a comma
 CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -24,30 +25,49 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise ConfigError(f"Cannot read {pair!r}: arguments have the form key=value, such as methods=NAME,NAME.")
+            raise ConfigError(
+                f"Cannot read {shown(pair)}: arguments have the form key=value, such as methods=NAME,NAME."
+            )
         if key in out:
-            raise ConfigError(f"{key}= is given twice ({out[key]!r} and {value!r}).")
+            raise ConfigError(f"{key}= is given twice ({shown(out[key])} and {shown(value)}).")
         out[key] = value
     return out
 
 
-def text_settings(values: Mapping[str, Any]) -> dict[str, str | list[str]]:
-    """Python values as the command line would spell them; nested dictionaries become dotted keys, lists several values."""
+def text_settings(values: Mapping[str, Any], levels: int = MOST_LEVELS) -> dict[str, str | list[str]]:
+    """Python values as the command line would spell them; nested dictionaries become dotted keys, lists several values.
+
+    Args:
+        values: by key.
+        levels: of dictionaries within each other that may follow.
+
+    Raises:
+        ConfigError: a key that is no text, or a value that cannot be spelled.
+    """
     out: dict[str, str | list[str]] = {}
     for key, value in values.items():
+        if not isinstance(key, str) or not levels:
+            raise ConfigError(f"{shown(key)} is no key: keys are text, and dictionaries are not nested without end.")
         if isinstance(value, Mapping) and not key.endswith(".scheduler"):
-            out |= text_settings({f"{key}.{name}": inner for name, inner in value.items()})
+            inside = [(f"{key}.{name}" if isinstance(name, str) else name, inner) for name, inner in value.items()]
+            out |= text_settings(dict(inside), levels - 1)
         elif isinstance(value, (list, tuple)) and not key.endswith((".hooks", ".scheduler")):
-            out[key] = [_spell(item) for item in value]
+            out[key] = [_spell(key, item) for item in value]
         else:
-            out[key] = _spell(value)
+            out[key] = _spell(key, value)
     return out
 
 
-def _spell(value: Any) -> str:
+def _spell(key: str, value: Any) -> str:
+    value = value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, str):
+        return value
+    check_plain(value, key)
     if isinstance(value, bool) or value is None:
         return str(value).lower()
-    return json.dumps(value) if isinstance(value, (Mapping, list, tuple)) else str(value)
+    return json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
 
 
 def several(key: str, value: str | list[str]) -> list[str]:
@@ -90,30 +110,18 @@ def coerce(key: str, text: str, default: Any) -> Any:
     if isinstance(default, bool):
         if word.lower() in ("true", "false"):
             return word.lower() == "true"
-        raise ConfigError(f"{key}={text!r} must be true or false.")
+        raise ConfigError(f"{key}={shown(text)} must be true or false.")
     if isinstance(default, dict):
         inside = ", ".join(f"{key}.{name}" for name in default)
         raise ConfigError(f"{key} holds several values; set one of them: {inside}.")
     if isinstance(default, str):
         return text
     if isinstance(default, (int, float)):
-        return _number(key, text, default)
+        return number_from_text(key, text, type(default), default)
     try:
-        return json.loads(word.lower().replace("none", "null"))
+        return json_from_text(key, word.lower().replace("none", "null"))
     except ValueError:
         return text
-
-
-def _number(key: str, text: str, default: int | float) -> int | float:
-    kind = type(default)
-    try:
-        value = kind(text.strip())
-        if not math.isfinite(value):
-            raise ValueError
-    except ValueError:
-        noun = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{key}={text!r} must be {noun} (default {default}).") from None
-    return value
 
 
 def override(config: dict[str, Any], dotted: str, text: str, root: str) -> None:

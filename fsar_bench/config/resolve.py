@@ -12,7 +12,7 @@ from typing import Any
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.choice import CellChoice, DatasetChoice, MethodChoice
-from fsar_bench.config.files import AblationConfig, DatasetConfig, load, names
+from fsar_bench.config.files import AblationConfig, BackboneConfig, DatasetConfig, load, names
 from fsar_bench.config.inputs import Modules
 from fsar_bench.config.overrides import parse_pairs, several, text_settings
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, RunOptions
@@ -250,7 +250,7 @@ class _Resolution:
     def _note_activation(self, choice: Mapping[str, str], dataset: DatasetChoice) -> None:
         if "activation" in choice:
             name = choice.get("backbone", dataset.config.backbone)
-            is_clip = "quick_gelu" in load("backbones", name).values.get("backbone", {})
+            is_clip = "quick_gelu" in load("backbones", name).checked(BackboneConfig).backbone
             (self.taken if is_clip else self.refused)["activation"][name] = None
 
     def _check_taken(self) -> None:

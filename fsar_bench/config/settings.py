@@ -26,7 +26,7 @@ from pydantic import (
 
 from fsar_bench.config.fields import explain_fault, one_line, value_from_text
 from fsar_bench.config.plain import plain_config, plain_configs
-from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.storage.limits import plan_fault
 from fsar_bench.texts.characters import LONGEST
 
@@ -318,8 +318,8 @@ class RunOptions(Settings):
         Path("work_dirs"), description="folder of trainings, logs and score parts"
     )
     workers: int = Field(2, ge=0, le=1024, description="decode processes")
-    decode_timeout: float = Field(60.0, gt=0, description="seconds that one clip may take to decode")
-    checkpoint_seconds: float = Field(30.0, ge=0, description="seconds between training checkpoints")
+    decode_timeout: float = Field(60.0, gt=0, le=10**6, description="seconds that one clip may take to decode")
+    checkpoint_seconds: float = Field(30.0, ge=0, le=10**6, description="seconds between training checkpoints")
     score_batch: Count = Field(250, description="episodes scored at a time")
     overwrite: bool = Field(
         False, description="evaluate finished cells again (to train again, delete their folder in work_dir)"
@@ -332,7 +332,7 @@ class RunOptions(Settings):
     def _backends_exist(cls, log: list[str]) -> list[str]:
         for name in log:
             if name not in LOG_BACKENDS:
-                raise ValueError(f"log={name} is unknown.{suggest(name, LOG_BACKENDS)}")
+                raise ValueError(f"log={shown(name)} is unknown.{suggest(name, LOG_BACKENDS)}")
         return log
 
     @classmethod

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsar_bench.data.contents import contents_of
 from fsar_bench.data.faults import annotation_faults, counted, examples, twin_fault
-from fsar_bench.errors import ConfigError, DataError, ProtocolError, suggest
-from fsar_bench.io import annotation_file, read_json, user_path
+from fsar_bench.errors import ConfigError, DataError, ProtocolError, shown, suggest
+from fsar_bench.io import annotation_file, load_json, user_path
 from fsar_bench.plan import ClipList
 
 BUILTIN = Path(__file__).with_name("builtin")
 MISSING = Path("missing")  # path of a clip that is not on this disk
 SPLITS = ("train", "val", "test")
+ClassText = Annotated[str, Field(max_length=300)]  # as long as all texts that a result records
+Longer = Annotated[str, Field(max_length=4096)]  # ids and paths
+Number = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class AnnotatedClass(BaseModel):
+class Stored(BaseModel):
+    """Base of what is read from a dataset's files: nothing is taken for what it is not; further keys are ignored."""
+
+    model_config = ConfigDict(strict=True, populate_by_name=True)
+
+
+class AnnotatedClass(Stored):
     """One class of an annotation.
 
     Attributes:
@@ -36,25 +46,27 @@ class AnnotatedClass(BaseModel):
         reverse_of: name of the class that shows the same in the opposite order of time.
     """
 
-    name: str
-    text: str
+    name: ClassText
+    text: ClassText
     split: str
-    group: str | None = None
-    reverse_of: str | None = None
+    group: ClassText | None = None
+    reverse_of: ClassText | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _has_text_and_split(cls, row: Any) -> Any:
         if isinstance(row, dict) and "name" in row:
             if not {"text", "split"} <= set(row):
-                raise ValueError(f"the class {row['name']!r} lacks its text or split.")
+                raise ValueError(f"the class {shown(row['name'])} lacks its text or split.")
             split = row["split"]
             if isinstance(split, str) and split not in SPLITS:
-                raise ValueError(f"the class {row['name']!r} has the split {split!r}.{suggest(split, SPLITS)}")
+                raise ValueError(
+                    f"the class {shown(row['name'])} has the split {shown(split)}.{suggest(split, SPLITS)}"
+                )
         return row
 
 
-class AnnotatedClip(BaseModel):
+class AnnotatedClip(Stored):
     """One clip of an annotation.
 
     Attributes:
@@ -67,30 +79,28 @@ class AnnotatedClip(BaseModel):
             several classes may share one.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
-
-    id: str
-    class_name: str = Field(validation_alias="class", serialization_alias="class")
-    path: str | None
-    sha256: str | None = None
-    frames: int | None = None
-    recording: str | None = None
+    id: Longer
+    class_name: ClassText = Field(validation_alias="class", serialization_alias="class")
+    path: Longer | None
+    sha256: Longer | None = None
+    frames: Number | None = None
+    recording: Longer | None = None
 
 
-class Annotation(BaseModel):
-    """Contents of an annotation file; further keys are ignored.
+class Annotation(Stored):
+    """Contents of an annotation file.
 
     Attributes:
-        kind: "frames" where clips are folders of images.
+        kind: "frames" where clips are folders of images, else "videos" or nothing.
         classes: of all splits.
         clips: of all classes.
         unlisted: number of clips of each split that the published list has and `clips` has not.
     """
 
-    kind: str | None = None
+    kind: Literal["videos", "frames"] | None = None
     classes: list[AnnotatedClass]
     clips: list[AnnotatedClip]
-    unlisted: dict[str, int] = Field(default_factory=dict)
+    unlisted: dict[Literal["train", "val", "test"], Number] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Annotation:
@@ -100,14 +110,14 @@ class Annotation(BaseModel):
         return self
 
 
-class _QuarantinedClip(BaseModel):
+class _QuarantinedClip(Stored):
     """A clip that does not decode."""
 
-    id: str
-    class_name: str = Field(alias="class")
+    id: Longer
+    class_name: ClassText = Field(alias="class")
 
 
-class _Quarantine(BaseModel):
+class _Quarantine(Stored):
     """Bad clips of a prepared dataset, and whether the user accepted to leave them out."""
 
     accepted: bool
@@ -276,7 +286,7 @@ class Dataset:
         self.name = name
         self.annotation = path = annotation_file(annotation)
         self.is_prepared = annotation.startswith("prepared:")
-        if self.is_prepared and not path.exists():
+        if self.is_prepared and not os.path.lexists(path):
             prepared_name = annotation.removeprefix("prepared:")
             raise DataError(
                 f"The dataset {prepared_name} is not prepared on this machine (looked for {path}). Run fsar-bench data prepare "
@@ -286,7 +296,9 @@ class Dataset:
         existing = {row.group for row in contents.classes}
         if groups and not set(groups) <= existing:
             unknown = sorted(set(groups) - existing)
-            raise ConfigError(f"Dataset {name!r} has no group {unknown}; it has {sorted(filter(None, existing))}.")
+            raise ConfigError(
+                f"Dataset {name!r} has no group {shown(unknown)}; it has {sorted(filter(None, existing))}."
+            )
         self.frames = contents.kind == "frames"
         quarantine = _read_quarantine(_quarantine_file(path)) if self.is_prepared else None
         bad = frozenset((clip.class_name, clip.id) for clip in quarantine.clips) if quarantine else frozenset()
@@ -297,7 +309,7 @@ class Dataset:
         if fault := twin_fault(self._classes.values()):  # groups that are not kept may spell the same names
             raise DataError(f"In {path}, {fault}")
         self._clips = [clip for clip in contents.clips if clip.class_name in self._classes]
-        self._unlisted = contents.unlisted
+        self._unlisted = {str(split): count for split, count in contents.unlisted.items()}
         self._splits: dict[str, Split] = {}
 
     @property
@@ -405,35 +417,17 @@ def _quarantine_file(annotation: Path) -> Path:
 
 
 def _read_annotation(name: str, path: Path) -> Annotation:
-    try:
-        return Annotation.model_validate_json(read_json(path))
-    except OSError as error:
-        raise DataError(f"The annotation {path} of dataset {name!r} cannot be read ({error.strerror}).") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "value_error":  # of a validator above
-            raise DataError(f"In {path}, {first['ctx']['error']}") from error
-        raise DataError(f"The annotation {path} of dataset {name!r} is damaged ({_fault(error)}).") from error
+    return load_json(
+        path,
+        Annotation,
+        "The annotation",
+        f"It is that of dataset {name!r}: correct it, or prepare the dataset again.",
+        DataError,
+    )
 
 
 def _read_quarantine(path: Path) -> _Quarantine | None:
     """Clips that do not decode, as `fsar-bench data verify` found them; None where there is no such file."""
-    try:
-        return _Quarantine.model_validate_json(read_json(path))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise DataError(
-            f"The quarantine {path} cannot be read ({error.strerror}). Run fsar-bench data verify again."
-        ) from error
-    except ValidationError as error:
-        raise DataError(
-            f"The quarantine {path} is damaged ({_fault(error)}). Run fsar-bench data verify again."
-        ) from error
-
-
-def _fault(error: ValidationError) -> str:
-    """The first fault in a few words, such as "clips.3.path: Field required"."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    return load_json(path, _Quarantine, "The quarantine", "Run fsar-bench data verify again.", DataError)

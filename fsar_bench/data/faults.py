@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from fsar_bench.errors import shown
+from fsar_bench.io import fault_of_path
 from fsar_bench.texts.characters import JOINERS, name_fault, shortened
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ def annotation_faults(classes: Sequence[AnnotatedClass], clips: Sequence[Annotat
     yield from _bad_names("class name", (row.name for row in classes))
     yield from _bad_texts(classes)
     yield from _bad_names("clip id", (clip.id for clip in clips))
+    yield from _bad_names("class text", (row.text for row in classes))
+    yield from _bad_names("group", (row.group for row in classes if row.group is not None))
+    yield from _bad_names("recording", (clip.recording for clip in clips if clip.recording))
     yield from _bad_paths(clips)
     yield from _classes_listed_twice(classes)
     yield from _unknown_classes(classes, clips)
@@ -75,7 +80,7 @@ def _bad_names(what: str, names: Iterable[str]) -> Iterator[str]:
             yield f"a {what} is empty ({name!r}). Give it a name."
             return
         if _CONTROL.search(name):
-            yield f"the {what} {name!r} holds a control character, such as a line break. Remove it."
+            yield f"the {what} {shown(name)} holds a control character, such as a line break. Remove it."
             return
 
 
@@ -92,8 +97,15 @@ def _bad_texts(classes: Sequence[AnnotatedClass]) -> Iterator[str]:
 
 def _bad_paths(clips: Sequence[AnnotatedClip]) -> Iterator[str]:
     for clip in clips:
-        if clip.path is not None and (not clip.path or "\0" in clip.path):
-            yield f"the path of the clip {clip.id!r} is no path: {clip.path!r}. Correct it, or write null where it is missing."
+        if clip.path is None:
+            continue
+        may_be_long = len(clip.path) > 63  # of up to 4 bytes each
+        fault = fault_of_path(clip.path) if may_be_long or "\0" in clip.path else "" if clip.path else "it is empty"
+        if fault:
+            yield (
+                f"the path of the clip {shown(clip.id)} is no path: {shown(clip.path)}, {fault}. Correct it, or write null "
+                "where the clip is missing."
+            )
             return
 
 
@@ -111,7 +123,7 @@ def _classes_listed_twice(classes: Sequence[AnnotatedClass]) -> Iterator[str]:
 def _unknown_classes(classes: Sequence[AnnotatedClass], clips: Sequence[AnnotatedClip]) -> Iterator[str]:
     unknown = sorted({clip.class_name for clip in clips} - {row.name for row in classes})
     if unknown:
-        yield f"clips are of the class {unknown[0]!r}, which is not among the classes."
+        yield f"clips are of the class {shown(unknown[0])}, which is not among the classes."
 
 
 def _ids_listed_twice(clips: Sequence[AnnotatedClip]) -> Iterator[str]:

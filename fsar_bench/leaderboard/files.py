@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fsar_bench.errors import ResultError
-from fsar_bench.io import cache_folder, read_text, replacing_all
+from fsar_bench.io import cache_folder, read_bytes, read_text, reason_of, replacing_all
 from fsar_bench.leaderboard import exports, tables
 from fsar_bench.leaderboard.boards import Board, build_boards
 from fsar_bench.leaderboard.published import read_published
@@ -48,18 +49,20 @@ def generated_files(out: Path, all_boards: list[Board]) -> list[tuple[Path, str]
 
 def _text(path: Path) -> str | None:
     """Text of a page; None where there is none."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path} cannot be read ({error}). Fix or delete it.") from error
+        raise ResultError(
+            f"{path} cannot be read ({reason_of(error)}). Correct it, or move it away: it is made again."
+        ) from error
 
 
 def stale_files(out: Path, all_boards: list[Board]) -> list[Path]:
     """Files that differ from what the results give, and generated tables that no longer have results."""
     generated = generated_files(out, all_boards)
-    stale = [path for path, text in generated if not path.is_file() or path.read_bytes() != text.encode()]
+    stale = [path for path, text in generated if _bytes(path) != text.encode()]
     return stale + orphans(out, [path for path, _ in generated])
 
 
@@ -71,7 +74,15 @@ def orphans(out: Path, generated: list[Path]) -> list[Path]:
         generated: paths of the tables that have results.
     """
     candidates = [path for suffix in _MARKS for path in out.glob(f"*-*way_*shot{suffix}") if path not in generated]
-    return sorted(p for p in candidates if _MARKS[p.suffix] in p.read_text(encoding="utf-8", errors="replace"))
+    return sorted(path for path in candidates if _MARKS[path.suffix].encode() in _bytes(path))
+
+
+def _bytes(path: Path) -> bytes:
+    """Content of a file that may be a table of ours; nothing where it is no file, or cannot be read."""
+    try:
+        return read_bytes(path)
+    except OSError:
+        return b""
 
 
 def write_tables(out: Path, all_boards: list[Board]) -> list[Path]:

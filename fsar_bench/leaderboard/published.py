@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated, Any
 
-from fsar_bench.errors import ResultError
+from pydantic import Field, Strict, ValidationError, field_validator
+
+from fsar_bench.config.fields import explain_fault
+from fsar_bench.config.settings import Frozen, Text
+from fsar_bench.errors import ResultError, shown
+from fsar_bench.io import read_text, reason_of
 from fsar_bench.leaderboard.boards import TESTED, Board, Entry
 from fsar_bench.results.record import Result
 
@@ -21,9 +29,8 @@ NAMES = {  # datasets as the literature writes them
 }
 
 
-@dataclass(frozen=True)
-class Published:
-    """One figure of a paper or an official repository.
+class Published(Frozen):
+    """One figure of a paper or an official repository: a line of the file, whose columns are these fields.
 
     Attributes:
         method: as the source writes it.
@@ -43,20 +50,27 @@ class Published:
         our_dataset: name of the dataset's config.
     """
 
-    method: str
-    venue: str
-    year: str
-    backbone: str
-    pretraining: str
-    dataset: str
-    way: int
-    shot: int
-    accuracy: float
-    source: str
+    method: Text
+    venue: Text
+    year: Text
+    backbone: Text
+    pretraining: Text
+    dataset: Text
+    way: Annotated[int, Strict(False), Field(ge=1, le=10**6)]
+    shot: Annotated[int, Strict(False), Field(ge=0, le=10**6)]
+    accuracy: Annotated[float, Strict(False), Field(ge=0, le=100)]
+    source: Text
     cited: bool
-    our_method: str
-    our_backbone: str
-    our_dataset: str
+    our_method: Text
+    our_backbone: Text
+    our_dataset: Text
+
+    @field_validator("cited", mode="before")
+    @classmethod
+    def _says_yes_or_no(cls, cited: Any) -> bool:
+        if cited not in ("yes", "no"):
+            raise ValueError(f"cited={shown(cited)} must be yes or no.")
+        return bool(cited == "yes")
 
     def page_of(self, result: Result) -> bool:
         """Whether it belongs on the page of a result's dataset, way and shot."""
@@ -100,24 +114,26 @@ def read_published(out: Path) -> list[Published]:
         ResultError: a line that cannot be read, with its number.
     """
     path = out / "published.csv"
-    path = path if path.is_file() else shipped()
+    path = path if os.path.lexists(path) else shipped()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResultError(f"{path} cannot be read ({error}).") from error
+        raise ResultError(
+            f"{path} cannot be read ({reason_of(error)}). Correct it, or delete it: figures ship."
+        ) from error
     return [_parsed(row, f"{path}, line {number}") for number, row in enumerate(rows, 2)]
 
 
-def _parsed(row: dict[str, str], place: str) -> Published:
+def _parsed(row: dict[Any, Any], place: str) -> Published:
+    if None in row:
+        raise ResultError(
+            f"{place} cannot be read: it has more cells than the header has columns. Fix or delete the line."
+        )
     try:
-        way, shot, accuracy = int(row["way"]), int(row["shot"]), float(row["accuracy"])
-        if not 0 <= accuracy <= 100 or row["cited"] not in ("yes", "no"):
-            raise ValueError("accuracy must be in 0..100, cited must be yes or no")
-        texts = {name: text for name, text in row.items() if name not in ("way", "shot", "accuracy", "cited")}
-        return Published(**texts, way=way, shot=shot, accuracy=accuracy, cited=row["cited"] == "yes")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ResultError(f"{place} cannot be read ({error}). Fix or delete the line.") from error
+        return Published(**row)
+    except ValidationError as error:
+        fault = explain_fault(error, "", Published.model_fields)
+        raise ResultError(f"{place} cannot be read: {fault} Fix or delete the line.") from error
 
 
 def verdicts(board: Board, published: list[Published]) -> list[Verdict]:

@@ -16,7 +16,7 @@ from fsar_bench.data.images import frame_series, is_image
 from fsar_bench.data.importing.custom import CustomClip, CustomClips, fault_of_name, fault_of_path, plain_name, refuse
 from fsar_bench.data.importing.layout import Division
 from fsar_bench.data.importing.walk import BESIDE_FRAMES, ClipOnDisk, PassedOver
-from fsar_bench.errors import ConfigError, DataError, suggest
+from fsar_bench.errors import ConfigError, DataError, shown, suggest
 from fsar_bench.io import read_text, reason_of, user_path
 
 COLUMNS = ("path", "class", "split", "text", "recording")
@@ -54,7 +54,7 @@ def from_csv(path: Path, division: Division | None) -> CustomClips:
     if lacking := lacking - set(columns):
         advice = " Or let the classes be divided with --classes TRAIN/VAL/TEST." if lacking == {"split"} else ""
         have = ", ".join(column or "(no name)" for column in columns)
-        raise DataError(f"The CSV {path} lacks the column {sorted(lacking)[0]!r}; it has {have}.{advice}")
+        raise DataError(f"The CSV {path} lacks the column {sorted(lacking)[0]!r}; it has {have[:200]}.{advice}")
     clips: list[CustomClip] = []
     faults: list[str] = []
     passed_over = PassedOver()
@@ -74,7 +74,7 @@ def _text(path: Path) -> str:
     try:
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The CSV {path} cannot be read ({error}). It must be UTF-8 text.") from error
+        raise DataError(f"The CSV {path} cannot be read ({reason_of(error)}). It must be UTF-8 text.") from error
 
 
 def _header(path: Path, text: str) -> tuple[str, list[str]]:
@@ -83,7 +83,7 @@ def _header(path: Path, text: str) -> tuple[str, list[str]]:
     best: list[str] = []
     chosen = ","
     for separator in _SEPARATORS:
-        columns = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=separator), [])]
+        columns = _columns(path, first, separator)
         if len({*columns} & {*COLUMNS}) > len({*best} & {*COLUMNS}) or not best:
             best, chosen = columns, separator
     for column in COLUMNS:
@@ -92,8 +92,15 @@ def _header(path: Path, text: str) -> tuple[str, list[str]]:
     for column in set(best) - set(COLUMNS):
         close = difflib.get_close_matches(column, set(COLUMNS) - set(best), n=1, cutoff=0.8)
         if close:
-            raise DataError(f"The CSV {path} has a column {column!r}. Did you mean {close[0]!r}?")
+            raise DataError(f"The CSV {path} has a column {shown(column)}. Did you mean {close[0]!r}?")
     return chosen, best
+
+
+def _columns(path: Path, line: str, separator: str) -> list[str]:
+    try:
+        return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error as error:
+        raise DataError(f"The header of the CSV {path} cannot be read ({error}).") from error
 
 
 def _rows(path: Path, text: str, separator: str, columns: list[str], faults: list[str]) -> Iterator[_Row]:
@@ -130,7 +137,7 @@ def _clip(path: Path, row: _Row, passed_over: PassedOver, *, is_divided: bool) -
         raise _FaultyRowError(fault)
     split = cells.get("split", "").lower()
     if is_divided and split not in SPLITS:
-        raise _FaultyRowError(f"unknown split {cells['split']!r}.{suggest(split, SPLITS)}".removesuffix("."))
+        raise _FaultyRowError(f"unknown split {shown(cells['split'])}.{suggest(split, SPLITS)}".removesuffix("."))
     recording = cells.get("recording")
     if recording == "":
         raise _FaultyRowError("the recording is empty. A column recording needs a cell in every row")

@@ -17,26 +17,29 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.dataset import SPLITS, ClassText, Longer, Stored
 from fsar_bench.data.disk import VIDEO_SUFFIXES, is_hidden
 from fsar_bench.data.importing.classes import KNOWN, ClassName, ClassTable, known_datasets, table
-from fsar_bench.errors import ConfigError, DataError
-from fsar_bench.io import data_folder, read_text, to_json, write_atomically
+from fsar_bench.errors import ConfigError, DataError, shown
+from fsar_bench.io import data_folder, load_json, read_text, reason_of, to_json, write_atomically
 
 SUFFIXES = (".txt", ".list", ".csv")
 CUSTOM = "custom"  # name of a dataset that is no published one
-_NUMBERED = re.compile(r"(train|val|test)(\d+)/+(.+)")
+_NUMBERED = re.compile(r"(train|val|test)(\d{1,9})/+(.+)")
+_LABEL = re.compile(r"\d{1,9}")
 _NUMBERED_AFTER = re.compile(r"\.\w+, ?\d+$")  # CDFSL-V
 _TIMES = re.compile(r"_\d{6}_\d{6}$")
 
@@ -129,7 +132,7 @@ def read_lists(dataset: str, folder: Path, progress: Callable[[int, int], None] 
         DataError: no list files, a line in no known syntax, or a class that the dataset does not have.
     """
     known = table(dataset)
-    files = [folder] if folder.is_file() else _list_files(folder)
+    files = [folder] if os.path.isfile(folder) else _list_files(folder)
     split_of_file = {path: split for path in files if (split := _split_of(path))}
     if not split_of_file:
         raise DataError(
@@ -209,14 +212,9 @@ def _parse(path: Path, split: str, known: ClassTable) -> Iterator[_Line]:
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The list {path} cannot be read ({error}). It must be UTF-8 text.") from error
+        raise DataError(f"The list {path} cannot be read ({reason_of(error)}). It must be UTF-8 text.") from error
     if lines and "youtube_id" in lines[0].split(","):
-        for number, row in enumerate(csv.DictReader(lines), 2):
-            label = row.get("label") or ""
-            class_name = _named(known, label, f"{path}, line {number}")
-            if not row["youtube_id"]:
-                raise DataError(f"{path}, line {number}: the youtube_id is empty.")
-            yield _Line(class_name, label, video_id(known.dataset, row["youtube_id"]), split)
+        yield from _parse_table(lines, split, known, path)
         return
     for number, text in enumerate(lines, 1):
         line = text.strip()
@@ -229,6 +227,20 @@ def _parse(path: Path, split: str, known: ClassTable) -> Iterator[_Line]:
             yield _parse_named(line, split, known, path, where)
 
 
+def _parse_table(lines: list[str], split: str, known: ClassTable, path: Path) -> Iterator[_Line]:
+    """A CSV with the columns `label,youtube_id`."""
+    reader = csv.DictReader(lines)
+    try:
+        for number, row in enumerate(reader, 2):
+            label = row.get("label") or ""
+            class_name = _named(known, label, f"{path}, line {number}")
+            if not row["youtube_id"]:
+                raise DataError(f"{path}, line {number}: the youtube_id is empty.")
+            yield _Line(class_name, label, video_id(known.dataset, row["youtube_id"]), split)
+    except csv.Error as error:
+        raise DataError(f"The list {path} cannot be read from line {reader.line_num + 1} on ({error}).") from error
+
+
 def _parse_numbered(numbered: re.Match[str], known: ClassTable, where: str) -> _Line:
     """`test0//videos/fencing/clip.avi` or `val3/88644`."""
     split, number, path = numbered.groups()
@@ -238,7 +250,7 @@ def _parse_numbered(numbered: re.Match[str], known: ClassTable, where: str) -> _
     folder = PurePosixPath(path).parent.name
     class_of_folder = known.find(folder) if folder else None
     if class_of_folder and class_of_folder.name != class_name.name:
-        raise DataError(f"{where}: class {split}{number} is {class_name.name!r}, but the folder says {folder!r}.")
+        raise DataError(f"{where}: class {split}{number} is {class_name.name!r}, but the folder says {shown(folder)}.")
     return _Line(class_name, folder if class_of_folder else None, video_id(known.dataset, path), split)
 
 
@@ -257,7 +269,7 @@ def _parse_named(line: str, split: str, known: ClassTable, path: Path, where: st
         )
     if not slash or not name or not video:
         raise DataError(f"{where} is in none of the known syntaxes: {line[:80]!r}.")
-    if name.isdigit():
+    if _LABEL.fullmatch(name):
         labelled = known.label(int(name))
         if labelled is None:
             raise DataError(f"{where}: {known.title} has no class with the label {name}.")
@@ -269,7 +281,7 @@ def _parse_named(line: str, split: str, known: ClassTable, path: Path, where: st
 def _named(known: ClassTable, name: str, where: str) -> ClassName:
     class_name = known.find(name)
     if class_name is None:
-        raise DataError(f"{where}: {known.title} has no class {name!r}.")
+        raise DataError(f"{where}: {known.title} has no class {shown(name)}.")
     return class_name
 
 
@@ -443,6 +455,13 @@ def store_list(name: str, published: PublishedList, lineage: str) -> Path:
     return path
 
 
+class _StoredRows(Stored):
+    """Contents of a stored list: (class, video) of each split."""
+
+    lineage: ClassText
+    rows: dict[Literal["train", "val", "test"], list[tuple[ClassText, Longer]]]
+
+
 def stored_list(name: str) -> dict[str, set[ListedVideo]] | None:
     """The list that `data import` stored for a dataset, by split, or None.
 
@@ -450,10 +469,12 @@ def stored_list(name: str) -> dict[str, set[ListedVideo]] | None:
         DataError: the stored list is damaged.
     """
     path = data_folder() / name / "list.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        data = json.loads(path.read_bytes())
-        return {split: {ListedVideo(name, video) for name, video in rows} for split, rows in data["rows"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"The stored list {path} is damaged ({error!r}). Run fsar-bench data import again.") from error
+    fix = f"Run fsar-bench data import {name.partition('@')[0]} again."
+    stored = load_json(path, _StoredRows, "The stored list", fix, DataError)
+    if unknown := {row[0] for rows in stored.rows.values() for row in rows} - {row.name for row in table(name).classes}:
+        raise DataError(
+            f"The stored list {path} is damaged (it has the class {shown(min(unknown))}, which is none of {name}). {fix}"
+        )
+    return {split: set(itertools.starmap(ListedVideo, rows)) for split, rows in stored.rows.items()}

@@ -7,9 +7,11 @@ class's name is taken.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -192,7 +194,7 @@ def _recordings(dataset: str, rows: dict[str, set[ListedVideo]]) -> dict[ListedV
 
 def _annotated(clip_id: str, class_name: str, clip: ClipOnDisk | None, recording: str | None = None) -> AnnotatedClip:
     """Row of an annotation; only the fields that are set are written."""
-    known = {} if recording is None else {"recording": recording}
+    known: dict[str, Any] = {} if recording is None else {"recording": recording}
     if clip is None:
         return AnnotatedClip(id=clip_id, class_name=class_name, path=None, **known)
     path = str(clip.path)
@@ -277,7 +279,7 @@ def prepare_custom(
         ConfigError: the classes are divided already, or the division is of another number of classes.
         DataError: the folder has none of the splits, the CSV lacks a column, or a class or clip cannot be used (see `custom`).
     """
-    found = from_csv(root, division) if root.is_file() else from_folders(root, division, progress)
+    found = from_csv(root, division) if os.path.isfile(root) else from_folders(root, division, progress)
     check(str(root), found.clips)
     clips = divided(found.clips, division) if division else found.clips
     splits = {clip.class_name: clip.split for clip in clips}

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from fsar_bench.data.dataset import SPLITS, Annotation
 from fsar_bench.data.importing.lists import CUSTOM, known_names
 from fsar_bench.data.importing.prepare import Prepared
-from fsar_bench.errors import ConfigError
-from fsar_bench.io import DATASET_FILE, data_folder, read_json, replacing_all, to_json, write_atomically
+from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.io import DATASET_FILE, data_folder, load_json, read_bytes, replacing_all, to_json, write_atomically
 
 HINT = "$FSAR_BENCH_DATA"  # names another folder for prepared datasets
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
@@ -66,8 +64,8 @@ def store(prepared: Prepared, *, replace: bool = False) -> Storage:
     path = data_folder() / prepared.name / "annotation.json"
     data = to_json(_annotation(prepared))
     state: State = "new"
-    if path.exists():
-        state = "unchanged" if path.read_bytes() == data else _state(path, prepared, replace=replace)
+    if os.path.lexists(path):
+        state = "unchanged" if _has(path, data) else _state(path, prepared, replace=replace)
     missing = "".join(f"{clip.class_name}\t{clip.id}\n" for clip in prepared.missing)
     with replacing_all(hint=HINT) as batch:
         if state == "replaced":
@@ -79,6 +77,14 @@ def store(prepared: Prepared, *, replace: bool = False) -> Storage:
         if state != "unchanged":
             batch.write(path, data)
     return Storage(path, state)
+
+
+def _has(path: Path, data: bytes) -> bool:
+    """Whether a file has this content."""
+    try:
+        return read_bytes(path) == data
+    except OSError:
+        return False
 
 
 def _annotation(prepared: Prepared) -> dict:
@@ -94,21 +100,21 @@ def _annotation(prepared: Prepared) -> dict:
 def _state(path: Path, prepared: Prepared, *, replace: bool) -> State:
     """What becomes of another annotation under the same name; raises `ConfigError` where it must not be lost."""
     try:
-        annotation = Annotation.model_validate_json(read_json(path))
-    except (OSError, ValidationError):
+        annotation = load_json(path, Annotation, "The annotation", "", DataError)
+    except DataError:
         return "replaced"  # a damaged file is of no use
     stored = annotation.clips
     if _same_clips(annotation, prepared):
         return "described"
     if prepared.is_published:
         places = {(clip.class_name, clip.id): clip.path for clip in prepared.clips}
-        kept = [clip for clip in stored if clip.path is not None and Path(clip.path).exists()]
+        kept = [clip for clip in stored if clip.path is not None and os.path.exists(clip.path)]
         if all(places.get((clip.class_name, clip.id)) == clip.path for clip in kept):
             return "updated"  # the same list: some clips came, or went
     if replace:
         return "replaced"
     paths = [clip.path for clip in stored if clip.path is not None]
-    gone = sum(not Path(clip).exists() for clip in paths)
+    gone = sum(not os.path.exists(clip) for clip in paths)
     raise ConfigError(
         f"The dataset {prepared.name} is stored already, with other clips: {len(paths)} clips of "
         f"{len({clip.class_name for clip in stored})} classes below {_common_folder(paths)}"
@@ -147,7 +153,7 @@ def write_config(name: str, defaults: dict[str, object]) -> Path:
     lines = [f"{key} = {value!r}\n" for key, value in values.items()]
     note = "Written by fsar-bench data prepare. Edit it as you like: it is not written again."
     text = f'"""{name}: a dataset of your own.\n\n{note}\n"""\n\n' + "".join(lines)
-    if not path.exists():
+    if not os.path.lexists(path):
         write_atomically(path, text.encode(), hint=HINT)
     return path
 

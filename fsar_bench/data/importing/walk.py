@@ -137,7 +137,7 @@ def find_clips(root: Path, *, depth: int = 1, progress: Progress | None = None) 
     Raises:
         DataError: the folder does not exist, cannot be read, or holds no clips.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{root} is not a folder. Name the folder of your clips with --root.")
     walk = _Walk(root.resolve(), depth, progress)
     walk.run()
