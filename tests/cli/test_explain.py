@@ -109,12 +109,13 @@ def test_a_result_is_named_from_inside_its_folder_or_by_name(run_tiny, fsar, tmp
         assert f"{stored.folder.name}-episode0-query0.png" in capsys.readouterr().out
 
 
-def test_a_trained_method_is_explained_with_its_trained_weights(run_tiny, fsar, tmp_path):
+def test_a_trained_method_is_explained_with_its_trained_weights(run_tiny, fsar, tiny):
     (stored,) = run_tiny("otam", episodes=30, controls=False)
     code, out, err = fsar("explain", str(stored.folder), "--episode", "3", "workers=1")
     assert (code, err) == (0, "")
     assert out.count("query ") == 5
-    code, _, err = fsar("explain", str(stored.folder), "work_dir=./elsewhere")
+    assert "Name the right one with dataset=" in fsar("explain", str(stored.folder), "work_dir=./elsewhere")[2]
+    code, _, err = fsar("explain", str(stored.folder), "work_dir=./elsewhere", f"dataset={tiny}")
     assert code == 1
     assert "The trained weights of OTAM are not in elsewhere/" in err
 
