@@ -26,6 +26,7 @@ from fsar_bench.leaderboard.files import HTML, read_boards, stale_files, write_t
 from fsar_bench.leaderboard.rows import title_of
 from fsar_bench.progress.events import WARNING, Event, listening
 from fsar_bench.progress.screen import Stages
+from fsar_bench.texts.console import PlainConsole
 
 SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack; how a heading breaks where room is short
     "rank": "rank",
@@ -47,10 +48,10 @@ SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack
 def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) -> int:
     """Rebuild the tables below `out`, or with `check` compare them; returns the exit code."""
     out = results_folder(pairs)
-    with telling(Console(stderr=True)):
+    with telling(PlainConsole(stderr=True)):
         boards = read_boards(out, use_cache=not check)
     if check:
-        with telling(Console(stderr=True)):
+        with telling(PlainConsole(stderr=True)):
             stale = stale_files(out, boards)
         for path in stale:
             print(
@@ -58,7 +59,7 @@ def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) ->
                 file=sys.stderr,
             )
         return 1 if stale else 0
-    with telling(Console(stderr=True)):
+    with telling(PlainConsole(stderr=True)):
         written = write_tables(out, boards)  # computes what no cache has
     for path in written:
         print(path)
