@@ -279,7 +279,7 @@ def test_texts_are_escaped(tmp_path):
     add(tmp_path, "a", 0.9, title="50 % & more_of {it} | $x$ #1")
     files = outputs(tmp_path)
     assert r"50 \% \& more\_of \{it\} | \$x\$ \#1" in files["toy-2way_1shot.tex"]
-    assert r"more_of {it} \| $x$ #1" in files["toy-2way_1shot.md"]
+    assert r"more_of {it} \| \$x\$ \#1" in files["toy-2way_1shot.md"]
 
 
 def test_csv_and_json_hold_the_same(tmp_path):

@@ -24,6 +24,7 @@ from fsar_bench.data.importing.walk import (
     find_clips,
 )
 from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.texts.characters import name_fault, shortened
 
 SHOWN = 10  # faults that an error lists
 
@@ -77,7 +78,8 @@ def fault_of_name(name: str) -> str:
         return "the class is empty"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs") for letter in name):
         return f"the class {name!a} has a line break, a control character or a byte that is no UTF-8 in it"
-    return ""
+    fault = name_fault(name)
+    return f"the class {shortened(name)!a} {fault}" if fault else ""
 
 
 def fault_of_path(path: str) -> str:
