@@ -179,7 +179,9 @@ def import_components(modules: Iterable[str], folders: Iterable[str]) -> None:
                 )
             _check_origin(module, files)
             looked = ", ".join(str(Path(folder) / f"{module.replace('.', '/')}.py") for folder in folders)
-            _load(module, f"a custom module; looked for {looked or 'it in no folder'} and for an installed package", files)
+            _load(
+                module, f"a custom module; looked for {looked or 'it in no folder'} and for an installed package", files
+            )
             _imported[module] = digests
     finally:
         for folder in folders:
