@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsar_bench.config.cell import short_names
 from fsar_bench.config.resolve import Run, resolve
+from fsar_bench.errors import ConfigError, shown
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.collection import Results
 from fsar_bench.leaderboard.files import read_boards, write_tables
@@ -51,8 +52,7 @@ def run(
         >>> results = fsar_bench.run(["zero_shot", "otam_frozen"], dataset="synthact", shot=[1, 5], episodes=500)
         >>> results.to_frame()[["title", "shot", "accuracy"]]
     """
-    names = [methods] if isinstance(methods, (str, Path)) else list(methods)
-    work = resolve({**settings, "methods": [str(name) for name in names]})
+    work = resolve({**settings, "methods": _names(methods)})
     outcomes, refused = _sweep(work, isolate=isolate, progress=progress)
     write_tables(work.options.out, read_boards(work.options.out))
     if refused:
@@ -60,6 +60,19 @@ def run(
         raise type(refused[0])(f"{refused[0]}{more} {len(outcomes)} other cells were run.") from refused[0]
     _raise_first(outcomes)
     return Results([outcome.stored for outcome in outcomes if outcome.stored], work.options.out)
+
+
+def _names(methods: object) -> list[str]:
+    """Names and paths of configs as text.
+
+    Raises:
+        ConfigError: something else.
+    """
+    names = list(methods) if isinstance(methods, (list, tuple, set, dict)) else [methods]
+    for name in names:
+        if not isinstance(name, (str, Path)):
+            raise ConfigError(f"methods={shown(name)} must be a name, the path of a config, or a list of them.")
+    return [str(name) for name in names]
 
 
 def _raise_first(outcomes: list[Outcome]) -> None:
@@ -185,10 +198,13 @@ def score_predictions(
         The stored result.
 
     Raises:
+        ConfigError: the plan, the name or what else is told of the method is of the wrong type.
         ResultError: the predictions are not labels of these episodes.
     """
-    from fsar_bench.engine.submission import submit
+    from fsar_bench.engine.submission import Episodes, submit
 
+    if not isinstance(plan, Episodes):
+        raise ConfigError(f"{shown(plan)} is no plan: take what fsar_bench.episodes(...) gives.")
     folder = user_path(out)
     stored = submit(plan, predictions, name=name, out=folder, **about)
     write_tables(folder, read_boards(folder))

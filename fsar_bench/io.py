@@ -134,7 +134,7 @@ def load_json(path: Path, model: type[M], what: str, fix: str, kind: type[FsarBe
     Args:
         path: the file.
         model: a pydantic model.
-        what: what the file is, for the error, such as "The annotation".
+        what: what the file is, for the error, such as "The annotation PATH of dataset 'mine'".
         fix: what to do, as a sentence.
         kind: class of the error.
 
@@ -144,7 +144,7 @@ def load_json(path: Path, model: type[M], what: str, fix: str, kind: type[FsarBe
     try:
         return model.model_validate_json(read_json(path))
     except OSError as error:
-        raise kind(f"{what} {path} cannot be read ({reason_of(error)}). {fix}") from error
+        raise kind(f"{what} cannot be read ({reason_of(error)}). {fix}") from error
     except ValueError as error:  # pydantic's, which has all faults
         raise kind(f"{_fault_of_json(error, what, path)} {fix}".rstrip()) from error
 
@@ -156,7 +156,7 @@ def _fault_of_json(error: ValueError, what: str, path: Path) -> str:
         return f"In {path}, {fault['ctx']['error']}"
     place = ".".join(str(part)[:100] for part in fault["loc"][:10])
     value = "" if fault["type"] == "missing" else f"={shown(fault['input'])}"
-    return f"{what} {path} is damaged ({f'{place}{value}: ' if place else ''}{fault['msg'][:300]})."
+    return f"{what} is damaged ({f'{place}{value}: ' if place else ''}{fault['msg'][:300]})."
 
 
 def is_weight_file(pretrained: str) -> bool:

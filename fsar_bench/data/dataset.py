@@ -417,17 +417,12 @@ def _quarantine_file(annotation: Path) -> Path:
 
 
 def _read_annotation(name: str, path: Path) -> Annotation:
-    return load_json(
-        path,
-        Annotation,
-        "The annotation",
-        f"It is that of dataset {name!r}: correct it, or prepare the dataset again.",
-        DataError,
-    )
+    what = f"The annotation {path} of dataset {name!r}"
+    return load_json(path, Annotation, what, "Correct it, or prepare the dataset again.", DataError)
 
 
 def _read_quarantine(path: Path) -> _Quarantine | None:
     """Clips that do not decode, as `fsar-bench data verify` found them; None where there is no such file."""
     if not os.path.lexists(path):
         return None
-    return load_json(path, _Quarantine, "The quarantine", "Run fsar-bench data verify again.", DataError)
+    return load_json(path, _Quarantine, f"The quarantine {path}", "Run fsar-bench data verify again.", DataError)

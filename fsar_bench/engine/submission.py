@@ -21,7 +21,7 @@ from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, Setting
 from fsar_bench.data.dataset import Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.engine.hashing import hash_splits
-from fsar_bench.errors import ConfigError, ResultError, suggest
+from fsar_bench.errors import ConfigError, ResultError, shown, suggest
 from fsar_bench.io import to_json, user_path, write_atomically
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results.predictions import measure, pack_predictions
@@ -234,7 +234,10 @@ def _checked(plan: Episodes, predictions: Any) -> np.ndarray:
     Raises:
         ResultError: another shape, or labels that do not exist.
     """
-    given = np.asarray(predictions)
+    try:
+        given = np.asarray(predictions)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # rows of several lengths, objects
+        raise ResultError(f"The predictions are no array of whole numbers [E, Q] ({error}).") from error
     shape = (len(plan), len(plan.labels))
     if given.shape != shape or not np.issubdtype(given.dtype, np.integer):
         raise ResultError(f"The predictions are {given.dtype} {given.shape}, not whole numbers [E, Q] = {shape}.")
@@ -247,9 +250,14 @@ def _checked(plan: Episodes, predictions: Any) -> np.ndarray:
 
 
 def _cell(plan: Episodes, name: str, about: About, predictions: str) -> Cell:
+    if not isinstance(name, str):
+        raise ConfigError(f"name={shown(name)} must be text.")
+    Choices.of({"title": name}, where="The name of the method cannot be a title: ")
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_.-").lower()
     if not slug:
-        raise ConfigError(f"name={name!r} holds no letter or digit.")
+        raise ConfigError(f"name={shown(name)} holds no letter or digit.")
+    if len(slug) > 100:
+        raise ConfigError(f"name={shown(name)} is too long: at most 100 characters.")
     identity = Identity(
         engine=ENGINE,
         name=slug,

@@ -116,11 +116,16 @@ def read_published(out: Path) -> list[Published]:
     path = out / "published.csv"
     path = path if os.path.lexists(path) else shipped()
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        columns, rows = set(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultError(
             f"{path} cannot be read ({reason_of(error)}). Correct it, or delete it: figures ship."
         ) from error
+    if lacking := [name for name in Published.model_fields if name not in columns]:
+        raise ResultError(
+            f"{path} cannot be read: its first line lacks the column {lacking[0]!r}. Add it, or delete the file."
+        )
     return [_parsed(row, f"{path}, line {number}") for number, row in enumerate(rows, 2)]
 
 

@@ -426,7 +426,7 @@ def test_a_csv_is_read_as_it_is_meant(tmp_path, text):
         ("..,x,test", "line 3: .* is the folder of the CSV itself, or above it"),
         ("clips/none.mp4,x,test", r"line 3: .*none\.mp4 does not exist"),
         ("~nobody_here/a.mp4,x,test", "line 3: .* names no home folder"),
-        ("a" * 3000 + ",x,test", "line 3: .* cannot be read"),
+        ("a" * 3000 + ",x,test", "line 3: .* is no path: a name in it has 3,000 bytes"),
         ("clips.csv,x,test", "line 3: .* is no video"),
         ("clips/a 0.mp4,x,test", r"line 3 .*same file as line 2"),
         ("./clips/../clips/a 0.mp4,x,test", r"line 3 .*same file as line 2"),

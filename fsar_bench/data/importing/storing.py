@@ -100,7 +100,7 @@ def _annotation(prepared: Prepared) -> dict:
 def _state(path: Path, prepared: Prepared, *, replace: bool) -> State:
     """What becomes of another annotation under the same name; raises `ConfigError` where it must not be lost."""
     try:
-        annotation = load_json(path, Annotation, "The annotation", "", DataError)
+        annotation = load_json(path, Annotation, f"The annotation {path}", "", DataError)
     except DataError:
         return "replaced"  # a damaged file is of no use
     stored = annotation.clips
