@@ -24,8 +24,9 @@ from fsar_bench.plan import ClipList
 BUILTIN = Path(__file__).with_name("builtin")
 MISSING = Path("missing")  # path of a clip that is not on this disk
 SPLITS = ("train", "val", "test")
-ClassText = Annotated[str, Field(max_length=300)]  # as long as all texts that a result records
-Longer = Annotated[str, Field(max_length=4096)]  # ids and paths
+MOST_TEXT = 300  # characters, as of all texts that a result records
+ClassText = Annotated[str, Field(max_length=MOST_TEXT)]
+Longer = Annotated[str, Field(max_length=5000)]  # ids and paths
 Number = Annotated[int, Field(ge=0, le=10**9)]
 
 

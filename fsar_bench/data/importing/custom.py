@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fsar_bench.data.dataset import SPLITS
+from fsar_bench.data.dataset import MOST_TEXT, SPLITS
 from fsar_bench.data.disk import clip_identity, is_hidden
 from fsar_bench.data.faults import spelling
 from fsar_bench.data.importing.layout import Division, looks_like_splits, wrong_layout
@@ -23,7 +23,7 @@ from fsar_bench.data.importing.walk import (
     Progress,
     find_clips,
 )
-from fsar_bench.errors import ConfigError, DataError
+from fsar_bench.errors import ConfigError, DataError, shown
 
 SHOWN = 10  # faults that an error lists
 
@@ -76,8 +76,19 @@ def fault_of_name(name: str) -> str:
     if not name:
         return "the class is empty"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs") for letter in name):
-        return f"the class {name!a} has a line break, a control character or a byte that is no UTF-8 in it"
-    return ""
+        return f"the class {shown(name)} has a line break, a control character or a byte that is no UTF-8 in it"
+    return (
+        f"the class {shown(name)} has {len(name)} characters, and a name at most {MOST_TEXT}"
+        if len(name) > MOST_TEXT
+        else ""
+    )
+
+
+def fault_of_text(what: str, text: str) -> str:
+    """What is wrong with the text of a class or the name of a recording, or ""."""
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs") for letter in text):
+        return f"the {what} {shown(text)} has a line break or a control character in it"
+    return f"the {what} {shown(text)} has {len(text)} characters: at most {MOST_TEXT}" if len(text) > MOST_TEXT else ""
 
 
 def fault_of_path(path: str) -> str:
