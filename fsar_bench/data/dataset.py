@@ -20,12 +20,13 @@ from fsar_bench.data.faults import annotation_faults, counted, examples, twin_fa
 from fsar_bench.errors import ConfigError, DataError, ProtocolError, shown, suggest
 from fsar_bench.io import annotation_file, load_json, user_path
 from fsar_bench.plan import ClipList
+from fsar_bench.texts.characters import LONGEST
 
 BUILTIN = Path(__file__).with_name("builtin")
 MISSING = Path("missing")  # path of a clip that is not on this disk
 SPLITS = ("train", "val", "test")
-ClassText = Annotated[str, Field(max_length=300)]  # as long as all texts that a result records
-Longer = Annotated[str, Field(max_length=4096)]  # ids and paths
+ClassText = Annotated[str, Field(max_length=LONGEST)]
+Longer = Annotated[str, Field(max_length=5000)]  # ids and paths
 Number = Annotated[int, Field(ge=0, le=10**9)]
 
 

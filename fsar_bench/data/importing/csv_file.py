@@ -13,7 +13,15 @@ from pathlib import Path
 from fsar_bench.data.dataset import SPLITS
 from fsar_bench.data.disk import SIDECAR_SUFFIXES, identity, is_video, stem_of, suffix_of
 from fsar_bench.data.images import frame_series, is_image
-from fsar_bench.data.importing.custom import CustomClip, CustomClips, fault_of_name, fault_of_path, plain_name, refuse
+from fsar_bench.data.importing.custom import (
+    CustomClip,
+    CustomClips,
+    fault_of_name,
+    fault_of_path,
+    fault_of_text,
+    plain_name,
+    refuse,
+)
 from fsar_bench.data.importing.layout import Division
 from fsar_bench.data.importing.walk import BESIDE_FRAMES, ClipOnDisk, PassedOver
 from fsar_bench.errors import ConfigError, DataError, shown, suggest
@@ -141,6 +149,8 @@ def _clip(path: Path, row: _Row, passed_over: PassedOver, *, is_divided: bool) -
     recording = cells.get("recording")
     if recording == "":
         raise _FaultyRowError("the recording is empty. A column recording needs a cell in every row")
+    if fault := fault_of_text("text", cells.get("text", "")) or fault_of_text("recording", recording or ""):
+        raise _FaultyRowError(fault)
     try:
         clip = _on_disk(path, _place(path, cells["path"]), passed_over)
     except (OSError, ValueError) as error:  # too long a name, no permission, a null byte

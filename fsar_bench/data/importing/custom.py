@@ -24,7 +24,7 @@ from fsar_bench.data.importing.walk import (
     find_clips,
 )
 from fsar_bench.errors import ConfigError, DataError
-from fsar_bench.texts.characters import name_fault, shortened
+from fsar_bench.texts.characters import JOINERS, name_fault, shortened
 
 SHOWN = 10  # faults that an error lists
 
@@ -80,6 +80,12 @@ def fault_of_name(name: str) -> str:
         return f"the class {name!a} has a line break, a control character or a byte that is no UTF-8 in it"
     fault = name_fault(name)
     return f"the class {shortened(name)!a} {fault}" if fault else ""
+
+
+def fault_of_text(what: str, text: str) -> str:
+    """What is wrong with the text of a class or the name of a recording, or ""."""
+    fault = name_fault(text, allowed=JOINERS)
+    return f"the {what} {shortened(text)!a} {fault}" if fault else ""
 
 
 def fault_of_path(path: str) -> str:

@@ -473,8 +473,4 @@ def stored_list(name: str) -> dict[str, set[ListedVideo]] | None:
         return None
     fix = f"Run fsar-bench data import {name.partition('@')[0]} again."
     stored = load_json(path, _StoredRows, f"The stored list {path}", fix, DataError)
-    if unknown := {row[0] for rows in stored.rows.values() for row in rows} - {row.name for row in table(name).classes}:
-        raise DataError(
-            f"The stored list {path} is damaged (it has the class {shown(min(unknown))}, which is none of {name}). {fix}"
-        )
     return {split: set(itertools.starmap(ListedVideo, rows)) for split, rows in stored.rows.items()}

@@ -32,7 +32,7 @@ from fsar_bench.data.importing.lists import (
     video_id,
 )
 from fsar_bench.data.importing.walk import ClipOnDisk, PassedOver, Progress, find_clips
-from fsar_bench.errors import ConfigError, DataError, suggest
+from fsar_bench.errors import ConfigError, DataError, shown, suggest
 
 BY_CLASS = ("hmdb51", "ucf101")  # every clip of a class belongs to it: no list is needed
 
@@ -140,6 +140,13 @@ def prepare(name: str, root: Path, progress: Progress | None = None) -> Prepared
         raise DataError(
             f"{known.title} has a published list, which does not ship: import it first with fsar-bench data import {which}."
         )
+    if unknown := {row.class_name for of_split in (rows or {}).values() for row in of_split} - {
+        c.name for c in known.classes
+    }:
+        raise DataError(
+            f"The stored list of {name} is damaged (it has the class {shown(min(unknown))}, which is none of {known.title}). Run "
+            f"fsar-bench data import {known.dataset} again."
+        )
     found = find_clips(root, progress=progress)
     has_list = rows is not None
     if rows is None:
@@ -174,9 +181,12 @@ def _match(name: str, known: ClassTable, rows: dict[str, set[ListedVideo]], clip
             clip_id = f"{class_name}/{video}" if video in shared_ids else video
             choices = _choices(candidates.get(video, []), class_name)
             recording = recordings.get(ListedVideo(class_name, video))
+            if choices and (fault := fault_of_path(str(choices[0].path))):
+                faults.append(fault)
+                continue
             row = _annotated(clip_id, class_name, choices[0] if choices else None, recording)
             if choices:
-                faults += filter(None, (fault_of_path(str(choices[0].path)), choices[0].fault))
+                faults += filter(None, [choices[0].fault])
                 prepared.gapped += choices[0].gaps
             if len(choices) > 1 and len({clip_identity(clip.path) for clip in choices}) > 1:
                 prepared.ambiguous[clip_id] = str(row.path)
