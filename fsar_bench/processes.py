@@ -78,9 +78,9 @@ def start(
 ) -> BaseProcess:
     """Start a child process. May be called from any thread.
 
-    Each tuple of preloaded modules has its own fork server, which is started once per owner and ends with it. If a
-    fork server dies (a preloaded module may raise while it is imported), the child is spawned instead, so that `target` can
-    report the error.
+    Each tuple of preloaded modules has its own fork server, which is started once per owner and ends with it. One that dies
+    is started again; if that dies too (a preloaded module may raise while it is imported), the child is spawned instead, so
+    that `target` can report the error.
 
     Args:
         target: a module-level function outside `__main__`.
@@ -110,11 +110,13 @@ def _start(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool
     replacement = _preparation_data_without_main(spawn.get_preparation_data)
     with _replaced(spawn, "get_preparation_data", replacement):
         if (method or DEFAULT_METHOD) == "forkserver":
-            try:
-                return _fork(arguments, preload, daemon=daemon)
-            except (EOFError, ConnectionError):  # the fork server died
-                if method is not None:
-                    raise
+            for is_last in (False, True):
+                try:
+                    return _fork(arguments, preload, daemon=daemon)
+                except (EOFError, ConnectionError):  # the fork server died
+                    _end_server(preload)
+                    if is_last and method is not None:
+                        raise
         process = multiprocessing.get_context("spawn").Process(target=_enter, args=arguments, daemon=daemon)
         process.start()
         return process
@@ -234,7 +236,7 @@ def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool)
 
     Raises:
         EOFError: the fork server died.
-        ConnectionError: it died, or does not answer; it was killed then.
+        ConnectionError: it died, or does not answer.
     """
     from multiprocessing import forkserver, resource_tracker
 
@@ -242,15 +244,15 @@ def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool)
     if key not in _servers:
         _servers[key] = forkserver.ForkServer()
         _servers[key].set_forkserver_preload(list(preload))
+        _servers[key].ensure_running = lambda: None  # what follows is not repeated when it is connected to
     server = _servers[key]
     resource_tracker.ensure_running()  # its start would unblock the signal
     with _import_path_in_environment(), _without_ctrl_c():
-        server.ensure_running()  # starts it again if it died
+        forkserver.ForkServer.ensure_running(server)  # starts it again if it died
 
     def connect(descriptors: Sequence[int]) -> tuple[int, int]:
         status, data = server.connect_to_new_process(descriptors)
         if not connection.wait([status], FORK_SECONDS):  # it sends the id of the child
-            os.kill(server._forkserver_pid, signal.SIGKILL)
             for descriptor in (status, data):
                 os.close(descriptor)
             raise ConnectionError(f"The fork server did not answer within {FORK_SECONDS:g} s.")
@@ -260,6 +262,14 @@ def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool)
     with _replaced(forkserver, "connect_to_new_process", connect):
         process.start()
     return process
+
+
+def _end_server(preload: tuple[str, ...]) -> None:
+    """Kill a fork server that does not answer; one that is dying is not taken for alive then."""
+    pid = _servers[os.getpid(), preload]._forkserver_pid
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # multiprocessing reaps it
 
 
 @contextlib.contextmanager
