@@ -25,9 +25,11 @@ import errno
 import io
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +41,14 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fsar_bench.errors import ProcessError
+from fsar_bench.writing.temporary import temporary_folder
 
 Method = Literal["forkserver", "spawn"]
 
 DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
+LONGEST_FOLDER = 50  # characters of the folder of temporary files: the path of a socket has at most 107
 END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
 
 _lock = threading.RLock()  # guards _servers and the functions of multiprocessing that are replaced during a start
@@ -99,6 +103,7 @@ def start(
     if target.__module__ == "__main__":
         raise ValueError(f"{target.__qualname__} is defined in __main__. Move it to a module that children can import.")
     with _lock, _limits_are_told(), _tied_to_this_process():
+        _use_own_folder()
         process = _start((_Environment(), target, args), preload, daemon=daemon, method=method)
         with contextlib.suppress(AttributeError, OSError):  # no Linux, or an old one; or it is dead already
             _handles[process] = handle = os.pidfd_open(process.pid or 0)
@@ -247,7 +252,7 @@ def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool)
         _servers[key].ensure_running = lambda: None  # what follows is not repeated when it is connected to
     server = _servers[key]
     resource_tracker.ensure_running()  # its start would unblock the signal
-    with _import_path_in_environment(), _without_ctrl_c():
+    with _environment_of_server(), _without_ctrl_c():
         forkserver.ForkServer.ensure_running(server)  # starts it again if it died
 
     def connect(descriptors: Sequence[int]) -> tuple[int, int]:
@@ -262,6 +267,29 @@ def _fork(arguments: tuple[Any, ...], preload: tuple[str, ...], *, daemon: bool)
     with _replaced(forkserver, "connect_to_new_process", connect):
         process.start()
     return process
+
+
+def _use_own_folder() -> None:
+    """Let children keep temporary files, and multiprocessing its sockets, in one folder of ours, which is deleted with them.
+
+    A child has no chance to delete its own when it is killed; some libraries make files as soon as they are imported. Children
+    of children share the folder.
+    """
+    config = _config()
+    if config.get("tempdir") is None and len(tempfile.gettempdir()) < LONGEST_FOLDER:
+        folder = config["tempdir"] = str(temporary_folder())
+        util.Finalize(None, shutil.rmtree, args=[folder], kwargs={"ignore_errors": True}, exitpriority=-100)
+
+
+def _config() -> dict[str, Any]:
+    """What multiprocessing knows of this process, and passes on to its children."""
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # as its util does
+    return config
+
+
+def _for_children() -> dict[str, str]:
+    """Environment variables that children have in addition to those of this process."""
+    return {"TMPDIR": _config()["tempdir"]} if _config().get("tempdir") else {}
 
 
 def _end_server(preload: tuple[str, ...]) -> None:
@@ -401,17 +429,19 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _import_path_in_environment() -> Iterator[None]:
-    """Pass `sys.path` on in PYTHONPATH: a fork server imports its modules before it is told the owner's path."""
-    before = os.environ.get("PYTHONPATH")
+def _environment_of_server() -> Iterator[None]:
+    """What a fork server needs before it is told its owner's environment, because it imports its modules: `sys.path` too."""
+    before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    os.environ.update(_for_children())
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name in ("PYTHONPATH", "TMPDIR"):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
 
 
 class _Environment:
@@ -421,7 +451,7 @@ class _Environment:
     """
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[dict[str, str]]]:
-        return _set_environment, (dict(os.environ),)
+        return _set_environment, ({**os.environ, **_for_children()},)
 
 
 def _set_environment(variables: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "texts": set(),
     "errors": {"texts"},
     "randomness": set(),
-    "processes": {"errors"},
+    "processes": {"errors", "writing"},
     "writing": {"errors"},
     "io": {"errors", "progress", "writing"},
     "storage": {"errors", "io", "progress"},

@@ -31,6 +31,7 @@ from fsar_bench.progress.words import about
 from fsar_bench.results.store import Stored, read, relabel
 from fsar_bench.writing.streams import open_log
 from fsar_bench.writing.temporary import sweep as sweep_parts
+from fsar_bench.writing.temporary import sweep_temporary_folders
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 IN_WORDS = {
@@ -100,11 +101,16 @@ def sweep(
 def _swept(options: RunOptions) -> Iterator[None]:
     """Delete temporary files of dead processes before and after cells run: one that is still dying then is gone in the end."""
     folders = [options.out / "results", options.out / "plans", options.work_dir, cache_folder()]
-    sweep_parts(folders)
+
+    def delete() -> None:
+        sweep_parts(folders)
+        sweep_temporary_folders()
+
+    delete()
     try:
         yield
     finally:
-        sweep_parts(folders)
+        delete()
 
 
 def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: CellRunner) -> Iterator[Outcome]:

@@ -1,4 +1,4 @@
-"""Temporary files: their names say which process writes them, so that those of dead processes can be deleted.
+"""Temporary files and folders: their names say whose they are, so that those of dead processes can be deleted.
 
 A name ends in `.HOST.PID.START-NAMESPACE-COUNT.part`. `START` (the clock tick in which the process started) tells it from a later
 process with its number, `NAMESPACE` from processes of other containers on this host, which cannot be seen; both are 0 on systems
@@ -12,6 +12,8 @@ import itertools
 import os
 import platform
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,6 +21,7 @@ from pathlib import Path
 
 _SUFFIX = ".part"
 _PART = re.compile(r"\.(?P<name>.*)\.(?P<pid>\d+)\.(?:(?P<start>\d+)-(?P<namespace>\d+)-)?\d+\.part", re.DOTALL)
+_FOLDER = re.compile(r"fsar-bench-(?P<pid>\d+)-(?P<start>\d+)-(?P<namespace>\d+)-.*")
 _KEPT = 40  # bytes of the name of a file that the name of its temporary file begins with: some disks allow 143 in all
 _FORGOTTEN = 7 * 86_400.0  # seconds after which nobody writes a file any more, on whichever machine
 _swept: set[Path] = set()  # folders in which this process has looked for files of dead processes
@@ -31,6 +34,28 @@ def temporary_of(path: Path) -> Path:
     start, namespace = _identity(pid)
     kept = os.fsencode(path.name)[:_KEPT].decode(errors="ignore")
     return path.with_name(f".{kept}.{platform.node()}.{pid}.{start}-{namespace}-{next(_count)}{_SUFFIX}")
+
+
+def temporary_folder() -> Path:
+    """Make a folder for this process in the system's folder of temporary files; see `sweep_temporary_folders`."""
+    pid = os.getpid()
+    start, namespace = _identity(pid)
+    return Path(tempfile.mkdtemp(prefix=f"fsar-bench-{pid}-{start}-{namespace}-"))
+
+
+def sweep_temporary_folders() -> None:
+    """Delete what `temporary_folder` made for processes of this user that are dead."""
+    if not hasattr(os, "getuid"):  # Windows, where none is made
+        return
+    with contextlib.suppress(OSError):  # no such folder, or it may not be read
+        for entry in os.scandir(tempfile.gettempdir()):
+            folder = _FOLDER.fullmatch(entry.name)
+            if folder is None or folder["namespace"] != _identity(os.getpid())[1]:
+                continue
+            if entry.stat(follow_symlinks=False).st_uid == os.getuid() and not _is_alive(
+                int(folder["pid"]), folder["start"]
+            ):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def is_abandoned(name: str) -> bool:

@@ -66,7 +66,8 @@ def pairs(dataset: Path, cell: str, **changes: object) -> list[str]:
 
 def start(base: Path, arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
     """`fsar-bench ARGUMENTS` in a folder, with a session and a cache of its own; what it says goes to its `log`."""
-    base.mkdir(parents=True, exist_ok=True)
+    (base / "tmp").mkdir(parents=True, exist_ok=True)
+    places = {"FSAR_BENCH_CACHE": str(base / "cache"), "TMPDIR": str(base / "tmp")}
     with (base / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "fsar_bench.cli.main", *arguments],
@@ -74,7 +75,7 @@ def start(base: Path, arguments: list[str], **environment: str) -> subprocess.Po
             stderr=log,
             stdin=subprocess.DEVNULL,
             cwd=base,
-            env={**os.environ, "FSAR_BENCH_CACHE": str(base / "cache"), "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, **places, "OMP_NUM_THREADS": "1", **environment},
             start_new_session=True,
             preexec_fn=_hear_signals,
         )
