@@ -26,7 +26,7 @@ from fsar_bench.config.files import (
 from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
 from fsar_bench.config.overrides import coerce, flatten, merge, override
 from fsar_bench.config.settings import Choices, Protocol, Train
-from fsar_bench.errors import ConfigError, suggest
+from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import fault_of_file, file_digest, user_path
 
 QUICK_GELU = {"quick_gelu": True, "gelu": False}
@@ -322,7 +322,7 @@ class CellChoice:
     def _quick_gelu(self) -> bool:
         activation = self.chosen["activation"]
         if activation not in QUICK_GELU:
-            raise ConfigError(f"Unknown activation {activation!r}.{suggest(activation, QUICK_GELU)}")
+            raise ConfigError(f"Unknown activation {shown(activation)}.{suggest(activation, QUICK_GELU)}")
         return QUICK_GELU[activation]
 
     def _checkpoint(self) -> Path | None:
