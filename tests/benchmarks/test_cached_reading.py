@@ -1,6 +1,6 @@
 """Reading what is cached, sealed, beside numpy and safetensors on the same bytes without a check.
 
-`python -m pytest tests/benchmarks/test_sealed.py --benchmark-only -n 0`.
+`python -m pytest tests/benchmarks/test_cached_reading.py --benchmark-only -n 0`.
 """
 
 from __future__ import annotations
