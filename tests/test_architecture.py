@@ -55,6 +55,7 @@ LIGHT = (
     "leaderboard",
     "storage",
     "api",
+    "texts",
     "writing",
 )  # import no torch when they are imported
 MAIN_PATH = [
