@@ -48,7 +48,7 @@ Method = Literal["forkserver", "spawn"]
 DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
-LONGEST_FOLDER = 50  # characters of the folder of temporary files: the path of a socket has at most 107
+LONGEST_FOLDER = 40  # bytes of the folder of temporary files: the path of a socket below ours has at most 107
 END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
 
 _lock = threading.RLock()  # guards _servers and the functions of multiprocessing that are replaced during a start
@@ -276,7 +276,7 @@ def _use_own_folder() -> None:
     of children share the folder.
     """
     config = _config()
-    if config.get("tempdir") is None and len(tempfile.gettempdir()) < LONGEST_FOLDER:
+    if config.get("tempdir") is None and len(os.fsencode(tempfile.gettempdir())) <= LONGEST_FOLDER:
         folder = config["tempdir"] = str(temporary_folder())
         util.Finalize(None, shutil.rmtree, args=[folder], kwargs={"ignore_errors": True}, exitpriority=-100)
 
