@@ -41,6 +41,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fsar_bench.errors import ProcessError
+from fsar_bench.writing.faults import LIMITS
 from fsar_bench.writing.temporary import temporary_folder
 
 Method = Literal["forkserver", "spawn"]
@@ -304,10 +305,8 @@ def _end_server(preload: tuple[str, ...]) -> None:
 def _limits_are_told() -> Iterator[None]:
     """Turn the errors of a system that gives no more processes or files into ours."""
     hints = {
-        errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n)",
-        errno.ENFILE: "the system has too many open files: end other programs",
+        **LIMITS,
         errno.EAGAIN: "the limit of processes is reached: raise it (ulimit -u, or pids of the container), or lower workers=",
-        errno.ENOMEM: "there is not enough memory: end other programs, or lower workers=",
     }
     try:
         yield

@@ -372,8 +372,8 @@ for way in ways:
         print(error)
 """
     out, _ = owner_script(tmp_path, targets, body).communicate(timeout=120)
-    message = "Cannot start a process (Too many open files): this process has too many open files: raise the limit (ulimit -n)."
-    assert out.splitlines() == [message] * 2
+    message = "Cannot start a process (Too many open files): this process has too many open files: raise the limit (ulimit -n)"
+    assert out.splitlines() == [f"{message}, or lower workers=."] * 2
 
 
 def test_a_system_without_processes_is_told_so(targets, monkeypatch):
