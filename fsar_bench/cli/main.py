@@ -498,13 +498,18 @@ def _print_any_text() -> None:
             stream.reconfigure(errors="replace")
 
 
-@plain_output()
 def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
     _start_again_in_utf8()
     _print_any_text()
     unprinted: list[OSError] = []
     sys.stdout, sys.stderr = forgiving(sys.stdout, unprinted.append), forgiving(sys.stderr, lambda error: None)
+    with plain_output():  # last: what it puts in the place of a stream is no file
+        _run(unprinted)
+
+
+def _run(unprinted: list[OSError]) -> None:
+    """Run the command; `unprinted` has the errors of standard output in the end."""
     try:
         with answering_signals():
             app(prog_name="fsar-bench")

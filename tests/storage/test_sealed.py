@@ -229,7 +229,7 @@ def test_running_out_of_something_is_not_damage(tmp_path, warnings, monkeypatch,
     for name, (_, read) in KINDS.items():
         with pytest.raises(LimitError, match=rf"Cannot read .*{name}"):
             read(tmp_path / name, KEY)
-    with pytest.raises(LimitError, match=r"ulimit|memory|End some"):
+    with pytest.raises(LimitError, match=r"ulimit|memory|end other"):
         contents.contents_of([clip])
     monkeypatch.undo()
     assert all((tmp_path / name).exists() for name in KINDS)
