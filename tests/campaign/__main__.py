@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,20 +28,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of all that is random")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at a time")
     asked = parser.parse_args()
+    # Names below it are short: children have temporary folders of their own only where the paths of sockets leave room.
     root, began = Path(tempfile.mkdtemp(prefix="fsar-campaign-")).resolve(), time.monotonic()
     dataset, counts = ground.make_dataset(root / "dataset"), ground.Counts()
     print(f"campaign in {root}, seed {asked.seed}", flush=True)
-    with_damage = get_context("spawn").Pool(1)
-    answers = with_damage.apply_async(damage.until_enough, (root / "damaged", dataset, asked.damaged, asked.seed))
+    # A process of its own that may have children; it starts before any thread does.
+    with_damage = ProcessPoolExecutor(1, get_context("spawn"))
+    answer = with_damage.submit(damage.until_enough, root / "damaged", dataset, asked.damaged, asked.seed)
     truths = {cell: strikes.undisturbed(root / cell, dataset, cell) for cell in ground.CELLS}
-    kill(root / "kills", dataset, truths, counts, asked)
+    kill(root / "k", dataset, truths, counts, asked)
     for number in (2, 5):
         cell = sorted(truths)[number % len(truths)]
-        strikes.together(root / f"together_{number}", dataset, cell, truths[cell], number, counts)
-    fill_disks(root / "disks", dataset, truths, counts, asked)
-    done, faults = answers.get()
-    with_damage.close()
-    with_damage.join()
+        strikes.together(root / f"t{number}", dataset, cell, truths[cell], number, counts)
+    fill_disks(root / "d", dataset, truths, counts, asked)
+    done, faults = answer.result()
+    with_damage.shutdown()
     for what, count in done.items():
         counts.add(what, count)
     return _tell(counts, faults, root, time.monotonic() - began)
@@ -57,7 +58,7 @@ def kill(
         while counts.done.get("kills", 0) < asked.kills:
             rng = random.Random(f"{asked.seed} kill {number}")
             cell = rng.choice(sorted(truths))
-            strikes.trial(base / f"trial_{number}", dataset, cell, truths[cell], rng, counts, least=2)
+            strikes.trial(base / str(number), dataset, cell, truths[cell], rng, counts, least=2)
             number += asked.jobs
             print(f"{counts.done.get('kills', 0)} of {asked.kills} kills", flush=True)
 
@@ -75,7 +76,7 @@ def fill_disks(
     for number in range(asked.disks):
         rng = random.Random(f"{asked.seed} disk {number}")
         cell = rng.choice(sorted(truths))
-        disks.trial(base / f"disk_{number}", dataset, cell, truths[cell], rng, counts)
+        disks.trial(base / str(number), dataset, cell, truths[cell], rng, counts)
 
 
 def _tell(counts: ground.Counts, faults: list[str], root: Path, seconds: float) -> int:

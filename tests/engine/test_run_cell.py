@@ -77,7 +77,7 @@ POINTS = {
     "choosing": (run, "score_plan", 5, None),
     "encoding": (bank, "_save", 6, None),
     "scoring": (scoring, "_save", 2, None),
-    "storing": (store, "write_atomically", 2, None),
+    "storing": (store, "to_json", 2, None),  # the record, after predictions and cost
 }
 
 
