@@ -21,7 +21,7 @@ from fsar_bench.data.contents import contents_of
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.io import write_cached
+from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import CACHED, HASHING, counter
@@ -237,7 +237,7 @@ def _chunks(
 
 def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
     """Features of `rows` clips, as `_save` wrote them; raises an `OSError` or a `DamagedError`."""
-    data = path.read_bytes()
+    data = read_whole(path)
     seconds = float(check_tensors(data, key)["seconds"])
     try:
         features = VideoFeatures(**{name: tensor.to(device) for name, tensor in load(data).items()})

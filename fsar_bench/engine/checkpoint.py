@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.io import reason_of, replacing, write_cached
+from fsar_bench.io import read_whole, reason_of, replacing, write_cached
 from fsar_bench.storage.recall import check_limits, recall
 from fsar_bench.storage.sealed import (
     DamagedError,
@@ -89,7 +89,7 @@ def check_best(path: Path, made_from: str, sha: str | None = None) -> bytes:
         WeightsError: missing, damaged or of another training.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
         if sha is None or hashlib.sha256(data).hexdigest() != sha:
             check_tensors(data, made_from)
             if sha is not None:
@@ -118,7 +118,7 @@ def load_named(path: Path, method: nn.Module) -> None:
         WeightsError: it is none, damaged, or of another method.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
         if has_seal(data):
             check_tensors(data)
         state = load(data)
@@ -155,7 +155,7 @@ def load_last(path: Path, made_from: str) -> dict[str, Any] | None:
         WeightsError: it cannot be read, which says nothing of what it holds.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
         return None
     except (OSError, MemoryError) as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
-from fsar_bench.io import write_cached
+from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, Scores
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.storage.recall import recall
@@ -137,7 +137,7 @@ def _stored(
 
 def _load(path: Path, key: str, shape: tuple[int, ...], names: set[str] | None) -> dict[str, np.ndarray]:
     """What `_save` wrote; raises an `OSError` or a `DamagedError`."""
-    content = unseal(path.read_bytes(), key)
+    content = unseal(read_whole(path), key)
     with np.load(BytesIO(content), allow_pickle=False) as store:
         part = {name: store[name] for name in store.files}
     if not _is_right(part, shape) or (names is not None and names != set(part)):
