@@ -169,7 +169,7 @@ def load_json(path: Path, model: type[M], what: str, fix: str, kind: type[FsarBe
 
 def _fault_of_json(error: ValueError, what: str, path: Path) -> str:
     """The first fault of a file, such as "The list x.json is damaged (rows.test.0=5: Input should be a valid list)."."""
-    fault = error.errors(include_url=False)[0]  # type: ignore[attr-defined]
+    fault = error.errors(include_url=False)[0]  # type: ignore[attr-defined]  # imported late
     if fault["type"] == "value_error":  # a whole sentence of a validator of ours
         return f"In {path}, {fault['ctx']['error']}"
     place = ".".join(str(part)[:100] for part in fault["loc"][:10])

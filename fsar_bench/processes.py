@@ -41,6 +41,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fsar_bench.errors import ProcessError
+from fsar_bench.writing.faults import LIMITS
 from fsar_bench.writing.temporary import temporary_folder
 
 Method = Literal["forkserver", "spawn"]
@@ -48,7 +49,7 @@ Method = Literal["forkserver", "spawn"]
 DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
-LONGEST_FOLDER = 50  # characters of the folder of temporary files: the path of a socket has at most 107
+LONGEST_FOLDER = 40  # bytes of the folder of temporary files: the path of a socket below ours has at most 107
 END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
 
 _lock = threading.RLock()  # guards _servers and the functions of multiprocessing that are replaced during a start
@@ -276,7 +277,7 @@ def _use_own_folder() -> None:
     of children share the folder.
     """
     config = _config()
-    if config.get("tempdir") is None and len(tempfile.gettempdir()) < LONGEST_FOLDER:
+    if config.get("tempdir") is None and len(os.fsencode(tempfile.gettempdir())) <= LONGEST_FOLDER:
         folder = config["tempdir"] = str(temporary_folder())
         util.Finalize(None, shutil.rmtree, args=[folder], kwargs={"ignore_errors": True}, exitpriority=-100)
 
@@ -304,10 +305,8 @@ def _end_server(preload: tuple[str, ...]) -> None:
 def _limits_are_told() -> Iterator[None]:
     """Turn the errors of a system that gives no more processes or files into ours."""
     hints = {
-        errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n)",
-        errno.ENFILE: "the system has too many open files: end other programs",
+        **LIMITS,
         errno.EAGAIN: "the limit of processes is reached: raise it (ulimit -u, or pids of the container), or lower workers=",
-        errno.ENOMEM: "there is not enough memory: end other programs, or lower workers=",
     }
     try:
         yield

@@ -23,7 +23,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "processes": {"errors", "writing"},
     "writing": {"errors"},
     "io": {"errors", "progress", "writing"},
-    "storage": {"errors", "io", "progress"},
+    "storage": {"errors", "io", "progress", "writing"},
     "cache": {"errors", "io", "writing"},
     "registry": {"errors", "io", "randomness"},
     "progress": {"texts"},
@@ -55,6 +55,7 @@ LIGHT = (
     "leaderboard",
     "storage",
     "api",
+    "texts",
     "writing",
 )  # import no torch when they are imported
 MAIN_PATH = [

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -371,8 +372,8 @@ for way in ways:
         print(error)
 """
     out, _ = owner_script(tmp_path, targets, body).communicate(timeout=120)
-    message = "Cannot start a process (Too many open files): this process has too many open files: raise the limit (ulimit -n)."
-    assert out.splitlines() == [message] * 2
+    message = "Cannot start a process (Too many open files): this process has too many open files: raise the limit (ulimit -n)"
+    assert out.splitlines() == [f"{message}, or lower workers=."] * 2
 
 
 def test_a_system_without_processes_is_told_so(targets, monkeypatch):
@@ -382,6 +383,18 @@ def test_a_system_without_processes_is_told_so(targets, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(ProcessError, match=r"\(Resource temporarily unavailable\): the limit of processes is reached"):
         processes.start(targets.end, (0,), preload=(), method="spawn")
+
+
+@pytest.mark.parametrize("length", [40, 41, 49])
+def test_the_folder_of_temporary_files_may_have_a_long_path(targets, tmp_path, monkeypatch, length):
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short) / ("x" * (length - len(short) - 1))
+        folder.mkdir()
+        monkeypatch.setenv("TMPDIR", str(folder))
+        out, _ = owner_script(
+            tmp_path, targets, "print(processes.start(targets.end, (0,), preload=()).join())"
+        ).communicate()
+    assert out == "None\n"
 
 
 def test_endings_are_told_in_words():

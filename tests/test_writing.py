@@ -320,6 +320,21 @@ def test_parts_of_dead_processes_are_told_from_those_of_live_ones(tmp_path):
     assert not temporary.is_abandoned("notes.part")
 
 
+def test_folders_of_dead_processes_of_this_host_alone_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    ours = temporary.temporary_folder()
+    dead = [ours.with_name(ours.name.replace(f"-{os.getpid()}-", "-4194305-"))]
+    monkeypatch.setattr(temporary.platform, "node", lambda: "another host")
+    elsewhere = temporary.temporary_folder()
+    dead.append(elsewhere.with_name(elsewhere.name.replace(f"-{os.getpid()}-", "-4194305-")))
+    monkeypatch.undo()
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    for folder in dead:
+        folder.mkdir()
+    temporary.sweep_temporary_folders()
+    assert set(tmp_path.iterdir()) == {ours, elsewhere, dead[1]}
+
+
 def test_a_sweep_clears_parts_and_the_folders_that_held_nothing_else(tmp_path):
     left = f".x.{platform.node()}.4194305.1.part"
     for folder in ("results/a/b/c", "results/a/kept", "deep"):

@@ -28,6 +28,8 @@ from fsar_bench.progress.events import WARNING, Event, listening
 from fsar_bench.progress.screen import Stages
 from fsar_bench.texts.console import PlainConsole
 
+SHOWN = 50  # rows of a board on the screen, in addition to those of a run
+REDRAWN = 0.1  # seconds between changes of the status line
 SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack; how a heading breaks where room is short
     "rank": "rank",
     "method": "method",
@@ -48,19 +50,17 @@ SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack
 def leaderboard_command(pairs: list[str], *, check: bool, html: bool = False) -> int:
     """Rebuild the tables below `out`, or with `check` compare them; returns the exit code."""
     out = results_folder(pairs)
-    with telling(PlainConsole(stderr=True)):
+    with telling(PlainConsole(stderr=True)):  # what no cache has is computed when files are made or compared
         boards = read_boards(out, use_cache=not check)
+        stale = stale_files(out, boards) if check else []
+        written = [] if check else write_tables(out, boards)
     if check:
-        with telling(PlainConsole(stderr=True)):
-            stale = stale_files(out, boards)
         for path in stale:
             print(
                 f"error: {path} is stale. Run fsar-bench leaderboard {shlex.quote(f'out={out}')} and commit it.",
                 file=sys.stderr,
             )
         return 1 if stale else 0
-    with telling(PlainConsole(stderr=True)):
-        written = write_tables(out, boards)  # computes what no cache has
     for path in written:
         print(path)
     if html:
@@ -139,9 +139,6 @@ class _Layout:
     blanks: int
 
 
-SHOWN = 50  # rows of a board on the screen, beside those of a run
-
-REDRAWN = 0.1  # seconds between changes of the status line
 LAYOUTS = (
     _Layout(False, False, 1),
     _Layout(True, False, 1),

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Setup
-from fsar_bench.config.fields import check_plain, explain_fault
+from fsar_bench.config.fields import explain_fault
 from fsar_bench.config.files import (
     BackboneConfig,
     DatasetConfig,
@@ -25,6 +25,7 @@ from fsar_bench.config.files import (
 )
 from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
 from fsar_bench.config.overrides import coerce, flatten, merge, override
+from fsar_bench.config.plain import check_plain
 from fsar_bench.config.settings import Choices, Protocol, Train
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import fault_of_file, file_digest, user_path

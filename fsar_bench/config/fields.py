@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from fsar_bench.config.plain import DEEPEST, check_plain
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import user_path
 from fsar_bench.texts.characters import fault_of
-
-MOST_LEVELS = 32  # of lists and dictionaries within each other
-_SURROGATE = re.compile("[\ud800-\udfff]")  # in text that came from bytes which are no UTF-8
-
-
-def check_plain(value: Any, key: str, where: str = "") -> None:
-    """Refuse what no result can record, which is JSON: before work begins rather than when it is stored.
-
-    Args:
-        value: of a setting.
-        key: its name, for the error.
-        where: opens the message of an error.
-
-    Raises:
-        ConfigError: names the part that is no text, number, true, false, None, list or dictionary with texts as keys; that is a
-            number which is not finite or has more than 64 bits; or that is nested endlessly.
-    """
-    for fault in _unplain(value, key, MOST_LEVELS):
-        raise ConfigError(
-            f"{where}{fault}. Settings are text, finite numbers, true or false, none, lists and dictionaries."
-        )
-
-
-def _unplain(value: Any, key: str, levels: int) -> Iterator[str]:
-    if isinstance(value, (dict, list, tuple)):
-        if not levels:
-            yield f"{key[:100]} is nested more than {MOST_LEVELS} levels deep, or holds itself"
-            return
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(value, dict) and (not isinstance(name, str) or _SURROGATE.search(name)):
-                yield f"{key[:100]} has the key {shown(name)}, which is no text"
-                return
-            yield from _unplain(inner, f"{key}.{name}", levels - 1)
-    elif fault := _unplain_fault(value):
-        yield f"{key[:200]}={shown(value)} {fault}"
-
-
-def _unplain_fault(value: Any) -> str:
-    if isinstance(value, str):
-        return "holds a character that is no UTF-8" if _SURROGATE.search(value) else ""
-    if isinstance(value, float):
-        return "" if math.isfinite(value) else "must be a finite number"
-    if isinstance(value, int):
-        return "" if -(2**63) <= value < 2**63 else "has more digits than a number can have here"
-    return "" if value is None else f"is of the type {type(value).__name__}"
 
 
 def json_from_text(key: str, text: str) -> Any:
@@ -73,7 +27,7 @@ def json_from_text(key: str, text: str) -> Any:
     try:
         value = json.loads(text)
     except RecursionError:
-        raise ConfigError(f"{key}={shown(text)} is nested too deep: at most {MOST_LEVELS} levels.") from None
+        raise ConfigError(f"{key}={shown(text)} is nested too deep: at most {DEEPEST} levels.") from None
     check_plain(value, key)
     return value
 
@@ -117,7 +71,7 @@ def number_from_text(key: str, text: str, kind: type, default: Any) -> int | flo
     """A finite number; whole numbers may be written as 1e4.
 
     Raises:
-        ConfigError: the text is no such number, or a whole one of more than 64 bits.
+        ConfigError: the text is no such number, or a whole one of more than 18 digits.
     """
     noun = "a whole number" if kind is int else "a number"
     try:

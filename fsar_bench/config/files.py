@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar
 from pydantic import Field, field_validator
 
 from fsar_bench.config.cell import TIMM, DatasetSource
-from fsar_bench.config.fields import check_plain
+from fsar_bench.config.plain import check_plain
 from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol, Settings, Text
 from fsar_bench.errors import ConfigError, cause, shown, suggest
 from fsar_bench.io import DATASET_FILE, data_folder, fault_of_file, is_weight_file, read_text, reason_of, user_path

@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from fsar_bench.config.fields import MOST_LEVELS, check_plain, json_from_text, number_from_text
+from fsar_bench.config.fields import json_from_text, number_from_text
+from fsar_bench.config.plain import DEEPEST, check_plain
 from fsar_bench.errors import ConfigError, shown, suggest
 
 WHOLE = ("template", "pretrained", "checkpoint", "title")  # texts in which a comma is a comma
@@ -34,7 +35,7 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
     return out
 
 
-def text_settings(values: Mapping[str, Any], levels: int = MOST_LEVELS) -> dict[str, str | list[str]]:
+def text_settings(values: Mapping[str, Any], levels: int = DEEPEST) -> dict[str, str | list[str]]:
     """Python values as the command line would spell them; nested dictionaries become dotted keys, lists several values.
 
     Args:

@@ -1,9 +1,17 @@
-"""Nested configs as plain, bounded data: what a config, and a stored result, may name and hold."""
+"""Plain, bounded data: what a setting, a config and a stored result may name and hold.
+
+`check_plain` tells early, with the file and the key, what no result could record; `plain_config` is what an identity accepts,
+whoever wrote it.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Any
+
+from fsar_bench.errors import ConfigError, shown
 
 REGISTERED = (
     r"[A-Za-z_][A-Za-z0-9_-]*"  # names that components are registered by: none is a path, a file or a dotted name
@@ -19,6 +27,49 @@ MOST_VALUES = 1_000
 MOST_CONFIGS = 20  # in a list
 LONGEST_TEXT = 2_000
 LARGEST_NUMBER = 10**18
+_SURROGATE = re.compile("[\ud800-\udfff]")  # in text that came from bytes which are no UTF-8
+
+
+def check_plain(value: Any, key: str, where: str = "") -> None:
+    """Refuse what no result can record, which is JSON: before work begins rather than when it is stored.
+
+    Args:
+        value: of a setting.
+        key: its name, for the error.
+        where: opens the message of an error.
+
+    Raises:
+        ConfigError: names the part that is no text, number, true, false, None, list or dictionary with texts as keys; that is a
+            number which is not finite or has more than 18 digits; or that is nested endlessly.
+    """
+    for fault in _unplain(value, key, DEEPEST):
+        raise ConfigError(
+            f"{where}{fault}. Settings are text, finite numbers, true or false, none, lists and dictionaries."
+        )
+
+
+def _unplain(value: Any, key: str, levels: int) -> Iterator[str]:
+    if isinstance(value, (dict, list, tuple)):
+        if not levels:
+            yield f"{key[:100]} is nested more than {DEEPEST} levels deep, or holds itself"
+            return
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and (not isinstance(name, str) or _SURROGATE.search(name)):
+                yield f"{key[:100]} has the key {shown(name)}, which is no text"
+                return
+            yield from _unplain(inner, f"{key}.{name}", levels - 1)
+    elif fault := _unplain_fault(value):
+        yield f"{key[:200]}={shown(value)} {fault}"
+
+
+def _unplain_fault(value: Any) -> str:
+    if isinstance(value, str):
+        return "holds a character that is no UTF-8" if _SURROGATE.search(value) else ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "must be a finite number"
+    if isinstance(value, int):
+        return "" if abs(value) <= LARGEST_NUMBER else "has more digits than a number can have here"
+    return "" if value is None else f"is of the type {type(value).__name__}"
 
 
 def plain_config(config: Any, what: str, *, reserved: tuple[str, ...] = ()) -> dict[str, Any]:

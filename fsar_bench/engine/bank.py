@@ -243,8 +243,11 @@ def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
         features = VideoFeatures(**{name: tensor.to(device) for name, tensor in load(data).items()})
     except SafetensorError as error:
         raise DamagedError("it holds no tensors") from error
-    if {len(tensor) for _, tensor in features.items()} != {rows} or not math.isfinite(seconds):
-        raise DamagedError("it holds other clips")
+    tensors = [tensor for _, tensor in features.items()]
+    if {len(tensor) for tensor in tensors} != {rows} or not all(t.is_floating_point() for t in tensors):
+        raise DamagedError("it holds no features of these clips")
+    if not 0 <= seconds < math.inf:
+        raise DamagedError("it holds no seconds")
     return _Timed(features, seconds, is_cached=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,16 @@ from fsar_bench.storage.sealed import (
     unseal,
     write_sealed,
 )
+
+_STATE: dict[str, type | tuple[type, ...]] = {
+    "iteration": int,
+    "seconds": (int, float),
+    "best_sha": str,
+    "model": dict,
+    "optimizer": dict,
+    "schedulers": list,
+}
+"""What the state of a training holds at least."""
 
 
 def trainable_state(method: nn.Module) -> dict[str, Tensor]:
@@ -173,6 +184,8 @@ def _state(data: bytes, made_from: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise DamagedError("it is no training state") from error
-    if not isinstance(state, dict) or "iteration" not in state:
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in _STATE.items()):
         raise DamagedError("it is no training state")
+    if state["iteration"] < 0 or not 0 <= state["seconds"] < math.inf:
+        raise DamagedError("it counts what cannot be")
     return state

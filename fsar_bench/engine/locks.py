@@ -18,8 +18,9 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from fsar_bench.errors import BusyError, ResultError
-from fsar_bench.io import read_whole, to_json, write_cached
+from fsar_bench.io import read_whole, reason_of, to_json, write_cached
 from fsar_bench.progress.events import WAITING, report, watching
+from fsar_bench.writing.faults import advice
 
 LOCK, HOLDER = ".lock", ".holder.json"
 MOMENT = 1.0  # seconds for which a lock may be held by one who only looks whether it is free
@@ -114,14 +115,11 @@ def _lock(folder: Path, seconds: float) -> contextlib.AbstractContextManager[obj
     except Timeout:
         raise
     except (OSError, NotImplementedError) as error:
-        reason, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
-        if isinstance(error, NotImplementedError) or number in WITHOUT_LOCKS:
+        if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
             hint = "Its file system has no locks: choose a folder on another one with work_dir=."
-        elif number in (errno.EMFILE, errno.ENFILE):
-            hint = "Raise the limit of open files (ulimit -n)."
         else:
-            hint = "Make it writable, or choose another folder with work_dir=."
-        raise ResultError(f"Cannot lock {folder / LOCK} ({reason}). {hint}") from error
+            hint = advice(error, "work_dir=")
+        raise ResultError(f"Cannot lock {folder / LOCK} ({reason_of(error)}). {hint}") from error
 
 
 @contextlib.contextmanager

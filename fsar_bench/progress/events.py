@@ -98,11 +98,8 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watching(callback: Callable[[], None]) -> Iterator[None]:
-    """Call a function at each report of this context, before its listener is told; nothing is called where nobody listens."""
+    """Call a function at each report of this context, before its listener is told."""
     listener = _listener.get()
-    if listener is silent:
-        yield
-        return
 
     def tell(event: Event) -> None:
         callback()

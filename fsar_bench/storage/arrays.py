@@ -68,7 +68,7 @@ def _read_rows(file: BinaryIO, rows: Rows) -> np.ndarray:
     chosen = np.empty((len(wanted), *shape[1:]), np.uint8)
     for place, row in enumerate(wanted):
         file.seek(start + int(row) * chosen[0].nbytes)
-        if file.readinto(chosen[place].reshape(-1).data) != chosen[0].nbytes:  # type: ignore[attr-defined]
+        if file.readinto(chosen[place].reshape(-1).data) != chosen[0].nbytes:  # type: ignore[attr-defined]  # unbuffered
             raise DamagedError("it ends too early")
     return chosen
 

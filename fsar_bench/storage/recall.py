@@ -16,21 +16,16 @@ from fsar_bench.errors import LimitError
 from fsar_bench.io import discard, reason_of
 from fsar_bench.progress.events import warn
 from fsar_bench.storage.sealed import DamagedError
+from fsar_bench.writing.faults import LIMITS
 
 T = TypeVar("T")
-
-_LIMITS = {
-    errno.EMFILE: "this process has as many files open as it may. Allow more with ulimit -n, or use fewer workers=",
-    errno.ENFILE: "all processes of this machine together have as many files open as they may. End some of them",
-    errno.ENOMEM: "no memory is left. Free some, or make the run smaller, such as with a smaller score_batch= or fewer workers=",
-}
 
 
 def check_limits(error: BaseException, path: Path) -> None:
     """Raise `LimitError` if a file could not be read because the machine ran out of something, not because of the file."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
-    if number in _LIMITS:
-        raise LimitError(f"Cannot read {path}: {_LIMITS[number]}. The file itself may be sound.") from error
+    if number in LIMITS:
+        raise LimitError(f"Cannot read {path}: {LIMITS[number]}. The file itself may be sound.") from error
 
 
 def recall(path: Path, read: Callable[[Path], T], what: str, *, again: str, folder: Path | None = None) -> T | None:

@@ -14,6 +14,11 @@ Places = Mapping[str, Path]  # folders by the setting that moves them, such as "
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+LIMITS = {  # what a machine runs out of whatever the file, and what helps
+    errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n), or lower workers=",
+    errno.ENFILE: "the system has too many open files: end other programs",
+    errno.ENOMEM: "there is not enough memory: end other programs, or lower workers= or score_batch=",
+}
 _LIMIT = frozenset({errno.EMFILE, errno.ENFILE})
 _CERTAIN = FULL | _LIMIT | {errno.EROFS, errno.EIO, errno.ESTALE}  # of disks, whatever they are raised by
 _OF_PATHS = CLOSED | {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}  # of disks, where a path is named
@@ -39,7 +44,7 @@ def advice(error: OSError, setting: str) -> str:
     """What to do about a file that could not be written; `setting` names another folder, or is empty where none does."""
     other = f"hoose another folder with {setting}." if setting else "hoose another folder."
     if error.errno in _LIMIT:
-        return "Raise the limit of open files (ulimit -n)."
+        return f"{LIMITS[error.errno].partition(': ')[2].capitalize()}."
     if error.errno == errno.ENAMETOOLONG:
         return f"The name is too long: c{other}"
     return f"Free space there, or c{other}" if error.errno in FULL else f"C{other}"

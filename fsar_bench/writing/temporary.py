@@ -8,6 +8,7 @@ that do not know them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import platform
@@ -21,7 +22,7 @@ from pathlib import Path
 
 _SUFFIX = ".part"
 _PART = re.compile(r"\.(?P<name>.*)\.(?P<pid>\d+)\.(?:(?P<start>\d+)-(?P<namespace>\d+)-)?\d+\.part", re.DOTALL)
-_FOLDER = re.compile(r"fsar-bench-(?P<pid>\d+)-(?P<start>\d+)-(?P<namespace>\d+)-.*")
+_FOLDER = re.compile(r"fsar-bench-(?P<pid>\d+)-(?P<start>\d+)-(?P<system>[0-9a-f]{8})-.*")
 _KEPT = 40  # bytes of the name of a file that the name of its temporary file begins with: some disks allow 143 in all
 _FORGOTTEN = 7 * 86_400.0  # seconds after which nobody writes a file any more, on whichever machine
 _swept: set[Path] = set()  # folders in which this process has looked for files of dead processes
@@ -39,8 +40,7 @@ def temporary_of(path: Path) -> Path:
 def temporary_folder() -> Path:
     """Make a folder for this process in the system's folder of temporary files; see `sweep_temporary_folders`."""
     pid = os.getpid()
-    start, namespace = _identity(pid)
-    return Path(tempfile.mkdtemp(prefix=f"fsar-bench-{pid}-{start}-{namespace}-"))
+    return Path(tempfile.mkdtemp(prefix=f"fsar-bench-{pid}-{_identity(pid)[0]}-{_system()}-"))
 
 
 def sweep_temporary_folders() -> None:
@@ -50,7 +50,7 @@ def sweep_temporary_folders() -> None:
     with contextlib.suppress(OSError):  # no such folder, or it may not be read
         for entry in os.scandir(tempfile.gettempdir()):
             folder = _FOLDER.fullmatch(entry.name)
-            if folder is None or folder["namespace"] != _identity(os.getpid())[1]:
+            if folder is None or folder["system"] != _system():
                 continue
             if entry.stat(follow_symlinks=False).st_uid == os.getuid() and not _is_alive(
                 int(folder["pid"]), folder["start"]
@@ -130,6 +130,11 @@ def _identity(pid: int) -> tuple[str, str]:
         return stat[1] if stat else "0", str(os.stat("/proc/self/ns/pid").st_ino)
     except OSError:
         return stat[1] if stat else "0", "0"
+
+
+def _system() -> str:
+    """This host and its namespace of processes in eight digits: sockets in a folder leave little room for its name."""
+    return hashlib.sha256(f"{platform.node()} {_identity(os.getpid())[1]}".encode()).hexdigest()[:8]
 
 
 def _is_alive(pid: int, start: str | None) -> bool:
