@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import PathFinder
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, TypeVar
 
@@ -22,6 +23,7 @@ from fsar_bench.progress.events import warn
 from fsar_bench.writing.batch import Batch
 from fsar_bench.writing.faults import advice, explanation
 from fsar_bench.writing.faults import reason_of as reason_of  # for all who read and write
+from fsar_bench.writing.streams import at_once
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DATASET_FILE = "dataset.py"  # config of a dataset of the user's name, in its folder below `data_folder`
@@ -88,19 +90,35 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     Raises:
         OSError: the file cannot be read, is a folder, a pipe or a device, or is larger.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a null character, or one that cannot be encoded
-        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
-    with open(descriptor, "rb", buffering=0) as file:
-        if fault := _fault_of_kind(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, fault, str(path))
+    with open_file(path) as file:
         data = bytearray()
         while len(data) <= most and (block := file.read(min(most + 1 - len(data), 2**24))):
             data += block
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return bytes(data)
+
+
+def open_file(path: str | os.PathLike[str]) -> FileIO:
+    """Open a file to read it: a file alone, so that no pipe is waited for, and no device read without end.
+
+    Raises:
+        OSError: the file cannot be read, or is a folder, a pipe or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a null character, or one that cannot be encoded
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    if fault := _fault_of_kind(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, fault, str(path))
+    return FileIO(descriptor, "r")
+
+
+def read_whole(path: Path) -> bytes:
+    """Bytes of a file that fsar-bench wrote, of any size; raises as `open_file` does."""
+    with open_file(path) as file:
+        return file.readall()
 
 
 def _fault_of_kind(mode: int) -> str:
@@ -383,7 +401,7 @@ def append_cached(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
+        with FileIO(path, "a", opener=at_once) as file:
             file.write(data)
     except OSError as error:
         _warn_of_unwritten(path, error)
@@ -401,7 +419,7 @@ class CachedLines:
         self._file: TextIO | None = None
         with self._or_warn():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = open(path, "a", encoding="utf-8", opener=at_once)  # noqa: SIM115  # `close` does
 
     def append(self, line: str) -> None:
         """Write a line, at once."""
@@ -460,10 +478,10 @@ def digest(values: object) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; an unchanged file is read once per process."""
     state = path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns)
+    return _digest(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
+def _digest(path: Path, size: int, modified: int, changed: int, inode: int) -> str:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

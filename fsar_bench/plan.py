@@ -33,7 +33,7 @@ from fsar_bench.io import replacing
 from fsar_bench.randomness import splitmix64, stream_key
 from fsar_bench.storage.archives import ArrayFile, Kind, open_arrays
 from fsar_bench.storage.limits import LARGEST_PLAN, plan_fault
-from fsar_bench.texts.characters import name_fault, shortened
+from fsar_bench.texts.characters import LONGEST, name_fault, shortened
 
 ALGORITHM = "splitmix64-v1"
 _CHUNK = 2_000_000  # keys that are drawn at a time
@@ -43,7 +43,7 @@ _KINDS = {  # what a stored plan holds
     "digest": Kind("|u1", 1, 64),
     "realised": Kind("|u1", 1, 64),
     "replaced": Kind("<i8", 0, 1),
-    "names": Kind("|u1", 1, 2**23),
+    "names": Kind("|u1", 1, 10**4 * 12 * (LONGEST + 1)),  # JSON of as many classes as a record may have, escaped
     "classes": Kind("<i4", 2, LARGEST_PLAN),
     "support": Kind("<i4", 3, LARGEST_PLAN),
     "query": Kind("<i4", 3, LARGEST_PLAN),

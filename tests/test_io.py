@@ -8,12 +8,16 @@ import platform
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from fsar_bench import io
 from fsar_bench.errors import ConfigError, ResultError
 from fsar_bench.progress import events
+from fsar_bench.storage.arrays import read_array
+from fsar_bench.storage.recall import recall
+from fsar_bench.writing.streams import open_log
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -161,3 +165,39 @@ def test_a_warning_is_told_once_by_whichever_process_it_comes_from(monkeypatch):
         events.warn("the same")
         events.warn("another")
     assert [event.note or event.stage for event in heard] == ["the same", "scoring", "scoring", "another"]
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path, kind):
+    path = tmp_path / "cached"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    recalled = partial(recall, path, io.read_whole, "frames", again="They are decoded again")
+    for read in (io.read_bytes, io.read_whole, io.file_digest, partial(read_array, made_from="x")):
+        with pytest.raises(OSError, match="it is a"):
+            read(path)
+    assert recalled() is None
+
+
+def test_a_log_that_is_a_pipe_without_a_reader_is_told_and_goes_nowhere(tmp_path):
+    told: list[OSError] = []
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    open_log(path, told.append).write("a line\n")
+    io.append_cached(path, b"a line\n")
+    lines = io.CachedLines(path)
+    lines.append("a line")
+    assert [error.errno for error in told] == [errno.ENXIO]
+
+
+def test_a_changed_file_has_another_digest_though_its_size_and_time_are_put_back(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    before, state = io.file_digest(path), path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert io.file_digest(path) != before

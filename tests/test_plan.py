@@ -176,3 +176,11 @@ def test_group_disjoint_needs_enough_recordings():
     how = {"way": 5, "query": 1, "episodes": 5, "seed": 0, "purpose": "test"}
     with pytest.raises(ProtocolError, match="too few clips of other recordings for shot=4"):
         EpisodePlan.sample(clips, shot=4, recording=np.arange(30) // 3, **how)
+
+
+def test_a_plan_of_the_most_and_longest_class_names_can_be_read_back(tmp_path):
+    names = [f"{number:05d}" + "é" * 295 for number in range(10**4)]
+    clips = ClipList.of([(name, f"{name[:5]}_{i}") for name in names for i in range(2)])
+    plan = EpisodePlan.sample(clips, way=2, shot=1, query=1, episodes=2, seed=0, purpose="test")
+    plan.save(tmp_path / "plan.npz")
+    assert EpisodePlan.load(tmp_path / "plan.npz").names == tuple(sorted(names))

@@ -491,6 +491,22 @@ def _start_again_in_utf8() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def _open_closed_streams() -> None:
+    """Let standard streams that were closed before the start (`>&-`) lead nowhere.
+
+    Python has None in their place, and the next files that are opened, such as results, would get their numbers: what a child
+    prints would be written into them.
+    """
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
 def _print_any_text() -> None:
     """Let a terminal that cannot show "±" or a name show something else, instead of ending the command."""
     for stream in (sys.stdout, sys.stderr):
@@ -501,6 +517,7 @@ def _print_any_text() -> None:
 def main() -> None:
     """Entry point: user errors become one message and exit code 1."""
     _start_again_in_utf8()
+    _open_closed_streams()
     _print_any_text()
     unprinted: list[OSError] = []
     sys.stdout, sys.stderr = forgiving(sys.stdout, unprinted.append), forgiving(sys.stderr, lambda error: None)

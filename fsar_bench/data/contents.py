@@ -27,7 +27,7 @@ from zlib import crc32
 
 from fsar_bench.data.images import frame_files
 from fsar_bench.errors import DataError
-from fsar_bench.io import append_cached, cache_folder
+from fsar_bench.io import append_cached, cache_folder, open_file
 from fsar_bench.storage.recall import check_limits
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _digest(path: Path) -> str:
 
 def _file_digest(path: Path, buffer: memoryview) -> bytes:
     sha = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path) as file:
         while count := file.readinto(buffer):
             sha.update(buffer[:count])
     return sha.digest()
@@ -362,7 +362,7 @@ class _Shard:
             size = os.stat(self._path).st_size
             if size == self._end:
                 return
-            with open(self._path, "rb") as file:
+            with open_file(self._path) as file:
                 file.seek(self._end if size > self._end else 0)  # a smaller one is another file
                 data = file.read()
                 self._end = file.tell() - (len(data) - data.rfind(b"\n") - 1)  # of the last whole line

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path, PurePath
 
-from fsar_bench.io import IMAGE_SUFFIXES
+from fsar_bench.io import IMAGE_SUFFIXES, open_file
 
 VIDEO_SUFFIXES = (  # read by FFmpeg, and videos whatever is in them
     ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".3g2", ".asf", ".divx", ".dv",
@@ -99,7 +99,7 @@ def begins_like_a_video(path: str | os.PathLike[str]) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         head = file.read(_READ)
     if any(head[at : at + len(sign)] == sign for at, sign in _BEGINNINGS):
         return True

@@ -20,6 +20,7 @@ from mmaction.datasets.transforms import CenterCrop, DecordDecode, DecordInit, P
 from fsar_bench.data import video
 from fsar_bench.data.decode import RecountedError
 from fsar_bench.data.images import frame_files
+from fsar_bench.io import read_whole
 from fsar_bench.registry import READERS
 
 AROUND = 2  # frames before and behind one with which it could be confused
@@ -241,7 +242,7 @@ class ImageReader:
 
 
 def _image(path: Path) -> np.ndarray:
-    data = path.read_bytes()
+    data = read_whole(path)
     if not data:
         raise ValueError(f"its image {path.name} is empty (0 bytes)")
     try:

@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 
 from fsar_bench.data.decode import RecountedError
 from fsar_bench.data.packets import PacketState, Timeline, UnprovenError, content, timeline
+from fsar_bench.io import open_file
 
 VERSION = f"pyav (FFmpeg {av.ffmpeg_version_info})"
 KEPT_BYTES = 1 << 26  # of packets, and of frames in the decoder's format, that stay in memory until they are used
@@ -264,7 +265,7 @@ class _Source:
 
 def _refuse_playlist(path: str) -> None:
     """Raise `ValueError` for a file that would make FFmpeg open others: its content does not tell its frames."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         if file.read(16).startswith(_PLAYLISTS):
             raise ValueError("it is a playlist or another text, not a video")
 

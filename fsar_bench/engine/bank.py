@@ -21,7 +21,7 @@ from fsar_bench.data.contents import contents_of
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
-from fsar_bench.io import write_cached
+from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import CACHED, HASHING, counter
@@ -237,14 +237,17 @@ def _chunks(
 
 def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
     """Features of `rows` clips, as `_save` wrote them; raises an `OSError` or a `DamagedError`."""
-    data = path.read_bytes()
+    data = read_whole(path)
     seconds = float(check_tensors(data, key)["seconds"])
     try:
         features = VideoFeatures(**{name: tensor.to(device) for name, tensor in load(data).items()})
     except SafetensorError as error:
         raise DamagedError("it holds no tensors") from error
-    if {len(tensor) for _, tensor in features.items()} != {rows} or not math.isfinite(seconds):
-        raise DamagedError("it holds other clips")
+    tensors = [tensor for _, tensor in features.items()]
+    if {len(tensor) for tensor in tensors} != {rows} or not all(t.is_floating_point() for t in tensors):
+        raise DamagedError("it holds no features of these clips")
+    if not 0 <= seconds < math.inf:
+        raise DamagedError("it holds no seconds")
     return _Timed(features, seconds, is_cached=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fsar_bench.errors import WeightsError
-from fsar_bench.io import reason_of, replacing, write_cached
+from fsar_bench.io import read_whole, reason_of, replacing, write_cached
 from fsar_bench.storage.recall import check_limits, recall
 from fsar_bench.storage.sealed import (
     DamagedError,
@@ -25,6 +26,16 @@ from fsar_bench.storage.sealed import (
     unseal,
     write_sealed,
 )
+
+_STATE: dict[str, type | tuple[type, ...]] = {
+    "iteration": int,
+    "seconds": (int, float),
+    "best_sha": str,
+    "model": dict,
+    "optimizer": dict,
+    "schedulers": list,
+}
+"""What the state of a training holds at least."""
 
 
 def trainable_state(method: nn.Module) -> dict[str, Tensor]:
@@ -89,7 +100,7 @@ def check_best(path: Path, made_from: str, sha: str | None = None) -> bytes:
         WeightsError: missing, damaged or of another training.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
         if sha is None or hashlib.sha256(data).hexdigest() != sha:
             check_tensors(data, made_from)
             if sha is not None:
@@ -118,7 +129,7 @@ def load_named(path: Path, method: nn.Module) -> None:
         WeightsError: it is none, damaged, or of another method.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
         if has_seal(data):
             check_tensors(data)
         state = load(data)
@@ -155,7 +166,7 @@ def load_last(path: Path, made_from: str) -> dict[str, Any] | None:
         WeightsError: it cannot be read, which says nothing of what it holds.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
         return None
     except (OSError, MemoryError) as error:
@@ -173,6 +184,8 @@ def _state(data: bytes, made_from: str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise DamagedError("it is no training state") from error
-    if not isinstance(state, dict) or "iteration" not in state:
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in _STATE.items()):
         raise DamagedError("it is no training state")
+    if state["iteration"] < 0 or not 0 <= state["seconds"] < math.inf:
+        raise DamagedError("it counts what cannot be")
     return state

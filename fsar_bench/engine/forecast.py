@@ -14,7 +14,7 @@ from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import open_dataset
 from fsar_bench.engine.state import State, shared_training, state_of
 from fsar_bench.errors import FsarBenchError
-from fsar_bench.io import digest
+from fsar_bench.io import digest, read_whole
 from fsar_bench.progress.estimate import Estimate, Rates, Work
 from fsar_bench.results.record import Cost, Result
 from fsar_bench.results.store import COST, RECORD
@@ -177,8 +177,8 @@ def _costs(out: Path) -> Iterator[tuple[Cell, Cost, Result]]:
     """Cells that were run here or elsewhere, with their costs; what is damaged is named when the tables are made."""
     for path in sorted(out.glob(f"results/*/*/*/{RECORD}")):
         try:
-            result = Result.model_validate_json(path.read_bytes())
-            cost = Cost.model_validate_json(path.with_name(COST).read_bytes())
+            result = Result.model_validate_json(read_whole(path))
+            cost = Cost.model_validate_json(read_whole(path.with_name(COST)))
         except (OSError, ValidationError):
             continue
         if not result.submitted:

@@ -18,7 +18,7 @@ from time import monotonic
 from filelock import FileLock, Timeout
 
 from fsar_bench.errors import BusyError, ResultError
-from fsar_bench.io import reason_of, to_json, write_cached
+from fsar_bench.io import read_whole, reason_of, to_json, write_cached
 from fsar_bench.progress.events import WAITING, report, watching
 from fsar_bench.writing.faults import advice
 
@@ -48,7 +48,7 @@ def is_locked(folder: Path) -> bool:
 def holder(folder: Path) -> str:
     """Who works in a locked folder, such as " (process 12 on gpu3)"; empty if it is not known."""
     try:
-        record = json.loads((folder / HOLDER).read_bytes())
+        record = json.loads(read_whole(folder / HOLDER))
         return f" (process {int(record['pid'])} on {str(record['host'])[:80]!r})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import Frozen
-from fsar_bench.io import user_path, write_atomically
+from fsar_bench.io import read_whole, user_path, write_atomically
 from fsar_bench.storage.sealed import DamagedError, seal_json, unseal_json
 
 PLACES = "places.json"  # in a cell's work folder
@@ -76,6 +76,6 @@ def work_dir_of(cell: Cell, out: Path, work_dir: Path) -> Path:
 def recall_places(folder: Path) -> Places:
     """The places that were written to a work folder; none where the file is missing or damaged."""
     try:
-        return Places.model_validate(unseal_json((folder / PLACES).read_bytes(), folder.name))
+        return Places.model_validate(unseal_json(read_whole(folder / PLACES), folder.name))
     except (OSError, DamagedError, ValidationError):
         return Places()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.errors import ProtocolError
-from fsar_bench.io import write_cached
+from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, Scores
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.storage.recall import recall
@@ -137,9 +138,18 @@ def _stored(
 
 def _load(path: Path, key: str, shape: tuple[int, ...], names: set[str] | None) -> dict[str, np.ndarray]:
     """What `_save` wrote; raises an `OSError` or a `DamagedError`."""
-    content = unseal(path.read_bytes(), key)
-    with np.load(BytesIO(content), allow_pickle=False) as store:
-        part = {name: store[name] for name in store.files}
+    content = unseal(read_whole(path), key)
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as store:
+            part = {name: store[name] for name in store.files}
+    except (
+        EOFError,
+        OSError,
+        ValueError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:  # sealed, and no arrays all the same
+        raise DamagedError("it holds no arrays") from error
     if not _is_right(part, shape) or (names is not None and names != set(part)):
         raise DamagedError("it holds no scores of these episodes")
     return part
@@ -157,7 +167,7 @@ def _is_right(part: dict[str, np.ndarray], shape: tuple[int, ...]) -> bool:
     seconds = part["seconds"]
     return (
         seconds.shape == (1,)
-        and math.isfinite(seconds[0])
+        and 0 <= seconds[0] < math.inf
         and all(array.shape == shape and array.dtype == np.float32 for array in scores.values())
         and not np.isnan(scores["total"]).any()
     )

@@ -7,6 +7,7 @@ training into its work folder, from where this module knows the folder of the tr
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import Frozen, RunOptions
 from fsar_bench.engine.locks import is_locked
 from fsar_bench.errors import ResultError
-from fsar_bench.io import digest, write_atomically, write_cached
+from fsar_bench.io import digest, read_text, read_whole, write_atomically, write_cached
 from fsar_bench.results.store import RECORD, Stored, read
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, seal_json, unseal_json
@@ -103,7 +104,7 @@ def finished_training(folder: Path, key: str) -> Finished | None:
     """
     return recall(
         folder / FINISHED,
-        lambda path: Finished.model_validate(unseal_json(path.read_bytes(), key)),
+        lambda path: Finished.model_validate(unseal_json(read_whole(path), key)),
         f"the note that the training is finished ({FINISHED})",
         again="It is made again from the state of the training",
     )
@@ -137,7 +138,7 @@ def training_folder(cell: Cell, work_dir: Path) -> Path | None:
 
 def _started(path: Path) -> dict[str, object]:
     try:
-        return unseal_json(path.read_bytes(), path.parent.name)
+        return unseal_json(read_whole(path), path.parent.name)
     except (OSError, DamagedError):  # it is written again when the cell starts
         return {}
 
@@ -173,7 +174,6 @@ def state_of(cell: Cell, options: RunOptions) -> State:
 def _validated(training: Path) -> int:
     """Training episodes before the last validation of a training; 0 where none is known."""
     try:
-        with (training / CURVE).open(newline="", encoding="utf-8") as file:
-            return max(int(row["episodes"]) for row in csv.DictReader(file))
+        return max(int(row["episodes"]) for row in csv.DictReader(io.StringIO(read_text(training / CURVE))))
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fsar_bench.errors import ResultError
-from fsar_bench.io import to_json
+from fsar_bench.io import read_whole, to_json
 from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan, PlanSizes, digest_of_names, plan_sizes
@@ -265,7 +265,7 @@ class Board:
             require_plan(row.seeds[0])
             content.append([row.realised, row.result.data.classes, [seed.result.predictions for seed in row.seeds]])
         files = sorted({row.seeds[0].plan_file for row in self.rows})
-        content.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+        content.append([hashlib.sha256(read_whole(file)).hexdigest() for file in files])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -273,7 +273,7 @@ def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:
     """Statistics of `row_count` rows from a file; None where it is missing or damaged: they are computed again."""
 
     def read(path: Path) -> BoardStatistics:
-        statistics = BoardStatistics.model_validate_json(to_json(unseal_json(path.read_bytes(), content)))
+        statistics = BoardStatistics.model_validate_json(to_json(unseal_json(read_whole(path), content)))
         sizes = {len(statistics.p), *map(len, statistics.p)}
         if len(statistics.rows) != row_count or sizes != {min(row_count, MOST_COMPARED)}:
             raise DamagedError("it holds other rows")

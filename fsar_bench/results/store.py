@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.errors import ResultError
-from fsar_bench.io import read_json, replacing_all, to_json, write_atomically, write_cached
+from fsar_bench.io import read_json, read_whole, replacing_all, to_json, write_atomically, write_cached
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import report
 from fsar_bench.results.predictions import FILE as PREDICTIONS
@@ -218,6 +218,6 @@ def _remembered(path: Path | None) -> set[str]:
         return set()
 
     def read_verified(path: Path) -> set[str]:
-        return set(unseal_json(path.read_bytes(), _VERIFIED)["verified"])
+        return set(unseal_json(read_whole(path), _VERIFIED)["verified"])
 
     return recall(path, read_verified, "the list of checked results", again="All are checked again") or set()

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fsar_bench.io import open_file
 from fsar_bench.storage.sealed import DamagedError, unseal, write_sealed
 
 Rows = Callable[[tuple[int, ...]], Sequence[int] | np.ndarray]  # which rows of an array of some shape are wanted
@@ -43,7 +44,7 @@ def read_array(path: Path, made_from: str, rows: Rows | None = None) -> np.ndarr
         OSError: it cannot be read.
         DamagedError: it is damaged, made from something else, or holds no bytes.
     """
-    with path.open("rb", buffering=0) as file:
+    with open_file(path) as file:
         status = os.fstat(file.fileno())
         state = f"{path}\0{made_from}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         key = blake2b(os.fsencode(state), digest_size=16).digest()

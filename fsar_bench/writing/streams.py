@@ -13,13 +13,24 @@ from typing import Any, TextIO
 Tell = Callable[[OSError], None]  # is told of a write that failed
 
 
+def at_once(path: str, flags: int) -> int:
+    """Open a file to write, as the `opener` of `open`: a pipe that nobody reads is an error, and not waited for."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
 class _Forgiving(io.FileIO):
     """A file of which writes that fail are dropped; the first is told."""
 
     def __init__(self, file: Path | int | str, tell: Tell) -> None:
         self._tell: Tell | None = tell
         is_open = isinstance(file, int)
-        super().__init__(file, "w" if is_open else "a", closefd=not is_open)
+        if is_open:
+            super().__init__(file, "w", closefd=False)
+        else:
+            super().__init__(file, "a", opener=at_once)
 
     def write(self, data: Any) -> int:
         try:

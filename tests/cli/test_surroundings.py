@@ -150,3 +150,16 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_asked_for(fsar, clips, tm
     assert fsar("results", "merge", "~/x", "--out", "~/z").returncode == 0
     assert (tmp_path / "home" / "z" / "results").is_dir()
     assert not list(tmp_path.rglob("~*"))
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_leads_nowhere_and_files_do_not_take_its_number(tmp_path, closed):
+    """A shell's `>&-`; what a child prints would be written into the file that was opened first."""
+    program = (
+        "import os; from fsar_bench.cli import main; main.app = lambda **_: os.write(1, b'lost') and print('lost')\n"
+        "main.main(); file = open('result', 'wb'); os._exit(file.fileno() if file.fileno() > 2 else 0)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(["sh", "-c", f"'{sys.executable}' program.py {closed}"], cwd=tmp_path)
+    assert done.returncode > 2
+    assert (tmp_path / "result").read_bytes() == b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 from helpers import outputs
 from safetensors.torch import load_file, save, save_file
 
+from fsar_bench import io
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.data import contents
 from fsar_bench.data.dataset import Clip
@@ -25,7 +27,7 @@ from fsar_bench.errors import LimitError, WeightsError
 from fsar_bench.method import VideoFeatures
 from fsar_bench.progress import events
 from fsar_bench.progress.events import listening
-from fsar_bench.storage import arrays
+from fsar_bench.storage import arrays, sealed
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import (
     DamagedError,
@@ -40,6 +42,9 @@ from fsar_bench.storage.sealed import (
 KEY = "what it was made from"
 FRAMES = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
 FEATURES = VideoFeatures(frames=torch.arange(12.0).reshape(3, 4), matched=torch.ones(3, 2))
+TRAINING = {
+    "iteration": 3, "seconds": 0.5, "best_sha": "", "model": {"w": torch.ones(2)}, "optimizer": {}, "schedulers": [],
+}  # fmt: skip
 SCORES = {"total": np.arange(12, dtype=np.float32).reshape(2, 2, 3), "seconds": np.array([0.5])}
 
 
@@ -88,7 +93,7 @@ KINDS = {  # suffix: what writes (path, key), and what reads (path, key) and giv
     "scores.npz": (lambda p, key: scoring._save(p, SCORES, key), read_scores),
     "best.safetensors": (write_best, read_best),
     "last.pt": (
-        lambda p, key: checkpoint.save_last(p, {"iteration": 3, "model": {"w": torch.ones(2)}}, key),
+        lambda p, key: checkpoint.save_last(p, TRAINING, key),
         checkpoint.load_last,
     ),
     "finished.json": (
@@ -97,7 +102,7 @@ KINDS = {  # suffix: what writes (path, key), and what reads (path, key) and giv
     ),
     "other.json": (
         lambda p, key: p.write_bytes(seal_json({"é": [1, 2.5, None]}, key)),
-        lambda p, key: recall(p, lambda path: unseal_json(path.read_bytes(), key), "statistics", again="Again"),
+        lambda p, key: recall(p, lambda path: unseal_json(io.read_whole(path), key), "statistics", again="Again"),
     ),
 }
 
@@ -180,8 +185,21 @@ def test_a_right_seal_on_wrong_content_is_damage(tmp_path, warnings):
         with (tmp_path / "frames.npy").open("wb") as file:
             arrays.write_array(file, array, KEY)
         assert read_frames(tmp_path / "frames.npy", KEY) is None
-    bank._save(tmp_path / "bank.safetensors", bank._Timed(FEATURES[:2], 0.25), KEY)
-    assert read_bank(tmp_path / "bank.safetensors", KEY) is None
+    for content in (b"", b"no arrays", b"PK\x05\x06" + bytes(18)):
+        with (tmp_path / "scores.npz").open("wb") as file:
+            sealed.write_sealed(file, KEY, lambda out, content=content: out.write(content))
+        assert read_scores(tmp_path / "scores.npz", KEY) is None
+    whole = {"frames": FEATURES.frames.int()}
+    for part in (
+        bank._Timed(FEATURES[:2], 0.25),
+        bank._Timed(FEATURES, -1.0),
+        bank._Timed(VideoFeatures(**whole), 0.25),
+    ):
+        bank._save(tmp_path / "bank.safetensors", part, KEY)
+        assert read_bank(tmp_path / "bank.safetensors", KEY) is None
+    for change in ({"iteration": -1}, {"seconds": math.nan}, {"best_sha": None}, {"model": None}, {"schedulers": 1}):
+        checkpoint.save_last(tmp_path / "last.pt", {**TRAINING, **change}, KEY)
+        assert checkpoint.load_last(tmp_path / "last.pt", KEY) is None
     for record in ({"train": float("nan"), "best": "0" * 64}, {"train": 1.0, "best": "x"}, {"train": 1.0}, {}):
         (tmp_path / "finished.json").write_bytes(seal_json(record, KEY))
         assert finished_training(tmp_path, KEY) is None
@@ -223,8 +241,7 @@ def test_running_out_of_something_is_not_damage(tmp_path, warnings, monkeypatch,
         raise OSError(number, os.strerror(number))
 
     clip = Clip("a", "c", tmp_path / "last.pt")
-    monkeypatch.setattr(Path, "open", run_out)
-    monkeypatch.setattr(Path, "read_bytes", run_out)
+    monkeypatch.setattr(io.os, "open", run_out)
     monkeypatch.setattr(contents.os, "stat", run_out)
     for name, (_, read) in KINDS.items():
         with pytest.raises(LimitError, match=rf"Cannot read .*{name}"):
@@ -248,7 +265,7 @@ def test_a_file_that_cannot_be_read_stays_and_is_told(tmp_path, warnings):
     assert recall(tmp_path / "y", Path.read_bytes, "frames", again="Again") is None
     assert len(warnings) == 1
     (tmp_path / "last.pt").mkdir()
-    with pytest.raises(WeightsError, match=r"last\.pt cannot be read \(Is a directory\)"):
+    with pytest.raises(WeightsError, match=r"last\.pt cannot be read \(it is a folder, not a file\)"):
         checkpoint.load_last(tmp_path / "last.pt", KEY)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from fsar_bench.data.dataset import Clip, Dataset
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Remark, Request
 from fsar_bench.errors import ConfigError, DataError, ResultError
-from fsar_bench.io import CachedLines, cache_folder, digest, reason_of, to_json, write_atomically
+from fsar_bench.io import CachedLines, cache_folder, digest, read_whole, reason_of, to_json, write_atomically
 from fsar_bench.registry import READERS, find
 from fsar_bench.storage.recall import check_limits
 
@@ -255,7 +255,7 @@ def _read_good(log: Path, reader: str) -> _Good:
     """Clips that this reader decoded before."""
     good: _Good = {}
     try:
-        lines = log.read_bytes().split(b"\n")
+        lines = read_whole(log).split(b"\n")
     except OSError as error:  # there is none, or it cannot be read: decode again
         check_limits(error, log)
         return good
