@@ -57,7 +57,7 @@ CLASSES = [row("kick", "train"), row("wave", "test")]
         (rows_of(row("kick", "")), "the class 'kick' has the split ''. Choose from: test, train, val."),
         ({"classes": [*CLASSES, CLASSES[0]], "clips": []}, "1 class is listed twice: 'kick' (train and train)."),
         ({"classes": [*CLASSES, row("wave", "train")], "clips": []}, "1 class is listed twice: 'wave' (test and train)."),
-        ({"classes": CLASSES, "clips": [clip("a", "wave", "a\0b")]}, "the path of the clip 'a' is no path: 'a\\x00b', it holds a null"),
+        ({"classes": CLASSES, "clips": [clip("a", "wave", "a\0b")]}, "the clip 'a' is no path: 'a\\x00b', it holds a null"),
         ({"classes": CLASSES, "clips": [clip("a", "wave", "")]}, "the path of the clip 'a' is no path: '', it is empty"),
         (rows_of(row("kick", "train"), row("Kick", "test")), "'kick' (train) and 'Kick' (test)"),
         (rows_of(row("ride_bike", "test"), row("Ride bike", "test")), "1 class is another spelling of a class: 'ride_bike'"),
