@@ -349,7 +349,7 @@ def test_custom_modules_that_break_are_named(run_tiny, tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'MetricMethod'"):
         run_tiny(str(tmp_path / "odd.py"), controls=False)
     (tmp_path / "dotted.py").write_text('method = dict(type="os.system", command="touch owned")\n')
-    with pytest.raises(ConfigError, match=r"No method 'os\.system' is registered"):
+    with pytest.raises(ConfigError, match=r"method\.type='os\.system' is not the name of a registered class"):
         run_tiny(str(tmp_path / "dotted.py"), controls=False)
 
 
