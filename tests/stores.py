@@ -79,7 +79,7 @@ def store(
         dataset=DatasetSource(name=dataset, annotation=f"builtin:{dataset}"),
         backbone={"name": backbone, "type": "B"},
         protocol=protocol_of(plan),
-        reader=reader.split()[0],
+        reader=word if (word := reader.split()[0]).isidentifier() else "r",
         inputs={"annotation": SHA},
     )
     label = Label(

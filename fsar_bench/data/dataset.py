@@ -47,8 +47,8 @@ class AnnotatedClass(Stored):
         reverse_of: name of the class that shows the same in the opposite order of time.
     """
 
-    name: ClassText
-    text: ClassText
+    name: str
+    text: str
     split: str
     group: ClassText | None = None
     reverse_of: ClassText | None = None
@@ -81,7 +81,7 @@ class AnnotatedClip(Stored):
     """
 
     id: Longer
-    class_name: ClassText = Field(validation_alias="class", serialization_alias="class")
+    class_name: str = Field(validation_alias="class", serialization_alias="class")
     path: Longer | None
     sha256: Longer | None = None
     frames: Number | None = None
@@ -115,7 +115,7 @@ class _QuarantinedClip(Stored):
     """A clip that does not decode."""
 
     id: Longer
-    class_name: ClassText = Field(alias="class")
+    class_name: str = Field(alias="class")
 
 
 class _Quarantine(Stored):
