@@ -32,7 +32,7 @@ from fsar_bench.errors import ProtocolError, ResultError
 from fsar_bench.io import replacing
 from fsar_bench.randomness import splitmix64, stream_key
 from fsar_bench.storage.archives import ArrayFile, Kind, open_arrays
-from fsar_bench.storage.limits import LARGEST_PLAN, plan_fault
+from fsar_bench.storage.limits import LARGEST_PLAN, MOST_CLASSES, plan_fault
 from fsar_bench.texts.characters import LONGEST, name_fault, shortened
 
 ALGORITHM = "splitmix64-v1"
@@ -43,7 +43,7 @@ _KINDS = {  # what a stored plan holds
     "digest": Kind("|u1", 1, 64),
     "realised": Kind("|u1", 1, 64),
     "replaced": Kind("<i8", 0, 1),
-    "names": Kind("|u1", 1, 10**4 * 12 * (LONGEST + 1)),  # JSON of as many classes as a record may have, escaped
+    "names": Kind("|u1", 1, MOST_CLASSES * 12 * (LONGEST + 1)),  # JSON of as many classes as a record may have, escaped
     "classes": Kind("<i4", 2, LARGEST_PLAN),
     "support": Kind("<i4", 3, LARGEST_PLAN),
     "query": Kind("<i4", 3, LARGEST_PLAN),
@@ -368,12 +368,18 @@ _QUERY_KEYS = {"train": " or train.query_per_class=", "val": ""}  # val has one 
 def check_plan(
     clips: ClipList, *, way: int, shot: int, query: int, purpose: str, missing: frozenset[str] = frozenset()
 ) -> None:
-    """Check that a split has enough classes and clips; arguments as in `EpisodePlan.sample`.
+    """Check that a split has enough classes and clips, and no more classes than a result may have.
+
+    Arguments are as in `EpisodePlan.sample`.
 
     Raises:
         ProtocolError: it has not; the message says what would suffice.
     """
     needed, prefix = shot + query, "train." if purpose in ("train", "val") else ""
+    if len(clips.classes) > MOST_CLASSES:
+        raise ProtocolError(
+            f"The {purpose} split has {len(clips.classes):,} classes; at most {MOST_CLASSES:,} are allowed. Leave some out."
+        )
     if len(clips.classes) < way:
         most = f"say {prefix}way={len(clips.classes)}" if len(clips.classes) > 1 else "choose another dataset"
         why = ", on which a training chooses its checkpoint," if purpose == "val" else ""

@@ -66,6 +66,12 @@ def test_plan_is_what_the_docstring_says(way, shot, query, seed, lost):
         assert plan.query[episode].tolist() == queries
 
 
+def test_a_split_of_more_classes_than_a_result_may_have_is_refused_before_work():
+    clips = ClipList.of([(f"c{number}", f"{number}_{i}") for number in range(10_001) for i in range(2)])
+    with pytest.raises(ProtocolError, match=r"The test split has 10,001 classes; at most 10,000 are allowed"):
+        EpisodePlan.sample(clips, way=5, shot=1, query=1, episodes=1, seed=0, purpose="test")
+
+
 def test_hash_is_stable():
     # A change of this hash means that published plans can no longer be redrawn: raise episodes.ALGORITHM then.
     assert sample(episodes=100).digest == "ce1956e11d25ebda38a527009f5dd5e32810a5231984cf2708de090a8a4c2442"

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from fsar_bench.config.cell import Cell, Sha, Traits
 from fsar_bench.config.settings import Frozen, Protocol, Text
+from fsar_bench.storage.limits import MOST_CLASSES
 
 SCHEMA: Literal[2] = 2
 Amount = Annotated[int, Field(ge=0, le=10**15)]
@@ -31,7 +32,7 @@ class DataRecord(Frozen):
 
     list_hash: Sha
     fingerprint: Sha
-    classes: Annotated[int, Field(ge=2, le=10**4)]
+    classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)]
     class_names: Sha
     clips: Annotated[int, Field(ge=2, le=10**8)]
     coverage: Annotated[float, Field(ge=0, le=1)]

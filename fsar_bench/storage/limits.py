@@ -1,6 +1,7 @@
 """How large an episode plan may be: the same bound where one is asked for, drawn, stored and read. Imports nothing heavy."""
 
 LARGEST_PLAN = 30_000_000  # supports and queries of all episodes: every machine can load and compare them
+MOST_CLASSES = 10_000  # of a split: tables count how often each is taken for each
 EXAMPLE = "1,000,000 episodes of 5-way 5-shot with one query per class just fit"
 
 
