@@ -58,7 +58,7 @@ def kill(
         while counts.done.get("kills", 0) < asked.kills:
             rng = random.Random(f"{asked.seed} kill {number}")
             cell = rng.choice(sorted(truths))
-            strikes.trial(base / str(number), dataset, cell, truths[cell], rng, counts, least=2)
+            strikes.trial(base / str(number), dataset, cell, truths[cell], rng, counts, least=4)
             number += asked.jobs
             print(f"{counts.done.get('kills', 0)} of {asked.kills} kills", flush=True)
 
