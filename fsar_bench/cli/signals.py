@@ -59,5 +59,6 @@ def answering_signals() -> Iterator[None]:
             print(f"\nEnded by {ended_by[0].name}. Run the same command again to resume.", file=sys.stderr, flush=True)
         raise SystemExit(128 + ended_by[0]) from None
     finally:
+        backstop.cancel()  # what called the command, such as a notebook, lives on
         for number, handler in before.items():
             signal.signal(number, handler)

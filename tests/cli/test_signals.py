@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def test_a_signal_ends_a_command_in_order(number, capsys):
     assert steps == ["closed"]
     assert capsys.readouterr().err == f"\nEnded by {number.name}. Run the same command again to resume.\n"
     assert signal.getsignal(number) == before
+    assert not [
+        thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)
+    ]  # it would end us later
 
 
 def test_other_ends_of_a_command_are_its_own():
