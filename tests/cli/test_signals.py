@@ -37,9 +37,8 @@ def test_a_signal_ends_a_command_in_order(number, capsys):
     assert steps == ["closed"]
     assert capsys.readouterr().err == f"\nEnded by {number.name}. Run the same command again to resume.\n"
     assert signal.getsignal(number) == before
-    assert not [
-        thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)
-    ]  # it would end us later
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert all(timer.finished.is_set() for timer in timers)  # or one would end this process later
 
 
 def test_other_ends_of_a_command_are_its_own():
