@@ -237,7 +237,7 @@ def test_configs_of_classes_are_refused_with_the_name_to_write(tmp_path):
             "'fsar_bench.matching.OTAM'",
             r"method\.matcher\.type='fsar_bench\.matching\.OTAM' is not the name of a registered",
         ),
-        ("int", "method.matcher.type is the class int: name it by text, type='int'"),
+        ("int", r"method\.matcher\.type=<class 'int'> is a class: name it by text, 'int', as it is registered"),
     ):
         config.write_text(f"method = dict(type='MetricMethod', matcher=dict(type={kind}))\n")
         with pytest.raises(ConfigError, match=message):

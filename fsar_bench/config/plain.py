@@ -69,6 +69,8 @@ def _unplain_fault(value: Any) -> str:
         return "" if math.isfinite(value) else "must be a finite number"
     if isinstance(value, int):
         return "" if abs(value) <= LARGEST_NUMBER else "has more digits than a number can have here"
+    if isinstance(value, type):
+        return f"is a class: name it by text, {value.__name__!r}, as it is registered"
     return "" if value is None else f"is of the type {type(value).__name__}"
 
 
