@@ -147,6 +147,7 @@ def owner_script(folder: Path, targets: object, body: str) -> subprocess.Popen:
         text=True,
         env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
     )
 
 

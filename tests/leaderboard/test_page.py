@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 
 import pytest
 from leaderboard.make_store import STORE
@@ -187,7 +188,10 @@ def test_names_are_text_not_markup(browser, tmp_path, monkeypatch):
     store(tmp_path, "a", predictions(plan, 0.8, 0), hostile)
     store(tmp_path, "b", predictions(plan, 0.7, 1), hostile, title="@@SCRIPT@@ $&")
     browser.get(write_page(tmp_path / "x.html", read_boards(tmp_path), []).as_uri())
-    assert browser.find_elements("css selector", "#classes svg.main-svg")
+    deadline = time.monotonic() + 20  # on a busy machine, plotly draws a moment later
+    while not browser.find_elements("css selector", "#classes svg.main-svg"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert browser.execute_script("return window.hit") is None
     assert "@@SCRIPT@@ $&" in column(browser, "method")
     ticks = browser.execute_script("return document.getElementById('confusion').layout.yaxis.ticktext")
