@@ -12,11 +12,12 @@ import shutil
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from campaign import damage, disks, ground, strikes
+
+from fsar_bench import processes
 
 
 def main() -> int:
@@ -32,17 +33,18 @@ def main() -> int:
     root, began = Path(tempfile.mkdtemp(prefix="fsar-campaign-")).resolve(), time.monotonic()
     dataset, counts = ground.make_dataset(root / "dataset"), ground.Counts()
     print(f"campaign in {root}, seed {asked.seed}", flush=True)
-    # A process of its own that may have children; it starts before any thread does.
-    with_damage = ProcessPoolExecutor(1, get_context("spawn"))
-    answer = with_damage.submit(damage.until_enough, root / "damaged", dataset, asked.damaged, asked.seed)
+    told: list[tuple[dict[str, int], list[str]]] = []
+    with_damage = ThreadPoolExecutor(1)  # it hears a process that ends with this one
+    arguments = (root / "damaged", dataset, asked.damaged, asked.seed)
+    ended = with_damage.submit(processes.converse, damage.until_enough, arguments, told.append, preload=())
     truths = {cell: strikes.undisturbed(root / cell, dataset, cell) for cell in ground.CELLS}
     kill(root / "k", dataset, truths, counts, asked)
     for number in (2, 5):
         cell = sorted(truths)[number % len(truths)]
         strikes.together(root / f"t{number}", dataset, cell, truths[cell], number, counts)
     fill_disks(root / "d", dataset, truths, counts, asked)
-    done, faults = answer.result()
-    with_damage.shutdown()
+    code = ended.result()
+    done, faults = told[-1] if told else ({}, [f"the trials of damaged files ended with {processes.ending(code)}"])
     for what, count in done.items():
         counts.add(what, count)
     return _tell(counts, faults, root, time.monotonic() - began)

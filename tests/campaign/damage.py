@@ -10,9 +10,10 @@ import random
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from campaign import ground
@@ -203,8 +204,8 @@ class Trials:
         return ""
 
 
-def until_enough(base: Path, dataset: Path, least: int, seed: int) -> tuple[dict[str, int], list[str]]:
-    """Damage files of each cell until enough were damaged, in a process of its own."""
+def until_enough(base: Path, dataset: Path, least: int, seed: int, told: Connection) -> None:
+    """Damage files of each cell until enough were damaged, in a process of its own; tells the counts and the faults."""
     counts, number = ground.Counts(), 0
     base.mkdir(parents=True)
     sys.stdout = sys.stderr = (base / "said.txt").open("a", encoding="utf-8")  # warnings of the runs
@@ -213,7 +214,7 @@ def until_enough(base: Path, dataset: Path, least: int, seed: int) -> tuple[dict
         trials = of_cells[number % len(of_cells)]
         trials.trial(number, random.Random(f"{seed} damage {number}"), counts)
         number += 1
-    return counts.done, counts.faults
+    told.send((counts.done, counts.faults))
 
 
 def _remove(base: Path, patterns: tuple[str, ...]) -> None:
@@ -222,7 +223,7 @@ def _remove(base: Path, patterns: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _inside(base: Path):  # type: ignore[no-untyped-def]
+def _inside(base: Path) -> Iterator[None]:
     """Work in a folder, with its cache; what is printed goes to its log."""
     place, cache = Path.cwd(), os.environ.get("FSAR_BENCH_CACHE")
     os.chdir(base)

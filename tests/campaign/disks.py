@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from campaign import ground
-from campaign.strikes import Undisturbed
+from campaign.strikes import Undisturbed, verdict
 
 PLACES = ("out", "work", "cache")
 CAUSES = ("space", "read-only", "inode", "quota")  # words of errors that name a full disk
@@ -66,18 +66,8 @@ def trial(base: Path, dataset: Path, cell: str, truth: Undisturbed, rng: random.
             ["mount", "-o", "remount,size=256m,nr_inodes=20000", str(base / place)], capture_output=True
         )
         room.check_returncode()
+        (base / "log").write_text("")  # what the first run said was judged above
         code = ground.run(base, ground.pairs(dataset, cell))
-        (base / "log").write_text("") if not code else None  # the first run was told above
-        _judge_on_disk(base, what, code, truth, counts)
+        verdict(base, f"{what}, then with room", code, truth, counts, is_kept=True)  # it is mounted
     finally:
         _unmount(base / place)
-
-
-def _judge_on_disk(base: Path, what: str, code: int, truth: Undisturbed, counts: ground.Counts) -> None:
-    """The verdict, for a folder that cannot be deleted while it is mounted."""
-    if code:
-        counts.fault(f"{what}, then with room: exit code {code}: {ground.last_words(base)}")
-    elif changed := ground.differences(base, truth.repeats):
-        counts.fault(f"{what}, then with room: other bytes: {changed}")
-    if left := ground.leftovers(base, truth.files):
-        counts.fault(f"{what}, then with room: left behind: {left}")

@@ -118,8 +118,10 @@ def trial(
     verdict(base, f"{cell} after {'; '.join(told)}", code, truth, counts)
 
 
-def verdict(base: Path, what: str, code: int, truth: Undisturbed, counts: ground.Counts) -> None:
-    """Compare a run that has ended with an undisturbed one; delete its folder where nothing is wrong."""
+def verdict(
+    base: Path, what: str, code: int, truth: Undisturbed, counts: ground.Counts, *, is_kept: bool = False
+) -> None:
+    """Compare a run that has ended with an undisturbed one; delete its folder where nothing is wrong, unless it is kept."""
     before = len(counts.faults)
     if code:
         counts.fault(f"{what}: exit code {code}: {ground.last_words(base)}")
@@ -129,7 +131,7 @@ def verdict(base: Path, what: str, code: int, truth: Undisturbed, counts: ground
         counts.fault(f"{what}: left behind: {left}")
     if words := [word for word in ground.UNFORESEEN[:3] if word in ground.said(base)]:
         counts.fault(f"{what}: {words[0]} in its output: {base / 'log'}")
-    if len(counts.faults) == before:
+    if len(counts.faults) == before and not is_kept:
         shutil.rmtree(base)
 
 
