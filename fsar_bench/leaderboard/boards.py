@@ -61,8 +61,10 @@ def check_claims(result: Result, plan_file: Path) -> None:
     Raises:
         ResultError: the plan is missing or damaged, or has others.
     """
-    p = result.protocol
-    if plan_sizes(plan_file) != PlanSizes(p.episodes, p.way, p.shot, p.query):
+    p, data, sizes = result.protocol, result.data, plan_sizes(plan_file)
+    recorded = sizes.recorded  # clips that only the counts of a published list know have none
+    is_recorded = recorded is None if data.recordings is None else recorded is not None and recorded <= data.clips
+    if not is_recorded or sizes != PlanSizes(p.episodes, p.way, p.shot, p.query, recorded):
         raise _other_plan(plan_file, result.folder)
 
 
@@ -95,6 +97,7 @@ def checked_plan(stored: Stored, load: Callable[[Path], EpisodePlan] = EpisodePl
     }
     fits = (
         (plan.digest, plan.realised) == (episodes.plan, episodes.realised)
+        and plan.recordings_digest == data.recordings
         and plan.query.shape == (p.episodes, p.way, p.query)
         and plan.support.shape == (p.episodes, p.way, p.shot)
         and plan.classes.max() < data.classes
@@ -124,7 +127,7 @@ class Board:
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
         self.rows = sorted(_marked(rows), key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
         self._cache = cache
-        self._plans: OrderedDict[tuple[str, int, int], EpisodePlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str | None, int, int], EpisodePlan] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -220,7 +223,8 @@ class Board:
         Raises:
             ResultError: the plan is missing, damaged, or not the one that the result names.
         """
-        key = (row.realised, row.result.data.classes, row.result.data.clips)
+        data = row.result.data
+        key = (row.realised, data.recordings, data.classes, data.clips)
         if key not in self._plans:
             self._plans[key] = checked_plan(row.seeds[0])
             while len(self._plans) > 1 and sum(plan.nbytes for plan in self._plans.values()) > _PLAN_BYTES:
