@@ -226,7 +226,8 @@ class EpisodePlan:
             )
         if not _are_recordings(numbers, self.support, self.query):
             raise ProtocolError(
-                f"Recordings must be numbers from 0 to clips - 1, one for each clip of the list, and not {shortened(str(numbers))}."
+                "Recordings must be numbers from 0 to clips - 1, one for each clip of the list, and not "
+                f"{shortened(str(numbers))}."
             )
         return replace(self, recordings=numbers.astype(np.int32))
 
@@ -237,7 +238,7 @@ class EpisodePlan:
 
     def write(self, file: BinaryIO) -> None:
         """Write the plan as a compressed npz whose bytes depend on the plan alone; what is not known of clips is left out."""
-        known = {} if self.recordings is None else {"recordings": self.recordings}
+        known: dict[str, Any] = {} if self.recordings is None else {"recordings": self.recordings}
         np.savez_compressed(
             file,
             header=np.frombuffer(json.dumps(self.header, sort_keys=True).encode(), np.uint8),
@@ -267,16 +268,15 @@ class EpisodePlan:
             names = _checked_names(json.loads(values["names"].tobytes()))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise _unreadable(path, error) from error
-        arrays = [values[name] for name in ("classes", "support", "query")]
+        arrays = classes, support, query = values["classes"], values["support"], values["query"]
         if not sizes.episodes or any(array.min() < 0 for array in arrays) or not isinstance(header, dict):
             raise _no_plan(path)
         if _digest(header, *arrays) != realised:
             raise ResultError(f"The episode plan {path} does not have the hash it claims; delete it and run again.")
-        recordings = values.get("recordings")
-        if recordings is not None and not _are_recordings(recordings, *arrays[1:], drawn_by=header.get("recordings")):
-            raise ResultError(f"The episode plan {path} holds recordings of other clips; delete it and run again.")
-        replaced = int(values["replaced"])
-        return cls(header, arrays[0], arrays[1], arrays[2], replaced, digest, realised, names, recordings)
+        numbers = values.get("recordings")
+        if numbers is not None and not _are_recordings(numbers, support, query, drawn_by=header.get("recordings")):
+            raise ResultError(f"The recordings in {path} are not those of its clips; delete it and run again.")
+        return cls(header, classes, support, query, int(values["replaced"]), digest, realised, names, numbers)
 
     def has_a_clip_twice(self) -> bool:
         """Whether a clip is twice in an episode."""
@@ -431,7 +431,7 @@ def _are_recordings(numbers: np.ndarray, support: np.ndarray, query: np.ndarray,
         numbers.ndim == 1
         and np.issubdtype(numbers.dtype, np.integer)
         and clips > max(support.max(), query.max())
-        and 0 <= numbers.min()
+        and numbers.min() >= 0
         and numbers.max() < clips
         and drawn_by in (None, digest_of_recordings(numbers))
     )
