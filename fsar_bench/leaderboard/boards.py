@@ -61,8 +61,10 @@ def check_claims(result: Result, plan_file: Path) -> None:
     Raises:
         ResultError: the plan is missing or damaged, or has others.
     """
-    p = result.protocol
-    if plan_sizes(plan_file) != PlanSizes(p.episodes, p.way, p.shot, p.query):
+    p, data, sizes = result.protocol, result.data, plan_sizes(plan_file)
+    recorded = sizes.recorded  # clips that only the counts of a published list know have none
+    is_recorded = recorded is None if data.recordings is None else recorded is not None and recorded <= data.clips
+    if not is_recorded or sizes != PlanSizes(p.episodes, p.way, p.shot, p.query, recorded):
         raise _other_plan(plan_file, result.folder)
 
 
@@ -95,6 +97,7 @@ def checked_plan(stored: Stored, load: Callable[[Path], EpisodePlan] = EpisodePl
     }
     fits = (
         (plan.digest, plan.realised) == (episodes.plan, episodes.realised)
+        and plan.recordings_digest == data.recordings
         and plan.query.shape == (p.episodes, p.way, p.query)
         and plan.support.shape == (p.episodes, p.way, p.shot)
         and plan.classes.max() < data.classes
