@@ -340,8 +340,8 @@ class Board:
         for row in self.rows:
             require_plan(row.seeds[0])
             result = row.result
-            traits, data = result.traits, result.data
-            content.append([row.realised, data.classes, data.recordings, traits.trainable, traits.ignores_supports])
+            content.append([row.realised, result.data.classes, result.data.recordings])
+            content.append([row.is_trained, result.traits.ignores_supports])
             content.append([seed.result.predictions for seed in row.seeds])
         files = sorted({row.seeds[0].plan_file for row in self.rows})
         content.append([hashlib.sha256(read_whole(file)).hexdigest() for file in files])

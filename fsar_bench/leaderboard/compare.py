@@ -111,7 +111,7 @@ class Comparison:
     @property
     def of_checkpoints(self) -> bool:
         """Whether A or B was trained, and nothing is known of other trainings."""
-        trained = any(row.result.traits.trainable for row in (self.first, self.second))
+        trained = any(row.is_trained for row in (self.first, self.second))
         return trained and self.board.of_checkpoints
 
     @property
@@ -136,7 +136,7 @@ class Comparison:
         if self.within is None or self.interval90 is None:
             return None
         low, high = self.interval90
-        return -self.within <= low and high <= self.within
+        return bool(-self.within <= low and high <= self.within)
 
     @property
     def summary(self) -> str:

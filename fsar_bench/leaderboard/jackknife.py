@@ -404,7 +404,8 @@ class ClassInfluence:
     def of_units(self) -> np.ndarray:
         """Influence of each unit: the sum of that of its clips, times the root of the row's weight, `[R, units]`."""
         psi = self.psi
-        sums = psi if len(self.clips.shared) == psi.shape[1] else _sums(self.clips.unit, psi, len(self.clips.shared))
+        is_a_clip = np.array_equal(self.clips.unit, np.arange(psi.shape[1]))
+        sums = psi if is_a_clip else _sums(self.clips.unit, psi, len(self.clips.shared))
         return np.sqrt(self._weight)[:, None] * sums
 
     @property

@@ -122,7 +122,7 @@ class Verdict:
         if episodes is None:
             return None
         n = len(accuracies)
-        if n < 2 or not self.entry.result.traits.trainable:
+        if n < 2 or not self.entry.row.is_trained:
             return NORMAL95 * math.sqrt(episodes)
         return float(stdtrit(n - 1, 0.975)) * math.sqrt(episodes + variance(accuracies) * (1 + 1 / n))
 
@@ -144,7 +144,7 @@ class Verdict:
     def is_reproduced(self) -> bool | None:
         """Whether the difference is within `half_width`; None with one training: how much these differ is not known."""
         width = self.half_width
-        if width is None or (self.trainings < 2 and self.entry.result.traits.trainable):
+        if width is None or (self.trainings < 2 and self.entry.row.is_trained):
             return None
         return abs(self.difference) <= width
 

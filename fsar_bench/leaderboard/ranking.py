@@ -158,7 +158,7 @@ class Reader:
     def trainings(self) -> Trainings:
         """Of all rows."""
         accuracies = [[seed.result.metrics.accuracy for seed in row.seeds] for row in self.rows]
-        return Trainings.of(accuracies, [row.result.traits.trainable for row in self.rows])
+        return Trainings.of(accuracies, [row.is_trained for row in self.rows])
 
     def compare(self, numbers: Sequence[int], first: Outcomes | None = None) -> Compared:
         """Read some rows and compare them with each other.
@@ -171,9 +171,10 @@ class Reader:
             ResultError: predictions or a plan are missing or damaged, or plans hold other classes.
         """
         rows = [self.rows[number] for number in numbers]
-        realised = list(dict.fromkeys(row.realised for row in rows))
-        plan_of_row = np.array([realised.index(row.realised) for row in rows])
-        plans = [self.plan_of(rows[int(np.argmax(plan_of_row == number))]) for number in range(len(realised))]
+        files = {row.result.plan_name: row for row in rows}
+        places_of = {name: place for place, name in enumerate(files)}
+        plan_of_row = np.array([places_of[row.result.plan_name] for row in rows])
+        plans = [self.plan_of(row) for row in files.values()]
         try:
             places = Places.of(plans, self.units)
         except ValueError as error:

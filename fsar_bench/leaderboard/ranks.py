@@ -9,7 +9,7 @@ from fsar_bench.leaderboard.jackknife import Uncertainty
 
 LEVEL = 0.05  # of all tests
 _DRAWS = 20_000  # of the distribution of the largest of correlated differences
-_AT_A_TIME = 2**22  # numbers that are drawn at a time
+_AT_A_TIME = 2**18  # numbers that are drawn at a time
 
 
 def holm(p: np.ndarray, count: int | None = None) -> np.ndarray:

@@ -36,6 +36,11 @@ class Row:
         return title_of(self.result) + self.mark
 
     @property
+    def is_trained(self) -> bool:
+        """Whether another training could give other predictions."""
+        return self.result.traits.trainable or self.result.training_key is not None
+
+    @property
     def accuracy(self) -> float:
         """Percent, the mean over seeds."""
         return fmean(seed.result.metrics.accuracy for seed in self.seeds)

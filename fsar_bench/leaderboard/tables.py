@@ -133,7 +133,7 @@ def _line(board: Board, entry: Entry) -> dict[str, str]:
 def rank_text(board: Board, entry: Entry) -> str:
     """The ranks that a row may have, such as 2–5; with * where they are of a checkpoint."""
     best, worst = entry.statistics.rank
-    of_checkpoint = board.of_checkpoints and entry.result.traits.trainable
+    of_checkpoint = board.of_checkpoints and entry.row.is_trained
     return (str(best) if best == worst else f"{best}–{worst}") + "*" * of_checkpoint
 
 

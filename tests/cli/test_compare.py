@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from leaderboard.reference import SlowRow, slow_difference
+from scipy import stats
 from stores import make_plan, predictions, store
 
 from fsar_bench.cli.compare import compare_command
 from fsar_bench.errors import ConfigError, ResultError
-from fsar_bench.leaderboard.compare import paired_difference
+from fsar_bench.leaderboard.collection import load_results
+from fsar_bench.leaderboard.intervals import class_interval
 from fsar_bench.leaderboard.jackknife import jackknife_over_clips
 
 PLAN = make_plan(episodes=200)
@@ -29,18 +32,19 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_numbers_by_hand():
+def test_numbers_by_hand(root):
+    (paired,) = load_results(root).compare("One", "two")
     right = np.stack([predictions(PLAN, 0.9, 0) == PLAN.labels, predictions(PLAN, 0.7, 1) == PLAN.labels]).astype(float)
-    paired = paired_difference(right, PLAN, np.ones(200, bool))
     a, b = right
-    assert (paired.first_accuracy, paired.second_accuracy) == (100 * a.mean(), 100 * b.mean())
+    assert (paired.first_accuracy, paired.second_accuracy) == pytest.approx((100 * a.mean(), 100 * b.mean()))
     assert paired.only_first == (a > b).sum()
     assert paired.only_second == (b > a).sum()
     per_episode = 100 * (a - b).mean(1)
     assert paired.half_width_episodes == pytest.approx(1.96 * per_episode.std(ddof=1) / math.sqrt(200))
     error = jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query).difference(0, 1)
-    assert paired.half_width_clips == pytest.approx(error.half_width())
+    assert paired.half_width_clips == paired.half_width_all == pytest.approx(error.half_width())
     assert paired.p_value == pytest.approx(error.p_value(100 * (a.mean() - b.mean())))
+    assert paired.half_width_classes == pytest.approx(class_interval(a - b, PLAN.classes))
     differences = [abs(c.difference) for c in paired.classes]
     assert differences == sorted(differences, reverse=True)
     of_class = PLAN.classes == paired.classes[0].number  # one query per class
@@ -49,9 +53,55 @@ def test_numbers_by_hand():
     assert largest.difference == (a - b).sum(1)[largest.number]
     assert abs(largest.difference) == np.abs((a - b).sum(1)).max()
     assert largest.classes == tuple(PLAN.names[c] for c in PLAN.classes[largest.number])
-    half = paired_difference(right, PLAN, np.arange(200) < 100)
-    assert len(half.episodes) == 100
-    assert half.first_accuracy == 100 * a[:100].mean()
+    assert (len(paired.episodes), paired.same_clips) == (200, 1)
+
+
+def test_equivalence_is_two_one_sided_tests(root, capsys):
+    results = load_results(root)
+    (paired,) = results.compare("two", "three")
+    reach = stats.t.ppf(0.95, paired.overall.degrees_of_freedom) * paired.overall.clips
+    ends = paired.difference - reach, paired.difference + reach
+    needed = max(map(abs, ends))
+    assert paired.interval90 == pytest.approx(ends)
+    assert paired.is_equivalent is None
+    for factor, verdict in ((1.01, True), (0.99, False)):
+        (asked,) = results.compare("two", "three", within=factor * needed)
+        assert asked.is_equivalent is verdict
+    assert compare_command("two", "three", [f"out={root}", "within=60"]) == 0
+    assert f"Within 60 points: yes (90 % interval {ends[0]:+.2f} to {ends[1]:+.2f}" in capsys.readouterr().out
+    assert compare_command("two", "three", [f"out={root}", "within=0.001"]) == 0
+    assert "Within 0.001 points: not shown" in capsys.readouterr().out
+    for text in ("0", "-1", "101", "nan", "much"):
+        with pytest.raises(ConfigError, match="within"):
+            compare_command("two", "three", [f"out={root}", f"within={text}"])
+
+
+def test_trainings_are_in_the_difference_or_are_said_to_be_missing(root, capsys):
+    store(root, "alone", predictions(PLAN, 0.8, 30), PLAN, train={"episodes": 5})
+    assert compare_command("alone", "two", [f"out={root}"]) == 0
+    assert "this compares checkpoints" in capsys.readouterr().out
+    for seed in (1, 2, 3):
+        store(root, "often", predictions(PLAN, 0.8, 30 + seed), PLAN, train={"episodes": 9, "seed": seed})
+    (paired,) = load_results(root).compare("alone", "often")
+    accuracies = [seed.result.metrics.accuracy for seed in paired.second.seeds]
+    variance = np.var(accuracies, ddof=1)
+    expected = paired.over_clips.clips**2 + variance * (1 + 1 / 3)  # that of the one training is the others'
+    assert paired.overall.clips == pytest.approx(math.sqrt(expected))
+    assert "over clips and trainings" in str(paired)
+
+
+def test_missing_clips_are_told_and_change_no_difference(root, capsys):
+    short = make_plan(episodes=200, missing=frozenset({"c0_03", "c4_07"}))
+    store(root, "gaps", predictions(short, 0.7, 5), short, coverage=70 / 72, fingerprint="1" * 64)
+    (paired,) = load_results(root).compare("two", "gaps")
+    boards = load_results(root).boards[0]
+    of = {row.result.name: row.accuracy for row in boards.rows}
+    assert paired.difference == of["two"] - of["gaps"]
+    same = np.concatenate([(PLAN.support == short.support).ravel(), (PLAN.query == short.query).ravel()]).mean()
+    assert paired.same_clips == pytest.approx(same)
+    assert f"{100 * same:.1f} % of the places of the episodes hold the same clip" in str(paired)
+    slow = [SlowRow(row.right(), plan) for row, plan in ((paired.first, PLAN), (paired.second, short))]
+    assert paired.over_clips.clips == pytest.approx(slow_difference(*slow)[0])
 
 
 def test_by_name_hash_title_and_folder(root, capsys):
@@ -62,7 +112,7 @@ def test_by_name_hash_title_and_folder(root, capsys):
         assert "A  One: " in out
         assert "B  Two: " in out
         assert ": significant at 5 %" in out
-        assert "Paired on 200 episodes" in out
+        assert "200 episodes; right in A alone" in out
         assert f"fsar-bench explain {root}" in out
     assert compare_command("two", "three", [f"out={root}", "dataset=toy", "way=2", "shot=1"]) == 0
     assert "not significant at 5 %" in capsys.readouterr().out

@@ -8,12 +8,15 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from leaderboard.make_store import GOLDEN, STORE, make, outputs
+from leaderboard.reference import SlowRow, slow_difference
 from rich.console import Console
+from scipy import stats
 from stores import make_plan, predictions, store
 
 from fsar_bench.cli.leaderboard import leaderboard_command, show
@@ -21,10 +24,10 @@ from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
 from fsar_bench.leaderboard.exports import TEX_MARK, records
 from fsar_bench.leaderboard.files import read_boards
-from fsar_bench.leaderboard.intervals import adjusted, seed_interval
-from fsar_bench.leaderboard.jackknife import jackknife_over_clips, unpaired
+from fsar_bench.leaderboard.intervals import interval, seed_interval
+from fsar_bench.leaderboard.jackknife import jackknife_over_clips
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
-from fsar_bench.leaderboard.ranking import shared_episodes
+from fsar_bench.leaderboard.ranks import adjusted
 from fsar_bench.results.store import read_all
 
 PLAN = make_plan()
@@ -77,7 +80,7 @@ def test_seeds_are_one_row(tmp_path, capsys):
     assert numbers.seeds == pytest.approx(seed_interval(np.array(accuracies)), abs=1e-4)
     frame = tables.frame(board)
     assert frame["seeds"].tolist()[:2] == [str(len(r.seeds)) for r in board.rows]
-    show(Console(width=120), [board], set())
+    show(Console(width=160), [board], set())
     assert "± seeds" in capsys.readouterr().out
     assert row.right().max() <= 1
     assert set(np.unique(np.round(3 * row.right()))) <= {0, 1, 2, 3}
@@ -98,7 +101,7 @@ def test_rows_of_other_episodes_or_clips_are_never_ranked_together(tmp_path):
     assert "the content of the clips differ" in page or "plan differ" in page
 
 
-def test_incomplete_rows_share_the_plan_and_are_compared_on_shared_episodes(tmp_path):
+def test_incomplete_rows_share_the_plan_and_are_compared_on_all_episodes(tmp_path):
     short = make_plan(missing=frozenset({"c0_03", "c4_07"}))
     assert (short.digest, short.realised == PLAN.realised) == (PLAN.digest, False)
     add(tmp_path, "whole", 0.95)
@@ -114,7 +117,8 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
     for seed, (name, accuracy) in enumerate([("a", 0.95), ("b", 0.93), ("c", 0.5)]):
         add(tmp_path, name, accuracy, seed)
     (board,) = read_boards(tmp_path)
-    assert [e.statistics.rank for e in board.entries] == [1, 1, 3]
+    assert [e.statistics.rank for e in board.entries] == [(1, 2), (1, 2), (3, 3)]
+    assert [e.statistics.may_be_best for e in board.entries] == [True, True, False]
     right = np.stack([row.right() for row in board.rows])
     uncertainty, accuracy = (
         jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query),
@@ -124,52 +128,28 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
         [[uncertainty.difference(a, b).p_value(accuracy[a] - accuracy[b]) for b in range(3)] for a in range(3)]
     )
     assert board.p == pytest.approx(adjusted(raw), rel=1e-3)
-    assert [e.statistics.clips for e in board.entries] == pytest.approx(
-        uncertainty.half_widths("clips").tolist(), abs=1e-3
-    )
+    for place, entry in enumerate(board.entries):
+        error, freedom = uncertainty.errors_of_rows[place], uncertainty.degrees_of_freedom[place, place]
+        low, high = interval(accuracy[place], error, freedom, len(PLAN.used_clips))
+        found = entry.statistics.clips
+        assert (found.below, found.above) == pytest.approx((accuracy[place] - low, high - accuracy[place]), abs=1e-4)
     bold = [line for line in tables.markdown(board).splitlines() if "**" in line]
     assert len(bold) == 2
 
 
-def test_rows_that_share_few_episodes_are_compared_unpaired(tmp_path):
+def test_rows_that_share_no_episode_are_compared_on_all_and_by_the_tables_difference(tmp_path):
     halves = [frozenset(f"c{c}_{i:02d}" for c in range(6) for i in half) for half in (range(6), range(6, 12))]
     plans = [make_plan(episodes=200, missing=half) for half in halves]
-    assert not shared_episodes(*plans).any()
-    for seed, (plan, accuracy) in enumerate(zip(plans, (0.95, 0.4), strict=True)):
+    assert not np.intersect1d(plans[0].used_clips, plans[1].used_clips).size
+    for seed, (plan, accuracy) in enumerate(zip(plans, (0.8, 0.7), strict=True)):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan, coverage=0.5, fingerprint=str(seed) * 64)
     (board,) = read_boards(tmp_path)
-    apart = [
-        jackknife_over_clips(row.right()[None], classes=p.classes, support=p.support, query=p.query)
-        for row, p in zip(board.rows, plans, strict=True)
-    ]
-    expected = unpaired(*apart).p_value(board.rows[0].accuracy - board.rows[1].accuracy)
-    assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
-    assert [e.statistics.rank for e in board.entries] == [1, 2]
-
-
-def test_thirty_shared_episodes_are_needed_for_pairing(tmp_path):
-    whole, short = (
-        make_plan(episodes=36, missing=frozenset(gone)) for gone in ((), ("c0_03", "c1_04", "c2_05", "c3_06"))
-    )
-    same = shared_episodes(whole, short)
-    assert 2 < same.sum() < 30
-    add(tmp_path, "a", 0.9, 0, plan=whole)
-    add(tmp_path, "b", 0.5, 1, plan=short, coverage=68 / 72, fingerprint="1" * 64)
-    (board,) = read_boards(tmp_path)
-    right = np.stack([row.right() for row in board.rows])
-    plans = [board.plan(row) for row in board.rows]
-    apart = [
-        jackknife_over_clips(r[None], classes=p.classes, support=p.support, query=p.query)
-        for r, p in zip(right, plans, strict=True)
-    ]
-    together = jackknife_over_clips(
-        right[:, same], classes=whole.classes[same], support=whole.support[same], query=whole.query[same]
-    ).difference(0, 1)
-    expected = unpaired(*apart).p_value(100 * float(right[0].mean() - right[1].mean()))
-    assert board.p[0, 1] == pytest.approx(expected, rel=1e-3)
-    assert board.p[0, 1] != pytest.approx(
-        together.p_value(100 * float(right[0, same].mean() - right[1, same].mean())), rel=1e-3
-    )
+    slow = [SlowRow(row.right(), board.plan(row)) for row in board.rows]
+    error, freedom = slow_difference(*slow)
+    t = (board.rows[0].accuracy - board.rows[1].accuracy) / error
+    assert board.p[0, 1] == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-3)
+    assert board.gap(0, 1).difference == board.rows[0].accuracy - board.rows[1].accuracy
+    assert board.gap(0, 1).half_width == pytest.approx(stats.t.ppf(0.975, freedom) * error, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +161,9 @@ def test_the_note_names_too_few_clips(tmp_path, clips, sentence):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
     (board,) = read_boards(tmp_path)
     assert sentence in board.note
-    assert board.note.endswith("reader r 1.0.") == (not sentence)
+    assert ("clips per class" in board.note or "have only" in board.note) == bool(sentence)
     if clips == 2:
-        assert [(e.statistics.clips, e.statistics.rank) for e in board.entries] == [(None, 1)] * 2
+        assert [(e.statistics.clips, e.statistics.rank) for e in board.entries] == [(None, (1, 2))] * 2
 
 
 def test_a_changed_plan_file_is_seen_behind_the_cache(tmp_path):
@@ -220,9 +200,9 @@ def test_nothing_is_significant_on_one_episode(tmp_path):
         add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
     (board,) = read_boards(tmp_path)
     assert [(e.statistics.rank, e.statistics.episodes, e.statistics.clips) for e in board.entries] == [
-        (1, None, None)
+        ((1, 2), None, None)
     ] * 2
-    assert outputs(tmp_path)["toy-2way_1shot.md"].count("**") == 4
+    assert outputs(tmp_path)["toy-2way_1shot.md"].count("**") == 0  # nothing is told from chance
 
 
 def test_hand_written_text_survives_and_lost_markers_are_named(tmp_path):
@@ -322,9 +302,38 @@ def test_published_figures_are_whole_and_compared_where_the_setting_is_the_same(
         ("vit_b_16", 83.4),
         ("vit_b_32", 77.3),
     }
-    for v in compared:
-        numbers = v.entry.statistics
-        assert v.is_inside == (abs(numbers.accuracy - v.published.accuracy) <= numbers.clips)
+    for v in compared:  # nothing was trained: 1.96 standard errors of both samplings of episodes
+        assert v.is_reproduced == (abs(v.difference) <= v.half_width)
+        theirs = v.entry.statistics.episodes * np.sqrt(40 / 10_000)
+        assert v.half_width == pytest.approx(np.hypot(v.entry.statistics.episodes, theirs))
+
+
+def test_a_figure_is_reproduced_within_the_errors_of_episodes_and_trainings(tmp_path):
+    plan, how = make_plan(way=5), {"dataset": "hmdb51", "backbone": "vit_b_16", "title": "MA-CLIP"}
+    for seed in (0, 1, 2):
+        add(tmp_path, "ma_clip", 0.8, seed, plan=plan, train={"episodes": 5, "seed": seed}, **how)
+    (verdict,) = verdicts(read_boards(tmp_path)[0], read_published(tmp_path))
+    accuracies = [seed.result.metrics.accuracy for seed in verdict.entry.row.seeds]
+    over_episodes = (verdict.entry.statistics.episodes / 1.96) ** 2
+    expected = stats.t.ppf(0.975, 2) * np.sqrt(over_episodes * (1 + 40 / 10_000) + np.var(accuracies, ddof=1) * 4 / 3)
+    assert verdict.half_width == pytest.approx(expected)
+    assert verdict.is_reproduced == (abs(np.mean(accuracies) - 83.4) <= expected)
+    printed = replace(verdict, published=verdict.published.model_copy(update={"interval": 0.5}))
+    over_both = over_episodes + (0.5 / 1.96) ** 2
+    expected = stats.t.ppf(0.975, 2) * np.sqrt(over_both + np.var(accuracies, ddof=1) * 4 / 3)
+    assert printed.half_width == pytest.approx(expected)
+
+
+def test_one_training_gives_a_difference_and_no_verdict(tmp_path):
+    plan, how = make_plan(way=5), {"dataset": "hmdb51", "backbone": "vit_b_16", "title": "MA-CLIP"}
+    add(tmp_path, "ma_clip", 0.8, plan=plan, train={"episodes": 5}, **how)
+    (board,) = read_boards(tmp_path)
+    (verdict,) = verdicts(board, read_published(tmp_path))
+    assert verdict.is_reproduced is None
+    page = re.sub(" +", " ", outputs(tmp_path)["hmdb51-5way_1shot.md"])
+    assert f"| {verdict.difference:+.2f} | {verdict.half_width:.2f} | 1 | – |" in page
+    assert "these ranks are of checkpoints, not of methods" in page
+    assert re.search(r"\| 1\\\* \| yes \| MA-CLIP", page)
 
 
 @pytest.mark.parametrize(
@@ -385,11 +394,11 @@ def test_submitted_predictions_are_ranked_on_the_board_of_their_plan(tmp_path):
         ("here", None, 36.0, 1234.5),
         ("other (submitted)", None, None, None),
     ]
-    assert [entry.statistics.rank for entry in shared.entries] == [1, 2]
+    assert [entry.statistics.rank for entry in shared.entries] == [(1, 1), (2, 2)]
     right = np.stack([row.right() for row in shared.rows])
     error = jackknife_over_clips(right, classes=PLAN.classes, support=PLAN.support, query=PLAN.query).difference(0, 1)
     assert shared.p[0, 1] == pytest.approx(error.p_value(100 * (right[0].mean() - right[1].mean())), rel=1e-3)
-    assert shared.note.endswith("reader r 1.0.")
+    assert "reader r 1.0." in shared.note
     assert [row.title for row in alone.rows] == ["elsewhere (submitted)"]
     page = outputs(tmp_path)["toy-2way_1shot.md"]
     assert tables.LEGEND_SUBMITTED.strip() in page

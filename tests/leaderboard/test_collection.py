@@ -90,7 +90,7 @@ def test_comparisons_print_what_they_hold(results):
     assert comparison.is_significant
     text = str(comparison)
     assert f"A  Strong: {100 * a.mean():.2f} %" in text
-    assert f"A - B  {comparison.difference:+.2f} points, 95 % over clips " in text
+    assert f"A - B  {comparison.difference:+.2f} points, p = " in text
     assert ": significant at 5 %" in text
     assert comparison.classes[0].name in text
     assert comparison._repr_html_() == f"<pre>{html.escape(text)}</pre>"

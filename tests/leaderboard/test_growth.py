@@ -7,6 +7,7 @@ import json
 import re
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from fsar_bench.cli.leaderboard import show, telling
 from fsar_bench.leaderboard import boards, outcomes, page, ranking, tables
 from fsar_bench.leaderboard.collection import load_results
 from fsar_bench.leaderboard.files import generated_files, read_boards
-from fsar_bench.leaderboard.jackknife import Places, jackknife
+from fsar_bench.leaderboard.jackknife import jackknife
 from fsar_bench.leaderboard.outcomes import Outcomes
+from fsar_bench.leaderboard.places import Places
 from fsar_bench.progress.events import Event, listening
 
 PLAN = make_plan(episodes=120)
@@ -78,10 +80,11 @@ def test_p_values_are_those_of_all_pairs(tmp_path, monkeypatch, most):
     if most > ROWS:
         assert [e.statistics.rank for e in entries] == ranks_of(accuracy, expected)
         return
-    late = [1 if p >= 0.05 else None for p in expected[0, count:]]
-    assert None in late
-    early = ranks_of(accuracy[:count], expected[:count, :count])
-    early = [rank + late.count(1) if rank > 1 else 1 for rank in early]
+    worse = int((expected[0, count:] < 0.05).sum())
+    assert 0 < worse < ROWS - count
+    early = [(best, worst + ROWS - count) for best, worst in ranks_of(accuracy[:count], expected[:count, :count])]
+    early[0] = (early[0][0], early[0][1] - worse)
+    late = [(1 + int(p < 0.05), ROWS) for p in expected[0, count:]]
     assert [e.statistics.rank for e in entries] == early + late
 
 
@@ -92,24 +95,26 @@ def test_the_limit_changes_no_interval(tmp_path, monkeypatch):
     limit(monkeypatch, 4)
     (board,) = read_boards(tmp_path)
     for one, other in zip(kept, (e.statistics for e in board.entries), strict=True):
-        same = {"rank": None, "p_against_best": 1.0}
+        same = {"rank": (1, 1), "p_against_best": 1.0, "may_be_best": True}
         assert one.model_copy(update=same) == other.model_copy(update=same)
 
 
-def test_a_row_far_down_that_ties_with_the_best_shares_rank_1(tmp_path, monkeypatch):
+def test_a_row_far_down_that_ties_with_the_best_may_be_the_first(tmp_path, monkeypatch):
     limit(monkeypatch, 2)
     for number in range(4):
         store(tmp_path, f"m{number}", predictions(PLAN, 0.9, number), PLAN)
     store(tmp_path, "low", predictions(PLAN, 0.2, 9), PLAN)
     (board,) = read_boards(tmp_path)
-    assert [e.statistics.rank for e in board.entries] == [1, 1, 1, 1, None]
+    ranks = [(1, 4), (1, 5), (1, 5), (1, 5), (2, 5)]
+    assert [e.statistics.rank for e in board.entries] == ranks
+    assert [e.statistics.may_be_best for e in board.entries] == [True] * 4 + [False]
     assert "The 2 most accurate of 5 rows are compared in pairs" in board.note
     rows = list(csv.DictReader(dict_of(tmp_path)["leaderboard.csv"].splitlines()))
-    assert [row["rank"] for row in rows] == ["1", "1", "1", "1", ""]
-    assert [row["rank"] for row in json.loads(dict_of(tmp_path)["leaderboard.json"])[0]["rows"]] == [1, 1, 1, 1, None]
-    assert re.search(r"\| +– \| low", dict_of(tmp_path)["toy-2way_1shot.md"])
-    assert "\n-- & low" in dict_of(tmp_path)["toy-2way_1shot.tex"]
-    assert "| low | b | – |" in re.sub(" +", " ", dict_of(tmp_path)["README.md"])
+    assert [(int(row["rank_best"]), int(row["rank_worst"])) for row in rows] == ranks
+    rows = json.loads(dict_of(tmp_path)["leaderboard.json"])[0]["rows"]
+    assert [(row["rank_best"], row["rank_worst"]) for row in rows] == ranks
+    assert re.search(r"\| +2–5 +\| +\| low", dict_of(tmp_path)["toy-2way_1shot.md"])
+    assert "\n2--5 & low" in dict_of(tmp_path)["toy-2way_1shot.tex"]
 
 
 def dict_of(root: Path) -> dict[str, str]:
@@ -123,13 +128,13 @@ def test_blocks_of_episodes_and_classes_give_what_all_at_once_give(monkeypatch):
     packed = Outcomes(tuple(np.packbits(of_row, axis=2) for of_row in seeds), 9)
     right = np.stack([of_row.mean(0) for of_row in seeds])
     assert (packed[:, slice(10, 30)] == right[:, 10:30]).all()
-    assert packed.accuracy() == pytest.approx(100 * right.mean((1, 2)))
-    places = Places.of(plan.classes, plan.support, plan.query)
-    whole = jackknife(right, places)
+    short = make_plan(7, 30, way=3, shot=2, query=3, episodes=400, missing=frozenset({"c0_03", "c4_07"}))
+    places, of_row = Places.of([plan, short], np.arange(210) // 3), np.array([0, 1, 1, 0])
+    whole = jackknife(right, places, of_row)
     monkeypatch.setattr(outcomes, "BLOCK", 4 * 9 * 37)
     monkeypatch.setattr("fsar_bench.leaderboard.jackknife._CHUNK", 300)
     for each in (right, packed):
-        parts = jackknife(each, places)
+        parts = jackknife(each, places, of_row)
         for name in ("episodes", "clips", "degrees_of_freedom"):
             assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-9)
 
@@ -138,14 +143,15 @@ def test_blocks_of_episodes_and_classes_give_what_all_at_once_give(monkeypatch):
 def test_places_number_what_appears(factor):
     """Also where numbers are too large for a table."""
     plan = make_plan(9, 8, way=3, shot=2, query=2, episodes=50)
-    places = Places.of(plan.classes, factor * plan.support.astype(np.int64), factor * plan.query.astype(np.int64))
+    numbered = {name: factor * getattr(plan, name).astype(np.int64) for name in ("support", "query")}
+    places = Places.of([SimpleNamespace(classes=plan.classes, **numbered)])
     clips = np.concatenate([plan.support, plan.query], 2)
     for number, of_class in enumerate(np.unique(plan.classes)):
         held = np.nonzero(plan.classes == of_class)
         used, expected = np.unique(clips[held], return_inverse=True)
-        assert places.clip_count[number] == len(used)
-        assert all((a == b).all() for a, b in zip(places.of_class(number, slice(0, 50)), held, strict=True))
-        assert (places.clips[held] == expected.reshape(-1, 4)).all()
+        assert places.of_class[number].count.tolist() == [len(used)]
+        assert all((a == b).all() for a, b in zip(places.where(number, slice(0, 50)), held, strict=True))
+        assert (places.clips[0][held] == expected.reshape(-1, 4)).all()
 
 
 def test_memory_does_not_grow_with_rows_times_episodes(tmp_path, monkeypatch):
@@ -156,7 +162,7 @@ def test_memory_does_not_grow_with_rows_times_episodes(tmp_path, monkeypatch):
     monkeypatch.setattr(outcomes, "BLOCK", 2**17)
     tracemalloc.start()
     try:
-        ranking.rank_rows(board.rows, lambda row: plan)
+        ranking.rank_rows(ranking.Reader(board.rows, lambda row: plan, None))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -241,7 +247,7 @@ def test_the_overview_of_many_boards_is_bounded(tmp_path, monkeypatch):
     assert "toy 2w1s seed 1" in head
     assert "toy 2w1s seed 2" in head
     assert head.count("toy") == 2
-    assert "Columns are the 2 of 3 boards that have the most rows; ranks are over all." in index
+    assert "Columns are the 2 of 3 boards that have the most rows; means are over all." in index
     assert "3 of 5 rows are shown; leaderboard.csv has all of them." in index
     assert len(re.findall(r"^\| M\d", index, re.M)) == 3
     assert len(re.findall(r"^- \[Toy", index, re.M)) == 3  # the list has every board

@@ -7,30 +7,30 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy import stats
+from leaderboard.reference import SlowRow, slow_covariance, slow_difference
+from scipy import optimize, stats
 
-from fsar_bench.leaderboard.intervals import adjusted, class_interval, holm, seed_interval, tie_ranks
+from fsar_bench.leaderboard.intervals import class_interval, interval, seed_interval
 from fsar_bench.leaderboard.jackknife import (
     ClassEpisodes,
-    ClassInfluence,
     Difference,
-    Places,
     Uncertainty,
     chance_influence,
-    class_contribution,
     degrees_of_freedom,
+    jackknife_of_plans,
     jackknife_over_clips,
-    unpaired,
 )
+from fsar_bench.leaderboard.ranks import adjusted, holm, may_be_best, rank_intervals
+from fsar_bench.leaderboard.trainings import Trainings
 from fsar_bench.plan import ClipList, EpisodePlan
 from fsar_bench.results.metrics import episode_accuracy, episode_interval, pair_accuracy
 
 
 def plan_of(
-    classes: int, clips: int, *, episodes: int, shot: int = 1, query: int = 1, way: int = 5, seed: int = 0
+    classes: int, clips: int, *, episodes: int, shot: int = 1, query: int = 1, way: int = 5, seed: int = 0, **how
 ) -> EpisodePlan:
     clip_list = ClipList.of([(f"{c:03d}", f"{c:03d}_{i:03d}") for c in range(classes) for i in range(clips)])
-    return EpisodePlan.sample(clip_list, way=way, shot=shot, query=query, episodes=episodes, seed=seed, purpose="test")
+    return EpisodePlan.sample(clip_list, way=way, shot=shot, query=query, episodes=episodes, seed=seed, purpose="test", **how)
 
 
 def p_value(right: np.ndarray, uncertainty: Uncertainty) -> float:
@@ -76,11 +76,11 @@ def test_scipy_agrees():
     assert over_episodes.p_value(difference) == pytest.approx(stats.ttest_rel(*accuracy).pvalue)
     low, high = stats.ttest_rel(*accuracy).confidence_interval(0.95)
     assert over_episodes.half_width() == pytest.approx((high - low) / 2)
-    a, b = (jackknife_over_clips(row[None], **arrays(plan)) for row in right)
-    as_episodes = [Uncertainty(x.episodes, x.episodes, np.full((1, 1), 199.0), 200) for x in (a, b)]
-    welch = stats.ttest_ind(*accuracy, equal_var=False)
-    assert unpaired(*as_episodes).p_value(difference) == pytest.approx(welch.pvalue)
-    assert unpaired(*as_episodes).degrees_of_freedom == pytest.approx(welch.df)
+    trained = [[70.0, 71.5, 69.2], [68.0, 66.1, 67.5, 69.9]]  # trainings alone are Welch's test
+    of_trainings = Trainings.of(trained, [True, True]).added_to(simple(np.zeros(2)))
+    welch, means = stats.ttest_ind(*trained, equal_var=False), [np.mean(of_row) for of_row in trained]
+    assert of_trainings.p_values(np.array(means))[0, 1] == pytest.approx(welch.pvalue)
+    assert of_trainings.degrees_of_freedom[0, 1] == pytest.approx(welch.df)
     seeds = np.array([70.0, 71.5, 69.2])
     low, high = stats.t.interval(0.95, 2, loc=seeds.mean(), scale=stats.sem(seeds))
     assert seed_interval(seeds) == pytest.approx((high - low) / 2)
@@ -93,124 +93,127 @@ def test_holm_by_hand():
     assert holm(np.array([])).shape == (0,)
 
 
-def test_tie_ranks_by_hand():
-    accuracy = np.array([70.0, 80.0, 79.0, 60.0])
+def test_rank_intervals_by_hand():
+    accuracy = np.array([80.0, 79.0, 70.0, 60.0])
     p = np.ones((4, 4))
-    for a, b in ((0, 1), (1, 3), (2, 3), (0, 3), (0, 2)):
+    for a, b in ((0, 2), (0, 3), (1, 3), (2, 3)):
         p[a, b] = p[b, a] = 0.01
-    assert tie_ranks(accuracy, p).tolist() == [3, 1, 1, 4]
-    p[0, 1] = p[1, 0] = 0.5  # not significantly different from the best, though the second is better
-    assert tie_ranks(accuracy, p).tolist() == [1, 1, 1, 4]
+    best, worst = rank_intervals(accuracy, p)
+    assert list(zip(best, worst, strict=True)) == [(1, 2), (1, 3), (2, 3), (4, 4)]
+    best, worst = rank_intervals(accuracy, p, np.array([0.2, 0.01]))  # two more rows, tested with the first alone
+    assert list(zip(best, worst, strict=True)) == [(1, 3), (1, 5), (2, 5), (4, 6), (1, 6), (2, 6)]
 
 
-def slow_jackknife(right, classes, support, query) -> tuple[np.ndarray, np.ndarray]:
-    """The definition of `jackknife_over_clips`, loop by loop: covariance, and degrees of freedom before they are bounded."""
-    R, E, _ = right.shape
-    N, K, q = support.shape[1], support.shape[2], query.shape[2]
-    M = E * N * q
-    places = []  # (episode, class, clip, value of each row) of every place that a clip takes
-    for k in np.unique(classes):
-        held = [(e, int(np.flatnonzero(classes[e] == k)[0])) for e in range(E) if k in classes[e]]
-        of_class = np.mean([[right[:, e, n * q + i] for i in range(q)] for e, n in held], axis=(0, 1))
-        whole = np.mean([right[:, e].sum(1) for e, _ in held], axis=0)
-        for e, n in held:
-            places += [(e, k, query[e, n, i], right[:, e, n * q + i] - of_class) for i in range(q)]
-            places += [(e, k, support[e, n, i], right[:, e].sum(1) - whole) for i in range(K)]
-    parts, used = [], len({clip for _, _, clip, _ in places})
-    for k in np.unique(classes):
-        of_class = [place for place in places if place[1] == k]
-        clips = sorted({clip for _, _, clip, _ in of_class})
-        n = len(clips)
-        weight = n / (n - 1) * ((n - 1) / (n - q - K)) ** 2
-        psi = np.array([sum(value for _, _, clip, value in of_class if clip == c) / M for c in clips])
-        psi = psi - psi.mean(0)
-        chance = np.zeros((R, R))
-        for e in {place[0] for place in of_class}:
-            z = np.array([value for episode, _, _, value in of_class if episode == e])
-            chance += z.T @ z - np.outer(z.sum(0), z.sum(0)) / n
-        parts.append(weight * (psi.T @ psi - chance / M**2))
-    often = max(M / used, 2.0)
-    parts = np.array(parts) * often / (often - 1)
-    accuracy = right.mean(2) - right.mean((1, 2))[:, None]
-    over_episodes = accuracy @ accuracy.T / (E * (E - 1))
-    whole = parts.sum(0) + over_episodes
-    freedom = np.empty((R, R))
-    for a in range(R):
-        for b in range(R):
-            sign = np.eye(R)[a] - (np.eye(R)[b] if a != b else 0)
-            of_classes = np.array([sign @ part @ sign for part in parts])
-            variance = max(sign @ whole @ sign, sign @ over_episodes @ sign)
-            freedom[a, b] = 2 * variance**2 / (len(parts) * of_classes.var(ddof=1))
-    return 1e4 * whole, freedom
+def simple(variance: np.ndarray, freedom: float = 1e6) -> Uncertainty:
+    """Of independent rows with these variances."""
+    return Uncertainty(np.zeros((len(variance),) * 2), np.diag(variance), np.full((len(variance),) * 2, freedom), 1000)
 
 
+def test_rows_that_may_be_best_are_those_of_dunnett():
+    """With equal and independent errors, the differences from a row correlate by 1/2: Dunnett's one-sided quantile."""
+    count, z = 5, np.linspace(-8, 8, 4001)
+    below = lambda c: np.sum(stats.norm.pdf(z) * stats.norm.cdf(np.sqrt(2) * c + z) ** (count - 1)) * (z[1] - z[0])  # noqa: E731
+    quantile = optimize.brentq(lambda c: below(c) - 0.95, 0, 5)
+    assert quantile == pytest.approx(2.16, abs=0.01)  # Dunnett's table for 4 comparisons
+    for excess, stays in ((-0.05, True), (0.05, False)):
+        accuracy = np.array([50 + (quantile + excess) * math.sqrt(2), 50, 50, 50, 50])
+        found = may_be_best(accuracy, simple(np.ones(count)))
+        assert found.tolist() == [True] + [stays] * 4
+    assert may_be_best(np.array([50.0, 40.0]), simple(np.full(2, np.nan))).all()  # nothing is known
+    assert may_be_best(np.array([50.0]), simple(np.ones(1))).all()
+
+
+def test_few_degrees_of_freedom_keep_more_rows():
+    accuracy = np.array([53.4, 50.0])
+    assert may_be_best(accuracy, simple(np.ones(2), 1e6)).tolist() == [True, False]
+    assert may_be_best(accuracy, simple(np.ones(2), 2)).tolist() == [True, True]
+
+
+def test_trainings_by_hand():
+    """Rows of 3, 2 and 1 trainings and one without: s^2 is 1, 8 and, pooled, (2 x 1 + 1 x 8) / 3."""
+    trainings = Trainings.of([[70, 71, 72], [60, 64], [50], [40]], [True, True, True, False])
+    assert trainings.variance == pytest.approx([1 / 3, 4, 10 / 3, 0])
+    assert trainings.freedom.tolist() == [2, 1, 3, np.inf]
+    whole = trainings.added_to(simple(np.array([0.5, 1, 2, 3.0]), 10))
+    assert np.diag(whole.clips) == pytest.approx([0.5 + 1 / 3, 5, 2 + 10 / 3, 3])
+    freedom = (0.5 + 1 / 3) ** 2 / (0.5**2 / 10 + (1 / 3) ** 2 / 2)
+    assert whole.degrees_of_freedom[0, 0] == pytest.approx(freedom)
+    assert whole.degrees_of_freedom[3, 3] == 10
+    between = 1.5 + 1 / 3 + 4
+    freedom = between**2 / (1.5**2 / 10 + (1 / 3) ** 2 / 2 + 4**2 / 1)
+    assert whole.degrees_of_freedom[0, 1] == pytest.approx(freedom)
+    assert whole.difference(0, 1).clips == pytest.approx(math.sqrt(between))
+    assert not trainings.are_unknown
+    alone = Trainings.of([[70], [60], [50]], [True, True, False])
+    assert alone.are_unknown
+    same = simple(np.ones(3), 10)
+    assert (alone.added_to(same).clips == same.clips).all()
+    pooled = Trainings.of([[70, 71, 72], [60], [50]], [True] * 3).added_to(simple(np.full(3, 0.5), 10))
+    assert pooled.degrees_of_freedom[1, 2] == pytest.approx(3**2 / (1 / 10 + 2**2 / 2))  # one estimate for both
+
+
+def test_the_interval_near_100_by_hand():
+    low, high = interval(60.0, 2.0, 10, 30)  # 12 of 30 clips are wrong
+    assert (low, high) == pytest.approx((60 - 2 * stats.t.ppf(0.975, 10), 60 + 2 * stats.t.ppf(0.975, 10)))
+    # All right: as 31 of 32, with an error of sqrt(2) / 2 / 30 / (32 / 30), on the scale of the logit.
+    low, high = interval(100.0, 0.0, 1e6, 30)
+    reach = 1.96 * math.sqrt(2) / 2 / 32 / (31 / 32 / 32)
+    assert (low, high) == pytest.approx((100 / (1 + math.exp(-math.log(31) + reach)), 100.0), abs=1e-3)
+    mirrored = interval(0.0, 0.0, 1e6, 30)
+    assert mirrored == pytest.approx((0.0, 100 - low))
+
+
+def rows_of(plan: EpisodePlan, count: int, seed: int, shift: float = 0.3) -> list[np.ndarray]:
+    """Outcomes `[E, Q]` of rows whose accuracy depends on the query's clip and on that of its support."""
+    rng = np.random.default_rng(seed)
+    clip = rng.normal(0, 2.0, int(max(plan.query.max(), plan.support.max())) + 1)
+    z = (clip[plan.query] + clip[plan.support].mean(2)[..., None]).reshape(len(plan), -1)
+    return [(z + shift * row > rng.logistic(0, 1, z.shape)).astype(float) for row in range(count)]
+
+
+@pytest.mark.parametrize("units", [None, "within classes", "across classes"])
 @pytest.mark.parametrize(("shot", "query"), [(1, 1), (3, 1), (2, 2)])
-def test_the_jackknife_is_its_definition(shot, query):
-    plan = plan_of(5, 9, episodes=900, shot=shot, query=query, way=3)
-    rng = np.random.default_rng(1)
-    clip = rng.normal(0, 3.0, 45)
-    z = clip[plan.query].reshape(900, -1)
-    right = (np.stack([z, z + 0.3]) > rng.logistic(0, 1, (2, 900, 3 * query))).astype(float)
-    uncertainty, (slow, freedom) = jackknife_over_clips(right, **arrays(plan)), slow_jackknife(right, **arrays(plan))
-    assert (np.diag(slow) > np.diag(uncertainty.episodes)).all()  # else the floor would hide the comparison
-    assert uncertainty.clips == pytest.approx(slow)
-    assert uncertainty.degrees_of_freedom == pytest.approx(np.maximum(freedom, 2))  # (5 classes - 1) / 2
-    widths = stats.t.ppf(0.975, np.diag(uncertainty.degrees_of_freedom)) * np.sqrt(np.diag(slow))
-    assert uncertainty.half_widths("clips") == pytest.approx(widths)
+def test_the_jackknife_is_its_definition(shot, query, units):
+    """Two plans that differ in some clips; in each a row that ignores its supports; recordings of one to three clips."""
+    plan = plan_of(5, 12, episodes=400, shot=shot, query=query, way=3)
+    short = plan_of(5, 12, episodes=400, shot=shot, query=query, way=3, missing=frozenset({"000_003", "002_004"}))
+    number = {None: None, "within classes": np.arange(60) // 2, "across classes": np.arange(60) * 7 % 31}[units]
+    ignores = np.array([False, True, False, True])
+    rows = [*rows_of(plan, 2, 1), *rows_of(short, 2, 1)]
+    found = jackknife_of_plans(
+        [(np.stack(rows[:2]), *arrays(plan).values()), (np.stack(rows[2:]), *arrays(short).values())], number, ignores
+    )
+    slow = [SlowRow(row, p, bool(i), number) for row, p, i in zip(rows, (plan, plan, short, short), ignores, strict=True)]
+    expected = np.array([[slow_covariance(a, b)[0] for b in slow] for a in slow])
+    assert (np.diag(expected) > np.diag(found.episodes)).all()  # else the floor would hide the comparison
+    assert found.clips == pytest.approx(expected)
+    error, freedom = slow_difference(slow[0], slow[2])
+    assert found.difference(0, 2).clips == pytest.approx(error)
+    assert found.degrees_of_freedom[0, 2] == pytest.approx(freedom)
+    widths = stats.t.ppf(0.975, np.diag(found.degrees_of_freedom)) * np.sqrt(np.diag(expected))
+    assert found.half_widths("clips") == pytest.approx(widths)
 
 
-def class_episodes(number: int = 2, shot: int = 2, query: int = 2):
-    """A class of a small plan, as the functions of the jackknife and as (episode, place) pairs."""
-    plan = plan_of(5, 9, episodes=60, shot=shot, query=query, way=3)
-    right = np.random.default_rng(3).integers(0, 2, (2, 60, 3 * query)).astype(float)
-    places = Places.of(plan.classes, plan.support, plan.query)
-    of_class, influence = ClassEpisodes.of(number, right, places), ClassInfluence.none(2, places, number)
-    influence.add(of_class)
-    held = [(e, n) for e in range(60) for n in range(3) if plan.classes[e, n] == number]
-    return of_class, influence, plan, right, held
+def test_one_clip_a_unit_is_no_unit():
+    plan = plan_of(6, 9, episodes=300, shot=2, way=3)
+    right = np.stack(rows_of(plan, 3, 2))
+    alone = jackknife_over_clips(right, **arrays(plan), units=np.random.default_rng(0).permutation(54))
+    assert alone.clips == pytest.approx(jackknife_over_clips(right, **arrays(plan)).clips, abs=1e-12)
 
 
-def slow_influence(plan: EpisodePlan, right: np.ndarray, held: list[tuple[int, int]]) -> np.ndarray:
-    """Psi of each clip of a class times M, clip by clip and row by row."""
-    q = plan.query.shape[2]
-    clips = sorted({int(c) for e, n in held for c in (*plan.query[e, n], *plan.support[e, n])})
-    psi = np.zeros((len(right), len(clips)))
-    for row, y in enumerate(right):
-        query_mean = np.mean([y[e, n * q + i] for e, n in held for i in range(q)])
-        episode_mean = np.mean([y[e].sum() for e, _ in held])
-        for place, clip in enumerate(clips):
-            for e, n in held:
-                psi[row, place] += sum(y[e, n * q + i] - query_mean for i in range(q) if plan.query[e, n, i] == clip)
-                psi[row, place] += (y[e].sum() - episode_mean) * int((plan.support[e, n] == clip).sum())
-        psi[row] -= psi[row].mean()
-    return psi
-
-
-def test_clip_influence_is_its_definition():
-    of_class, influence, plan, right, held = class_episodes()
-    assert of_class.clip_count == 9
-    assert influence.psi == pytest.approx(slow_influence(plan, right, held))
-
-
-def test_class_contribution_is_its_definition():
-    """With the expectation over random deals by a formula, and by dealing."""
-    of_class, influence, plan, right, held = class_episodes()
-    psi, q, K, n, M = slow_influence(plan, right, held), 2, 2, 9, 60 * 6
-    values = [  # of the places of the class in each of its episodes, `[rows, q + K]`
-        np.concatenate([of_class.query_values[:, e], np.repeat(of_class.support_values[:, e, None], K, axis=1)], axis=1)
-        for e in range(len(held))
-    ]
-    chance = sum(z @ z.T - np.outer(z.sum(1), z.sum(1)) / n for z in values)
-    assert chance_influence(of_class) == pytest.approx(chance)
-    weight = n / (n - 1) * ((n - 1) / (n - q - K)) ** 2
-    assert class_contribution(influence, M) == pytest.approx(weight * (psi @ psi.T - chance) / M**2)
-    rng, dealt = np.random.default_rng(4), np.zeros((2, 2))
-    for _ in range(3000):
-        influence = np.zeros((2, n))
-        for z in values:
-            influence[:, rng.permutation(n)[: q + K]] += z
+def test_chance_is_what_dealing_clips_gives():
+    """`chance_influence` against clips that are dealt to the places of a class at random."""
+    rng = np.random.default_rng(4)
+    clips = np.stack([rng.permutation(9)[:4] for _ in range(40)])
+    of_class = ClassEpisodes(0, rng.normal(0, 1, (2, 40, 2)), rng.normal(0, 1, (2, 40)), (clips,), 2)
+    values, dealt = of_class.values, np.zeros((2, 2))
+    for _ in range(4000):
+        influence = np.zeros((2, 9))
+        for e in range(40):
+            influence[:, rng.permutation(9)[:4]] += values[:, e]
         influence -= influence.mean(1, keepdims=True)
-        dealt += influence @ influence.T / 3000
+        dealt += influence @ influence.T / 4000
+    chance = chance_influence(of_class, np.zeros(2, int), np.array([9]))
     assert np.diag(dealt) == pytest.approx(np.diag(chance), rel=0.1)
 
 
@@ -222,11 +225,11 @@ def test_degrees_of_freedom_are_their_definition():
     def freedom_of(parts: list[np.ndarray]) -> np.ndarray:
         of_parts = [np.array([[v[0, 0], v[0, 0] + v[1, 1] - 2 * v[0, 1]], [0, v[1, 1]]]) for v in parts]
         of_parts = [np.triu(v) + np.triu(v, 1).T for v in of_parts]
-        return degrees_of_freedom(sum(of_parts), sum(v**2 for v in of_parts), len(parts), variances, 4.0)
+        return degrees_of_freedom(sum(of_parts), sum(v**2 for v in of_parts), len(parts), variances)
 
     freedom = freedom_of(parts)
     for a, b in ((0, 0), (1, 1), (0, 1)):
-        of_classes = [4 / 3 * (v[a, a] if a == b else v[a, a] + v[b, b] - 2 * v[a, b]) for v in parts]
+        of_classes = [v[a, a] if a == b else v[a, a] + v[b, b] - 2 * v[a, b] for v in parts]
         assert freedom[a, b] == pytest.approx(2 * variances[a, b] ** 2 / (6 * np.var(of_classes, ddof=1)))
     assert freedom[0, 1] == freedom[1, 0]
     assert np.isinf(freedom_of([parts[0]] * 4)).all()  # classes that agree exactly
@@ -253,8 +256,13 @@ def test_unknown_errors_make_nothing_significant():
     plan = plan_of(6, 2, episodes=80)  # every episode of a class holds all its clips
     right = np.stack([np.ones((80, 5)), np.zeros((80, 5))])
     uncertainty = jackknife_over_clips(right, **arrays(plan))
-    assert uncertainty.clips is None
-    assert uncertainty.half_widths("clips") is None
+    assert np.isnan(uncertainty.clips).all()
+    assert np.isnan(uncertainty.half_widths("clips")).all()
+    blind = jackknife_over_clips(right, **arrays(plan), ignores_supports=np.array([True, False]))
+    assert blind.difference(0, 0).clips == 0  # no support can be missed by a row that ignores them
+    assert np.isnan(blind.clips[1]).all()
+    of_one = jackknife_over_clips(right, **arrays(plan_of(6, 9, episodes=80)), units=np.arange(54) // 9)
+    assert np.isnan(of_one.clips).all()  # all clips of a class are of one recording
     assert uncertainty.half_widths("episodes").tolist() == [0, 0]
     assert p_value(right, uncertainty) == 1
 
@@ -338,7 +346,7 @@ def test_paired_test_holds_its_level_and_beats_the_unpaired(capsys, shot, draws)
     plans = [
         plan_of(CLASSES, CLIPS, episodes=3000 if shot > 1 else 600, shot=shot, seed=number) for number in range(20)
     ]
-    rejected = {"null": 0, "paired": 0, "unpaired": 0}
+    rejected = {"null": 0, "paired": 0, "unpaired": 0}  # unpaired: by the errors of both rows alone
     for number in range(draws):
         plan = plans[number % len(plans)]
         rng = np.random.default_rng([8, number])
@@ -348,7 +356,8 @@ def test_paired_test_holds_its_level_and_beats_the_unpaired(capsys, shot, draws)
         rejected["paired"] += int(p_value(different, jackknife_over_clips(different, **arrays(plan))) < level)
         each = (jackknife_over_clips(row[None], **arrays(plan)) for row in different)
         difference = 100 * float(different[0].mean() - different[1].mean())
-        rejected["unpaired"] += int(unpaired(*each).p_value(difference) < level)
+        error = math.sqrt(sum(float(row.clips[0, 0]) for row in each))
+        rejected["unpaired"] += int(2 * stats.norm.sf(abs(difference) / error) < level)
     with capsys.disabled():
         print(f"\n{draws} draws at {shot} shots, rejected at 5 %: {rejected}")
     assert least(draws, 0.025) <= rejected["null"] <= most(draws, level)
@@ -365,4 +374,5 @@ def test_all_pairs_are_corrected_together():
     p = adjusted(raw)
     assert [p[0, 1], p[0, 2], p[1, 2]] == pytest.approx(holm(raw[[0, 0, 1], [1, 2, 2]]))
     assert (p == p.T).all()
-    assert tie_ranks(accuracy, p).tolist() == [1, 1, 3]
+    best, worst = rank_intervals(accuracy, p)
+    assert list(zip(best, worst, strict=True)) == [(1, 2), (1, 2), (3, 3)]
