@@ -472,7 +472,7 @@ def test_recordings_are_not_unpacked_where_the_record_has_fewer_clips(tmp_path, 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "is not the plan that" in problem
-    assert peak < 10_000_000
+    assert peak < 30_000_000  # ten million recordings alone take 40 MB
 
 
 def test_plans_that_results_share_are_loaded_once_while_they_are_checked(tmp_path, monkeypatch):

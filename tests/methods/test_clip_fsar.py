@@ -125,6 +125,7 @@ def test_supports_are_ignored_where_the_text_alone_predicts(case, settings, igno
     assert torch.equal(first, other) is ignored
 
 
+@torch.no_grad()
 def test_equal_texts_leave_the_ensemble_to_the_frames(case):
     support, query, text = case
     same = text[:1].expand(4, -1)
