@@ -65,13 +65,13 @@ class TipAdapter(FewShotMethod):
                 raise ConfigError(f"method.{name}={value} must not be negative.")
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.fits = weights == "val"
-        self.shots_average = text_alone = alpha == 0 and not self.fits
+        self.shots_average = alpha == 0 and not self.fits
         self.traits = Traits(
             uses_class_names=True,
             trainable=False,
             transductive=False,
             order_sensitive=False,
-            ignores_supports=text_alone,
+            ignores_supports=not self.fits and 0 in (alpha, beta),
         )
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:

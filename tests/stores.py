@@ -94,7 +94,7 @@ def store(
         data=DataRecord(
             list_hash=plan.header["list"], fingerprint=fingerprint, classes=len(plan.names),
             class_names=digest_of_names(plan.names),
-            clips=int(max(plan.query.max(), plan.support.max())) + 1, coverage=coverage,
+            clips=count_clips(plan), coverage=coverage,
             recordings=plan.recordings_digest,
         ),
         episodes=EpisodesRecord(
@@ -116,6 +116,11 @@ def store(
     seconds = {"encode": 2.0, "score": 0.5, **({"train": 30.0} if train else {})}
     spent = {"seconds": seconds, "videos": 72, "memory": {"host": 1234.5}, **(cost or {})}
     return results.write(root / "results", record, packed, Cost.model_validate(spent)).folder
+
+
+def count_clips(plan: EpisodePlan) -> int:
+    """Clips of the list of a plan: as many as have a recording, else up to the last one that is used."""
+    return int(plan.used_clips[-1]) + 1 if plan.recordings is None else len(plan.recordings)
 
 
 def protocol_of(plan: EpisodePlan) -> Protocol:

@@ -288,7 +288,7 @@ def test_plans_of_a_million_episodes_and_of_a_hundred_ways_are_allowed():
 def test_sizes_and_changed_places_are_read_from_the_file(tmp_path):
     path = tmp_path / "plan.npz"
     PLAN.save(path)
-    assert vars(plan_sizes(path)) == {"episodes": 60, "way": 2, "shot": 1, "query": 1}
+    assert vars(plan_sizes(path)) == {"episodes": 60, "way": 2, "shot": 1, "query": 1, "recorded": None}
     assert changed_places(PLAN, path) == 0
     other = make_plan(episodes=60, missing=frozenset({"c0_00", "c1_01"}))
     places = sum(int((getattr(other, name) != getattr(PLAN, name)).sum()) for name in ("support", "query"))
@@ -459,6 +459,20 @@ def test_predictions_are_not_unpacked_where_the_plan_has_other_sizes(tmp_path, m
     monkeypatch.setattr(EpisodePlan, "load", lambda *_: pytest.fail("loaded"))
     (problem,) = merge_results([tmp_path / "sent"], tmp_path / "taken").problems
     assert "is not the plan that" in problem
+
+
+@pytest.mark.parametrize(("recorded", "clips"), [(10**7, 72), (72, 71)])
+def test_recordings_are_not_unpacked_where_the_record_has_fewer_clips(tmp_path, monkeypatch, recorded, clips):
+    plan = PLAN.with_recordings(np.zeros(recorded, np.int32))
+    folder = store(tmp_path / "sent", "one", predictions(PLAN, 0.8, 0), plan)
+    forge(folder, data={**json.loads((folder / "result.json").read_text())["data"], "clips": clips})
+    monkeypatch.setattr(EpisodePlan, "load", lambda *_: pytest.fail("loaded"))
+    tracemalloc.start()
+    (problem,) = merge_results([tmp_path / "sent"], tmp_path / "taken").problems
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "is not the plan that" in problem
+    assert peak < 30_000_000  # ten million recordings alone take 40 MB
 
 
 def test_plans_that_results_share_are_loaded_once_while_they_are_checked(tmp_path, monkeypatch):

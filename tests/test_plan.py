@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsar_bench.errors import ProtocolError, ResultError
-from fsar_bench.plan import ClipList, EpisodePlan
+from fsar_bench.plan import ClipList, EpisodePlan, digest_of_recordings, plan_sizes, stored_names, stored_recordings
+from fsar_bench.storage.archives import ArrayFile
 
 MASK = (1 << 64) - 1
 
@@ -190,3 +194,79 @@ def test_a_plan_of_the_most_and_longest_class_names_can_be_read_back(tmp_path):
     plan = EpisodePlan.sample(clips, way=2, shot=1, query=1, episodes=2, seed=0, purpose="test")
     plan.save(tmp_path / "plan.npz")
     assert EpisodePlan.load(tmp_path / "plan.npz").names == tuple(sorted(names))
+
+
+# Recordings --------------------------------------------------------------------------------------------------------------------
+
+CLIPS = 81  # of `clip_list`
+PAIRS = np.arange(CLIPS) // 2
+
+
+def test_recordings_change_neither_hashes_nor_episodes():
+    plain, recorded = sample(), sample().with_recordings(PAIRS)
+    assert (recorded.digest, recorded.realised, recorded.header) == (plain.digest, plain.realised, plain.header)
+    assert (recorded.query == plain.query).all()
+    assert (plain.recordings, plain.recordings_digest) == (None, None)
+    assert (recorded.recordings.dtype, recorded.recordings.tolist()) == (np.int32, PAIRS.tolist())
+    assert recorded.nbytes == plain.nbytes + 4 * CLIPS
+    assert recorded.recordings_digest == hashlib.sha256(struct.pack(f"<{CLIPS}q", *PAIRS.tolist())).hexdigest()
+    assert recorded.with_recordings(None).recordings is None
+
+
+def test_the_digest_of_recordings_is_that_of_the_header_of_group_disjoint_episodes():
+    plan = sample(recording=PAIRS)
+    assert plan.header["recordings"] == plan.recordings_digest == digest_of_recordings(PAIRS)
+    assert plan.recordings.tolist() == PAIRS.tolist()
+    assert digest_of_recordings(PAIRS) != digest_of_recordings(PAIRS[::-1])
+
+
+def test_recordings_are_stored_where_they_are_known(tmp_path):
+    plain, recorded, path = sample(), sample().with_recordings(PAIRS), tmp_path / "plan.npz"
+    recorded.save(path)
+    loaded = EpisodePlan.load(path)
+    assert (loaded.recordings.tolist(), loaded.recordings_digest) == (PAIRS.tolist(), recorded.recordings_digest)
+    assert stored_recordings(path).tolist() == PAIRS.tolist()
+    assert (plan_sizes(path).recorded, stored_names(path)) == (CLIPS, plain.names)
+    plain.save(path)
+    first = path.read_bytes()
+    with np.load(path) as file:
+        assert "recordings" not in file.files
+    assert (EpisodePlan.load(path).recordings, stored_recordings(path), plan_sizes(path).recorded) == (None, None, None)
+    recorded.with_recordings(None).save(path)
+    assert path.read_bytes() == first
+
+
+def test_sizes_and_names_are_read_without_recordings(tmp_path, monkeypatch):
+    read: list[str] = []
+    unpack = ArrayFile.read
+    monkeypatch.setattr(ArrayFile, "read", lambda self, name, dtype: read.append(name) or unpack(self, name, dtype))
+    sample().with_recordings(PAIRS).save(tmp_path / "plan.npz")
+    assert plan_sizes(tmp_path / "plan.npz").recorded == CLIPS
+    stored_names(tmp_path / "plan.npz")
+    assert read == ["names"]
+
+
+WRONG = {
+    "below zero": PAIRS - 1,
+    "too large": PAIRS + 50,
+    "of too few clips": PAIRS[:40],
+    "of none": PAIRS[:0],
+    "a table": PAIRS[:, None],
+    "fractions": PAIRS / 2,
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_numbers_that_are_no_recordings_are_refused(tmp_path, kind):
+    with pytest.raises(ProtocolError, match="Recordings must be numbers from 0 to clips - 1"):
+        sample().with_recordings(WRONG[kind])
+    numbers = WRONG[kind] if kind == "fractions" else WRONG[kind].astype(np.int32)
+    replace(sample(), recordings=numbers).save(tmp_path / "plan.npz")
+    with pytest.raises(ResultError, match=r"recordings in .* are not those of its clips|recordings (holds|unpacks)"):
+        EpisodePlan.load(tmp_path / "plan.npz")
+
+
+def test_recordings_other_than_those_that_the_episodes_were_drawn_by_are_refused(tmp_path):
+    replace(sample(recording=PAIRS), recordings=PAIRS[::-1].astype(np.int32)).save(tmp_path / "plan.npz")
+    with pytest.raises(ResultError, match="are not those of its clips"):
+        EpisodePlan.load(tmp_path / "plan.npz")

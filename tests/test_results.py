@@ -16,12 +16,14 @@ import pytest
 from stores import make_plan, predictions, store
 
 from fsar_bench import plan as episodes
+from fsar_bench.cli.compare import compare_command
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.cli.results import merge_command
 from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ResultError
 from fsar_bench.io import digest
 from fsar_bench.leaderboard import merge as merging
+from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.merge import merge_results
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results import predictions as codec
@@ -29,6 +31,8 @@ from fsar_bench.results import store as results
 from fsar_bench.results.metrics import pair_outcomes
 
 PLAN = make_plan()
+RECORDED = PLAN.with_recordings(np.arange(72) // 3)
+RECORDED_DATA = {"recordings": RECORDED.recordings_digest, "clips": 72}
 COMMITTED = Path(__file__).parents[1] / "leaderboards" / "results"
 
 
@@ -135,6 +139,16 @@ def other_numbers(change):
         with np.load(path) as opened:
             arrays = {name: opened[name] for name in opened.files}
         np.savez_compressed(path, **(arrays | change(arrays)))
+
+    return tamper
+
+
+def recorded_as(numbers: np.ndarray | None):
+    """A record that names the recordings of `RECORDED`, and at the place of its plan one with other recordings."""
+
+    def tamper(folder: Path) -> None:
+        edit(lambda r: r["data"].update(RECORDED_DATA))(folder)
+        PLAN.with_recordings(numbers).save(results.read(folder).plan_file)
 
     return tamper
 
@@ -264,6 +278,16 @@ OF_PLANS = {
     "another seed": (edit_identity(lambda i: i["protocol"].update(seed=7)), "is not the plan that"),
     "another list": (edit(lambda r: r["data"].update(list_hash="1" * 64)), "is not the plan that"),
     "fewer classes": (edit(lambda r: r["data"].update(classes=3)), "is not the plan that"),
+    "no plan with recordings": (
+        edit(lambda r: r["data"].update(RECORDED_DATA)),
+        "The episode plan .* is missing",
+    ),
+    "no recordings in the plan": (recorded_as(None), "is not the plan that"),
+    "other recordings": (recorded_as(np.arange(72) // 4), "is not the plan that"),
+    "recordings that the record does not name": (
+        lambda folder: RECORDED.save(results.read(folder).plan_file),
+        "is not the plan that",
+    ),
     "claims complete data": (edit(lambda r: r["episodes"].update(plan="1" * 64)), "is not the plan that"),
 }
 
@@ -316,8 +340,9 @@ def forged(change) -> EpisodePlan:
         (lambda a: a["classes"].__setitem__(0, a["classes"][0][::-1]), "is not a realisation of the plan"),
     ],
 )
-def test_forged_episodes_on_incomplete_data_are_not_merged(tmp_path, capsys, change, message):
-    add(tmp_path / "here", "local")
+@pytest.mark.parametrize("kept", [PLAN, RECORDED], ids=["recordings unknown", "recordings known"])
+def test_forged_episodes_on_incomplete_data_are_not_merged(tmp_path, capsys, change, message, kept):
+    store(tmp_path / "here", "local", predictions(PLAN, 0.8, 0), kept)
     plan = forged(change)
     store(
         tmp_path / "there",
@@ -356,6 +381,56 @@ def test_merge_replaces_missing_and_damaged_plans(tmp_path):
         spoil()
         assert merge_command([tmp_path / "there"], tmp_path / "here") == 0
         assert EpisodePlan.load(path).realised == PLAN.realised
+
+
+def add_recorded(root: Path, name: str = "one", plan: EpisodePlan = RECORDED) -> Path:
+    return store(root, name, predictions(plan, 0.8, 0), plan, pairs=True)
+
+
+def test_the_file_of_a_plan_is_named_by_its_recordings_as_well(tmp_path):
+    other = PLAN.with_recordings(np.arange(72) // 4)
+    for number, plan in enumerate((PLAN, RECORDED, other)):
+        add_recorded(tmp_path, f"m{number}", plan)
+    names = {path.name for path in (tmp_path / "plans").iterdir()}
+    begin = PLAN.realised[:16]
+    assert names == {
+        f"{begin}.npz",
+        f"{begin}-{RECORDED.recordings_digest[:16]}.npz",
+        f"{begin}-{other.recordings_digest[:16]}.npz",
+    }
+    stored = {each.result.name: each for each in results.read_all(tmp_path / "results")}
+    assert {each.plan_file.name for each in stored.values()} == names
+    assert checked_plan(stored["m1"]).recordings.tolist() == RECORDED.recordings.tolist()
+    assert checked_plan(stored["m0"]).recordings is None
+    record = json.loads((stored["m0"].folder / "result.json").read_text())
+    assert "recordings" not in record["data"]  # as records were before they could know them
+
+
+def test_merge_copies_plans_with_their_recordings(tmp_path):
+    add(tmp_path / "here", "local")
+    add_recorded(tmp_path / "there", "theirs")
+    assert merge_command([tmp_path / "there"], tmp_path / "here") == 0
+    theirs = next(each for each in results.read_all(tmp_path / "here" / "results") if each.result.name == "theirs")
+    assert checked_plan(theirs).recordings_digest == RECORDED.recordings_digest
+    assert len(list((tmp_path / "here" / "plans").iterdir())) == 2
+
+
+def test_a_plan_of_the_same_name_with_other_recordings_is_not_kept(tmp_path, capsys):
+    folder = add_recorded(tmp_path / "here", "local")
+    add_recorded(tmp_path / "there", "theirs")
+    PLAN.with_recordings(np.arange(72) // 4).save(results.read(folder).plan_file)
+    before = contents(tmp_path / "here")
+    assert merge_command([tmp_path / "there"], tmp_path / "here") == 1
+    assert "has other recordings than the same episodes in" in capsys.readouterr().err
+    assert contents(tmp_path / "here") == before
+
+
+def test_compare_needs_the_recordings_of_the_record(tmp_path):
+    for name in ("a", "b"):
+        folder = add_recorded(tmp_path, name)
+    PLAN.with_recordings(np.arange(72) // 4).save(results.read(folder).plan_file)
+    with pytest.raises(ResultError, match="is not the plan that"):
+        compare_command("a", "b", [f"out={tmp_path}"])
 
 
 def contents(root: Path) -> dict[str, bytes]:

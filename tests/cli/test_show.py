@@ -112,6 +112,13 @@ def test_submitted_predictions_have_no_command(tmp_path, capsys, monkeypatch):
     assert "± clips      unknown: The episode plan" in out
 
 
+@pytest.mark.parametrize(("name", "shown"), [("zero_shot", True), ("one", False)])
+def test_a_method_that_ignores_the_supports_is_told(tmp_path, capsys, monkeypatch, name, shown):
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "cache"))
+    assert show_command(str(store(tmp_path, name, predictions(PLAN, 0.9, 0), PLAN)), []) == 0
+    assert ("ignores the supports" in capsys.readouterr().out) is shown
+
+
 def test_it_imports_nothing_heavy(tmp_path, monkeypatch):
     folder = store(tmp_path, "one", predictions(PLAN, 0.9, 0), PLAN)
     code = (

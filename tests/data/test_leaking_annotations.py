@@ -13,7 +13,7 @@ import pytest
 from helpers import annotation_rows
 
 from fsar_bench.cli.data import stats_command
-from fsar_bench.data.dataset import Clip, Dataset, Split
+from fsar_bench.data.dataset import Clip, Dataset, Split, open_dataset
 from fsar_bench.data.faults import spelling
 from fsar_bench.data.importing.audit import recording_counts, recording_of, recordings, shared_recordings
 from fsar_bench.data.importing.classes import known_datasets, table
@@ -185,6 +185,25 @@ def test_recordings_are_counted_and_those_of_two_splits_are_named(tmp_path, caps
     printed = capsys.readouterr().out
     assert "train: 6 clips of 3 recordings\ntest: 6 clips of 3 recordings\n" in printed
     assert "note: 1 recordings have clips in train and in test: film" in printed
+    assert "source recording:" not in printed  # they are known
+
+
+def test_splits_without_recordings_are_named_once(tmp_path, capsys):
+    opened(tmp_path, rows_of(*[row(f"{split}{c}", split) for split in ("train", "test") for c in range(2)], clips=3))
+    (tmp_path / "d.py").write_text('dataset = dict(name="d", annotation="a.json")\nbackbone = "tiny_clip"\n')
+    assert stats_command(str(tmp_path / "d.py")) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    note = "the clips of train, test do not tell their source recording: intervals over clips will take them as independent"
+    assert printed.count(note) == 1
+    assert "a CSV with the column recording" in printed
+
+
+def test_a_built_in_clip_is_a_recording_of_its_own():
+    dataset = open_dataset("any_name", "builtin:synthact", ["order"])
+    for name in dataset.names:
+        split = dataset.split(name)
+        assert sorted(recordings(dataset.name, split)) == list(range(len(split.clips)))
+    assert shared_recordings(dataset) == {}
 
 
 # Clips in two splits ------------------------------------------------------------------------------------------------------------

@@ -12,13 +12,16 @@ import pytest
 from fsar_bench.cli.data import import_command, prepare_command, verify_command
 from fsar_bench.cli.leaderboard import leaderboard_command
 from fsar_bench.config.resolve import resolve
-from fsar_bench.data.dataset import BUILTIN, Dataset
+from fsar_bench.data.dataset import BUILTIN, Dataset, open_dataset
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing import storing
+from fsar_bench.data.importing.audit import recordings
 from fsar_bench.data.importing.classes import table
 from fsar_bench.engine.run import run_cell
 from fsar_bench.errors import DataError
 from fsar_bench.leaderboard.collection import load_results
+from fsar_bench.plan import digest_of_recordings
+from fsar_bench.results.store import read_all
 
 WAYS, CLIPS = 5, 3
 PUBLISHED = {"hmdb51": 1292, "ucf101": 2745}  # clips of the test split, as the literature has them
@@ -135,6 +138,9 @@ def test_group_disjoint_episodes_are_another_protocol(fsar, tmp_path, videos):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "leaderboards" / "ucf101-5way_1shot.md").read_text()
     assert "Supports share no source recording with queries of their class." in page
+    (stored,) = read_all(tmp_path / "leaderboards" / "results")
+    split = open_dataset("ucf101", "prepared:ucf101").split("test")
+    assert stored.result.data.recordings == digest_of_recordings(recordings("ucf101", split))
     done = fsar(*run, "dataset=ssv2_small")
     assert "tell the source recording of every clip" in done.stderr
 

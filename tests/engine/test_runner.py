@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 
+import numpy as np
 import pytest
+from helpers import annotation_rows, write_dataset
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -17,6 +20,7 @@ from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import is_split_closed, open_dataset
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.errors import ConfigError, ProtocolError
+from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.registry import HOOKS
 
 SMALL = {"backbone": "tiny_clip", "method.ffn_width": 64, "train.episodes": 8, "episodes": 200, "controls": False}
@@ -185,6 +189,24 @@ def test_a_shared_training_does_not_depend_on_arguments_of_the_score(tmp_path, t
     assert len({keys["plain"][0].training, *others}) == 7
     assert keys["frozen"][0].training is None
     assert keys["tuned"][0].weights == keys["frozen"][0].weights  # those before the training
+
+
+def test_a_result_knows_the_recordings_of_its_clips(run_tiny, tmp_path):
+    """The annotation tells them; episodes are drawn regardless of them unless the protocol says otherwise."""
+    table = annotation_rows()
+    for number, clip in enumerate(table["clips"]):
+        clip["recording"] = f"film {number // 2:03d}"  # clips are sorted by class: some films span two classes
+    (known,) = run_tiny("zero_shot", dataset=write_dataset(tmp_path / "films.py", table), controls=False)
+    split = open_dataset("tiny", str(tmp_path / "films.json")).split("test")
+    films = [clip.recording for clip in split.clips]
+    numbers = [sorted(set(films)).index(film) for film in films]
+    plan = checked_plan(known)
+    assert plan.recordings.tolist() == numbers
+    assert known.result.data.recordings == hashlib.sha256(np.array(numbers, "<i8").tobytes()).hexdigest()
+    assert known.plan_file.name == f"{plan.realised[:16]}-{known.result.data.recordings[:16]}.npz"
+    (unknown,) = run_tiny("zero_shot", controls=False)
+    assert (unknown.result.data.recordings, checked_plan(unknown).recordings) == (None, None)
+    assert unknown.result.episodes == known.result.episodes
 
 
 def test_group_disjoint_needs_names_that_tell_the_recording(run_tiny, tiny):

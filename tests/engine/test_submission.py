@@ -9,6 +9,7 @@ import pytest
 
 import fsar_bench
 from fsar_bench.errors import ConfigError, ResultError
+from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.plan import EpisodePlan
 
 
@@ -61,6 +62,20 @@ def test_predictions_become_a_ranked_row_marked_as_submitted(plan, run_tiny, tmp
     assert [row.result.name for row in board.rows] == ["their_method_2026", "zero_shot"]
     frame = fsar_bench.load_results(tmp_path / "leaderboards").to_frame()
     assert list(frame.submitted) == [True, False]
+
+
+def test_a_submission_knows_the_recordings_of_its_clips(tmp_path):
+    """A built-in clip is a rendering of its own."""
+    plan = fsar_bench.episodes("synthact_order", way=3, shot=1, episodes=20)
+    assert sorted(plan.plan.recordings) == list(range(plan.split.size))
+    stored = fsar_bench.score_predictions(
+        plan, np.zeros((20, 3), int), name="x", out=tmp_path, uses_class_names=True, ignores_supports=True
+    )
+    assert stored.result.data.recordings == plan.plan.recordings_digest
+    assert checked_plan(stored).recordings.tolist() == plan.plan.recordings.tolist()
+    assert stored.result.traits.ignores_supports
+    plain = fsar_bench.score_predictions(plan, np.zeros((20, 3), int), name="y", out=tmp_path)
+    assert not plain.result.traits.ignores_supports
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,14 @@ from stores import make_plan, predictions, store
 from fsar_bench.cli.leaderboard import leaderboard_command, show
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
+from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.exports import TEX_MARK, records
 from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.intervals import interval, seed_interval
 from fsar_bench.leaderboard.jackknife import jackknife_over_clips
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
 from fsar_bench.leaderboard.ranks import adjusted
-from fsar_bench.results.store import read_all
+from fsar_bench.results.store import read, read_all
 
 PLAN = make_plan()
 
@@ -111,6 +112,43 @@ def test_incomplete_rows_share_the_plan_and_are_compared_on_all_episodes(tmp_pat
     assert board.p[0, 1] < 0.05
     assert tables.frame(board)["coverage %"].tolist()[:2] == ["100", "97.22"]
     assert "Coverage 97.22 %" in board.note
+
+
+def test_a_plan_has_the_recordings_that_its_record_names(tmp_path):
+    numbers = np.arange(72) // 3
+    known, unknown = (
+        read(add(tmp_path, name, 0.9, plan=PLAN.with_recordings(r))) for name, r in (("known", numbers), ("not", None))
+    )
+    assert checked_plan(known).recordings.tolist() == numbers.tolist()
+    assert checked_plan(unknown).recordings is None
+    for stored, other in ((known, None), (known, numbers[::-1].copy()), (unknown, numbers)):
+        right = stored.plan_file.read_bytes()
+        PLAN.with_recordings(other).save(stored.plan_file)
+        with pytest.raises(ResultError, match="is not the plan that"):
+            checked_plan(stored)
+        stored.plan_file.write_bytes(right)
+
+
+def test_clips_that_only_the_counts_of_a_list_know_need_no_recordings(tmp_path):
+    folder = add(tmp_path, "m", 0.9, plan=PLAN.with_recordings(np.arange(72) // 3))
+    for clips, fits in ((80, True), (71, False)):
+        record = json.loads((folder / "result.json").read_text())
+        record["data"]["clips"] = clips
+        (folder / "result.json").write_text(json.dumps(record))
+        if fits:
+            assert len(checked_plan(read(folder)).recordings) == 72
+        else:
+            with pytest.raises(ResultError, match="is not the plan that"):
+                checked_plan(read(folder))
+
+
+def test_trainings_with_other_recordings_are_other_rows(tmp_path):
+    for seed, numbers in enumerate((np.arange(72), np.arange(72) // 3)):
+        train = {"episodes": 5, **({"seed": seed} if seed else {})}
+        add(tmp_path, "m", 0.8, seed, plan=PLAN.with_recordings(numbers), train=train)
+    (board,) = read_boards(tmp_path)
+    assert [len(row.seeds) for row in board.rows] == [1, 1]
+    assert {len(np.unique(board.plan(row).recordings)) for row in board.rows} == {72, 24}
 
 
 def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):

@@ -107,6 +107,25 @@ def test_ends_of_the_ensemble_are_its_parts(case):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("settings", "ignored"),
+    [
+        ({}, False),
+        ({"mode": "text"}, True),
+        ({"mode": "ensemble"}, False),
+        ({"mode": "ensemble", "text_weight": 1.0}, True),
+        ({"text_weight": 1.0}, False),  # the mode "visual" has no use for it
+    ],
+)
+def test_supports_are_ignored_where_the_text_alone_predicts(case, settings, ignored):
+    support, query, text = case
+    method = plain(**settings)
+    assert method.traits.ignores_supports is ignored
+    first, other = (score_features(method, s, query, text).total for s in (support, support.flip(0)))
+    assert torch.equal(first, other) is ignored
+
+
+@torch.no_grad()
 def test_equal_texts_leave_the_ensemble_to_the_frames(case):
     support, query, text = case
     same = text[:1].expand(4, -1)

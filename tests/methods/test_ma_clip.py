@@ -304,6 +304,12 @@ def test_nothing_is_trained_where_nothing_is_added(backbone):
     assert make(backbone, **{**OFF, "joint": True}, prototype="none").traits.trainable
 
 
+def test_supports_are_ignored_where_the_text_alone_predicts(backbone):
+    assert make(backbone, predict_alpha=1.0).traits.ignores_supports
+    assert not make(backbone, predict_alpha=0.95).traits.ignores_supports
+    assert not make(backbone, predict_alpha="val").traits.ignores_supports  # val may choose another
+
+
 @torch.no_grad()
 def test_table_5_spatiotemporal_supports_are_encoded_as_queries(backbone, frames, text):
     method = stir(make(backbone, support_branch="spatiotemporal"))

@@ -47,6 +47,23 @@ def test_scores_by_hand(case):
         assert torch.allclose(ours, by_hand(*case, alpha, beta))
 
 
+@pytest.mark.parametrize(
+    ("settings", "ignored"),
+    [
+        ({}, False),
+        ({"alpha": 0.0}, True),
+        ({"beta": 0.0}, True),
+        ({"alpha": 0.0, "weights": "val"}, False),  # val may choose another alpha
+    ],
+)
+def test_supports_are_ignored_where_their_vote_tells_no_class(case, settings, ignored):
+    support, query, text = case
+    method = make(**settings)
+    assert method.traits.ignores_supports is ignored
+    first, other = (score_features(method, s, query, text).total for s in (support, support.flip(0)))
+    assert torch.equal(first, other) is (0.0 in settings.values())
+
+
 def test_limits(case):
     support, query, text = case
     zero = ZeroShot(GivenFeatures(16))

@@ -16,4 +16,5 @@ def test_by_hand_and_blind_to_supports():
     text = torch.tensor([[[1.0, 0.0], [3.0, 3.0]]])
     outcomes = [method.score(VideoFeatures(frames=torch.randn(1, 2, K, 2, 2)), query, text).total for K in (1, 5)]
     assert torch.equal(*outcomes)
+    assert method.traits.ignores_supports
     assert torch.allclose(outcomes[0], torch.tensor([[[100 * 0.5**0.5, 100.0]]]), atol=1e-4)

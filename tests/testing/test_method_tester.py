@@ -390,6 +390,7 @@ def test_a_score_that_must_be_learned_first_is_not_judged_by_copies():
     assert outcome.state == "skipped"
     assert "untrained" in outcome.reason
     assert kit_of(NamesAlone).check("a query equal to a support scores its class highest").state == "holds"
+    assert kit_of(NamesAlone).check("supports matter unless declared ignored").state == "holds"
 
 
 def test_a_custom_tester_adds_properties():
