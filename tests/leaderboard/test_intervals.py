@@ -30,7 +30,9 @@ def plan_of(
     classes: int, clips: int, *, episodes: int, shot: int = 1, query: int = 1, way: int = 5, seed: int = 0, **how
 ) -> EpisodePlan:
     clip_list = ClipList.of([(f"{c:03d}", f"{c:03d}_{i:03d}") for c in range(classes) for i in range(clips)])
-    return EpisodePlan.sample(clip_list, way=way, shot=shot, query=query, episodes=episodes, seed=seed, purpose="test", **how)
+    return EpisodePlan.sample(
+        clip_list, way=way, shot=shot, query=query, episodes=episodes, seed=seed, purpose="test", **how
+    )
 
 
 def p_value(right: np.ndarray, uncertainty: Uncertainty) -> float:
@@ -183,7 +185,9 @@ def test_the_jackknife_is_its_definition(shot, query, units):
     found = jackknife_of_plans(
         [(np.stack(rows[:2]), *arrays(plan).values()), (np.stack(rows[2:]), *arrays(short).values())], number, ignores
     )
-    slow = [SlowRow(row, p, bool(i), number) for row, p, i in zip(rows, (plan, plan, short, short), ignores, strict=True)]
+    slow = [
+        SlowRow(row, p, bool(i), number) for row, p, i in zip(rows, (plan, plan, short, short), ignores, strict=True)
+    ]
     expected = np.array([[slow_covariance(a, b)[0] for b in slow] for a in slow])
     assert (np.diag(expected) > np.diag(found.episodes)).all()  # else the floor would hide the comparison
     assert found.clips == pytest.approx(expected)
