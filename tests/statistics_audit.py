@@ -17,6 +17,7 @@ import argparse
 import math
 import sys
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -726,15 +727,18 @@ def run_check(name: str, effort: Effort) -> list[Line]:
 
 
 def _timed(name: str, effort: Effort) -> tuple[list[Line], float]:
+    """Lines and seconds of CPU; a check that raises is a line that does not hold, and the others are still measured."""
     start = time.process_time()
-    return run_check(name, effort), time.process_time() - start
+    try:
+        lines = run_check(name, effort)
+    except Exception as error:
+        traceback.print_exc()
+        lines = [Line(f"{name} ended with {type(error).__name__}: {error}", math.nan, math.nan, 0, 0, 0)]
+    return lines, time.process_time() - start
 
 
 def run_all(names: list[str], effort: Effort, jobs: int) -> Iterator[tuple[str, list[Line], float]]:
-    """Lines and seconds of CPU of checks as they finish, in that many processes.
-
-    A check that raises ends the audit with its error.
-    """
+    """Lines and seconds of CPU of checks as they finish, in that many processes."""
     if jobs == 1:
         yield from ((name, *_timed(name, effort)) for name in names)
         return
