@@ -26,7 +26,7 @@ from fsar_bench.storage.sealed import DamagedError, unseal_json
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
 _PLAN_BYTES = 2**28  # of the plans that a board keeps in memory
-VERSION = 3  # of the cached statistics; raised when their definition changes
+VERSION = 4  # of the cached statistics; raised when their definition changes
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Board:
     def __init__(self, rows: list[Row], cache: Path | None = None) -> None:
         self.rows = sorted(_marked(rows), key=lambda row: (-row.accuracy, row.title, row.result.config_hash))
         self._cache = cache
-        self._plans: OrderedDict[tuple[str, int, int], EpisodePlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str | None, int, int], EpisodePlan] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -181,10 +181,43 @@ class Board:
         if len(self) > MOST_COMPARED:
             sentences.append(
                 f"The {MOST_COMPARED} most accurate of {len(self)} rows are compared in pairs, the others with the best row "
-                "alone: those that are significantly worse have no rank."
+                "alone."
             )
         sentences += self._coverage()
-        return " ".join([*sentences, self.few_clips] if self.few_clips else sentences)
+        sentences += [sentence for sentence in (self.units_note, self.few_clips, self.limits_note) if sentence]
+        return " ".join(sentences)
+
+    @property
+    def units_note(self) -> str:
+        """What is known of the recordings that its clips come from."""
+        clips, recordings = self.statistics.clips, self.statistics.recordings
+        if recordings is None:
+            return "The recordings of these clips are not known: clips are taken as independent, which they may not be."
+        if recordings < clips:
+            return f"The {clips} clips that appear are of {recordings} recordings, whose clips vary together."
+        return ""
+
+    @property
+    def limits_note(self) -> str:
+        """What its ranks are of, and the smallest difference that they see."""
+        of = "Trained rows have one training each: these ranks are of checkpoints, not of methods. " * self.of_checkpoints
+        smallest = self.statistics.smallest_difference
+        if smallest is None:
+            return of.strip()
+        return (
+            f"{of}Differences below {smallest:.1f} points are mostly not seen here (2.8 standard errors of the median pair)."
+        )
+
+    @property
+    def of_checkpoints(self) -> bool:
+        """Whether other trainings are in no interval and no test, as no trained row has several."""
+        return self.statistics.of_checkpoints
+
+    @property
+    def by_recording(self) -> bool:
+        """Whether clips vary together by recording, and these are known."""
+        statistics = self.statistics
+        return statistics.recordings is not None and statistics.recordings < statistics.clips
 
     def _coverage(self) -> list[str]:
         """What is said of rows on incomplete data, by their coverage."""
@@ -205,13 +238,14 @@ class Board:
     @property
     def few_clips(self) -> str | None:
         """A sentence for classes with too few clips for intervals over clips, or for trusting them; else None."""
-        p, fewest = self.first.protocol, self._statistics.fewest_clips
-        if fewest <= p.shot + p.query:
+        p, fewest = self.first.protocol, self.statistics.fewest_clips
+        if fewest <= p.shot + 1:
             return (
-                "Too few clips per class (at most shot + query) for intervals over clips, so no rows are ranked apart."
+                "Too few clips per class (at most shot + 1) for intervals over clips of rows that use supports: these are not "
+                "ranked apart."
             )
         if fewest < 2 * (p.shot + p.query):
-            return f"Some classes have only {fewest} clips: intervals over clips are too narrow."
+            return f"Some classes have only {fewest} clips: intervals over clips are rough, mostly too wide."
         return None
 
     def plan(self, row: Row) -> EpisodePlan:
@@ -220,7 +254,8 @@ class Board:
         Raises:
             ResultError: the plan is missing, damaged, or not the one that the result names.
         """
-        key = (row.realised, row.result.data.classes, row.result.data.clips)
+        data = row.result.data
+        key = (row.realised, data.recordings, data.classes, data.clips)
         if key not in self._plans:
             self._plans[key] = checked_plan(row.seeds[0])
             while len(self._plans) > 1 and sum(plan.nbytes for plan in self._plans.values()) > _PLAN_BYTES:
@@ -235,25 +270,39 @@ class Board:
         Raises:
             ResultError: a plan or predictions are missing or damaged.
         """
-        return [Entry(row, statistics) for row, statistics in zip(self.rows, self._statistics.rows, strict=True)]
+        return [Entry(row, statistics) for row, statistics in zip(self.rows, self.statistics.rows, strict=True)]
 
     @cached_property
     def p(self) -> np.ndarray:
-        """p-values over clips of all pairs of the rows that are compared in pairs, the first C ones, `[C, C]`.
+        """p-values of all pairs of the rows that are compared in pairs, the first C ones, `[C, C]`.
 
         They are adjusted for the number of pairs of the board (Holm). C is the number of rows, or `MOST_COMPARED` if that is
         smaller.
         """
-        return np.array(self._statistics.p)
+        return np.array(self.statistics.p)
 
     @cached_property
-    def _statistics(self) -> BoardStatistics:
-        """Statistics from the cache, or computed."""
+    def units(self) -> np.ndarray | None:
+        """Number of the recording of each clip, int64 `[clips]`; None where no row knows them, or rows differ in them.
+
+        Raises:
+            ResultError: a plan is missing, damaged, or not the one that the result names.
+        """
+        knowing = {row.result.data.recordings: row for row in self.rows if row.result.data.recordings}
+        return self.plan(next(iter(knowing.values()))).recordings if len(knowing) == 1 else None
+
+    @cached_property
+    def statistics(self) -> BoardStatistics:
+        """Statistics from the cache, or computed.
+
+        Raises:
+            ResultError: a plan or predictions are missing or damaged.
+        """
         content = self._content()
         path = self._cache and self._cache / "boards" / f"{content}.json"
         statistics = _cached(path, content, len(self)) if path else None
         if statistics is None:
-            statistics = rank_rows(self.rows, self.plan)
+            statistics = rank_rows(self.rows, self.plan, self.units)
             if path:
                 remember(path, statistics.model_dump(mode="json"), content)
         return statistics
@@ -263,7 +312,10 @@ class Board:
         content: list[object] = [VERSION]
         for row in self.rows:
             require_plan(row.seeds[0])
-            content.append([row.realised, row.result.data.classes, [seed.result.predictions for seed in row.seeds]])
+            result = row.result
+            traits, data = result.traits, result.data
+            content.append([row.realised, data.classes, data.recordings, traits.trainable, traits.ignores_supports])
+            content.append([seed.result.predictions for seed in row.seeds])
         files = sorted({row.seeds[0].plan_file for row in self.rows})
         content.append([hashlib.sha256(read_whole(file)).hexdigest() for file in files])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -274,7 +326,8 @@ def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:
 
     def read(path: Path) -> BoardStatistics:
         statistics = BoardStatistics.model_validate_json(to_json(unseal_json(read_whole(path), content)))
-        sizes = {len(statistics.p), *map(len, statistics.p)}
+        sizes = {len(matrix) for matrix in (statistics.p, statistics.errors)}
+        sizes |= {len(line) for line in (*statistics.p, *statistics.errors)}
         if len(statistics.rows) != row_count or sizes != {min(row_count, MOST_COMPARED)}:
             raise DamagedError("it holds other rows")
         return statistics

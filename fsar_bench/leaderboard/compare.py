@@ -10,9 +10,7 @@ import numpy as np
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import Board
-from fsar_bench.leaderboard.intervals import LEVEL
-from fsar_bench.leaderboard.jackknife import FEW_EPISODES, jackknife_over_clips
-from fsar_bench.leaderboard.ranking import shared_episodes
+from fsar_bench.leaderboard.ranks import LEVEL
 from fsar_bench.leaderboard.rows import Row, differing
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results.metrics import NORMAL95

@@ -1,12 +1,13 @@
-"""Intervals over training seeds and classes, adjusted p-values and ranks; `jackknife` has the intervals over clips.
+"""Intervals over training seeds, over classes, and near 100 %; `jackknife` has the errors over clips, `trainings` adds those.
 
 An accuracy is uncertain for several reasons, and each has its interval:
 
 - *episodes*: other episodes of the same clips. This is the interval that papers print.
 - *clips*: other clips of the same classes, and other episodes. Thousands of episodes redraw the same few hundred clips, so
-  this interval is wider, and it is the honest one for "how good is the method on these classes".
+  this interval is wider, and it is the one for "how good are these weights on these classes".
+- *all*: other clips and other trainings: "how good is the method on these classes".
 - *classes*: other classes as well.
-- *seeds*: other trainings, where there are several.
+- *seeds*: other trainings on the same clips, where there are several.
 
 All of them come from predictions and the episode plan alone.
 """
@@ -16,9 +17,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import expit, logit, stdtrit
 
-LEVEL = 0.05  # of all tests
+FEW_WRONG_CLIPS = 10  # with fewer, the interval is not that of a normal distribution
 
 
 def seed_interval(accuracy: np.ndarray) -> float | None:
@@ -43,7 +44,7 @@ def class_interval(right: np.ndarray, classes: np.ndarray) -> float | None:
     large share of the classes.
 
     Args:
-        right: float `[E, Q]`.
+        right: float `[E, Q]`, or the difference of two such arrays.
         classes: class numbers `[E, N]`.
 
     Returns:
@@ -62,59 +63,27 @@ def class_interval(right: np.ndarray, classes: np.ndarray) -> float | None:
     return float(100 * stdtrit(C - 1, 0.975) * error)
 
 
-def holm(p: np.ndarray, count: int | None = None) -> np.ndarray:
-    """p-values adjusted for their number (Holm 1979).
+def interval(accuracy: float, error: float, freedom: float, clips: int) -> tuple[float, float]:
+    """Ends of the 95 % interval of an accuracy, in percent; they enclose the accuracy.
 
-    The i-th smallest of m becomes m - i + 1 times itself, at least as large as the one before, and at most 1.
+    accuracy +- t error, unless fewer than `FEW_WRONG_CLIPS` of the clips are wrong (or right): all clips of a small pool may
+    happen to be right, and then that interval has no length. There it is computed on the scale of the logit, for the
+    accuracy a of V clips after two more, of whose queries half are wrong:
 
-    Args:
-        p: `[n]`.
-        count: m, n or more: the other tests of the family count as not significant. None: n.
-    """
-    order, m = np.argsort(p, kind="stable"), len(p) if count is None else count
-    stepped = np.maximum.accumulate(p[order] * np.arange(m, m - len(p), -1))
-    out = np.empty(len(p))
-    out[order] = np.minimum(stepped, 1.0)
-    return out
-
-
-def adjusted(p: np.ndarray) -> np.ndarray:
-    """p-values of all pairs of R rows, symmetric `[R, R]`, adjusted for the number of pairs (Holm); 1 on the diagonal."""
-    return adjusted_with_others(p, np.empty(0))[0]
-
-
-def adjusted_with_others(p: np.ndarray, against_best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """p-values adjusted for the number of all pairs of rows (Holm), of which those that are not given are not significant.
+        a* = (a + 1 / V) / (1 + 2 / V),   error*^2 = (error^2 + 2 ((a - 1/2) / V)^2) / (1 + 2 / V)^2,
+        logit(a*) +- t error* / (a* (1 - a*)).
 
     Args:
-        p: of all pairs of C rows, `[C, C]`; what is below the diagonal and on it does not matter.
-        against_best: of the best row against each of the other R - C rows, `[R - C]`.
-
-    Returns:
-        Both, adjusted for R (R - 1) / 2 tests; the first symmetric, with 1 on the diagonal.
+        accuracy: percent.
+        error: standard error over clips, or over clips and trainings, in percent.
+        freedom: degrees of freedom of its square.
+        clips: V.
     """
-    upper, row_count = np.triu_indices(len(p), 1), len(p) + len(against_best)
-    tested = holm(np.concatenate([p[upper], against_best]), row_count * (row_count - 1) // 2)
-    out = np.ones_like(p)
-    out[upper], others = np.split(tested, [len(upper[0])])
-    return np.minimum(out, out.T), others
-
-
-def tie_ranks(accuracy: np.ndarray, p: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """Rank of each row, int `[R]`.
-
-    The best row and all rows not significantly different from it share rank 1; the best of the others begins the next rank,
-    and so on.
-
-    Args:
-        accuracy: percent `[R]`.
-        p: adjusted p-values of pairs, `[R, R]`.
-        level: two rows with a smaller p-value are significantly different.
-    """
-    rank = np.zeros(len(accuracy), int)
-    for leader in np.argsort(-accuracy, kind="stable"):
-        if not rank[leader]:
-            is_tied = (rank == 0) & (p[leader] >= level)
-            is_tied[leader] = True
-            rank[is_tied] = np.count_nonzero(rank) + 1
-    return rank
+    t, a, s = float(stdtrit(freedom, 0.975)), accuracy / 100, error / 100
+    if min(a, 1 - a) * clips >= FEW_WRONG_CLIPS:
+        return max(accuracy - t * error, 0.0), min(accuracy + t * error, 100.0)
+    more = 2 / clips
+    centre = (a + more / 2) / (1 + more)
+    reach = t * math.sqrt(s**2 + more * (a - 0.5) ** 2 / clips) / (1 + more) / (centre * (1 - centre))
+    low, high = (float(expit(logit(centre) + sign * reach)) for sign in (-1, 1))
+    return 100 * min(low, a), 100 * max(high, a)

@@ -1,9 +1,10 @@
-"""Which queries rows have right: a bit in memory for each query and seed, and numbers for some episodes at a time."""
+"""What rows make of the queries: a bit or a byte in memory for each query and seed, and numbers for some episodes at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -50,23 +51,62 @@ class Outcomes:
             out[place] = unpacked[0] if len(unpacked) == 1 else unpacked.mean(0)
         return out
 
-    def first_rows(self, count: int | None) -> Outcomes:
-        """The first rows alone; None: all of them."""
-        return Outcomes(self.bits[:count], self.queries)
+    def first_row(self) -> Outcomes:
+        """The first row alone."""
+        return Outcomes(self.bits[:1], self.queries)
 
     def with_rows_of(self, other: Outcomes) -> Outcomes:
         """The rows of both, on the same episodes."""
         return Outcomes(self.bits + other.bits, self.queries)
 
-    def of_episodes(self, kept: np.ndarray) -> Outcomes:
-        """The same rows on the episodes of a mask, bool `[E]`."""
-        return Outcomes(tuple(row[:, kept] for row in self.bits), self.queries)
 
-    def accuracy(self) -> np.ndarray:
-        """Mean over all queries, in percent, `[R]`."""
-        rows, episodes, queries = self.shape
-        correct = sum(self[:, part].sum((1, 2)) for part in blocks((rows, episodes, queries)))
-        return 100 * np.asarray(correct) / (episodes * queries)
+@dataclass(frozen=True)
+class PairOutcomes:
+    """How far the outcomes of queries against their time-reversed class deviate from the pair accuracy of their row.
+
+    Attributes:
+        outcomes: of each row, uint8 `[S, E, Q]`, see `results.metrics.pair_outcomes`.
+        accuracy: pair accuracy of each row, a share, `[R]`.
+    """
+
+    outcomes: tuple[np.ndarray, ...]
+    accuracy: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> PairOutcomes:
+        """Read the outcomes of rows that have a pair accuracy.
+
+        Raises:
+            ResultError: predictions are missing or damaged.
+        """
+        outcomes = tuple(np.stack([seed.pairs() for seed in row.seeds]) for row in rows)
+        return cls(outcomes, np.array([(row.pair_accuracy or 0.0) / 100 for row in rows]))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """R, E and Q, as of an array."""
+        return len(self.outcomes), self.outcomes[0].shape[1], self.outcomes[0].shape[2]
+
+    @property
+    def counted(self) -> float:
+        """Share of the queries whose time-reversed class is in their episode."""
+        return float((self.outcomes[0][0] != 255).mean())
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        """1 where the true class scores higher, 1/2 where both are equal, minus the pair accuracy: `[rows, episodes, Q]`.
+
+        0 for queries that do not count; the mean over seeds.
+        """
+        rows, episodes = key
+        out = []
+        for outcome, accuracy in zip(self.outcomes[rows], self.accuracy[rows], strict=True):
+            part = outcome[:, episodes]
+            wins = np.where(part == 2, 0.5, part == 1)
+            out.append(np.where(part == 255, 0.0, wins - accuracy).mean(0))
+        return np.stack(out)
+
+
+Source: TypeAlias = np.ndarray | Outcomes | PairOutcomes
 
 
 def blocks(shape: tuple[int, int, int]) -> Iterator[slice]:

@@ -6,63 +6,80 @@ one: time and memory grow with the number of rows, not with its square.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
+from scipy.special import stdtrit
 
 from fsar_bench.config.settings import Frozen
-from fsar_bench.leaderboard.intervals import (
-    LEVEL,
-    adjusted_with_others,
-    class_interval,
-    seed_interval,
-    tie_ranks,
-)
-from fsar_bench.leaderboard.jackknife import (
-    FEW_EPISODES,
-    Places,
-    Uncertainty,
-    jackknife,
-    jackknife_over_clips,
-    unpaired,
-)
-from fsar_bench.leaderboard.outcomes import Outcomes
+from fsar_bench.errors import ResultError
+from fsar_bench.leaderboard.intervals import class_interval, interval, seed_interval
+from fsar_bench.leaderboard.jackknife import Uncertainty, jackknife
+from fsar_bench.leaderboard.outcomes import Outcomes, PairOutcomes
+from fsar_bench.leaderboard.places import Places
+from fsar_bench.leaderboard.ranks import adjusted_with_others, may_be_best, rank_intervals
 from fsar_bench.leaderboard.rows import Row
+from fsar_bench.leaderboard.trainings import Trainings
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import report
 
 DIGITS = 4  # of accuracies and intervals; further digits depend on the machine
 MOST_COMPARED = 200  # rows of a board of which all pairs are tested: the most accurate ones
 COMPARING = "comparing rows"  # the stage that is reported
+POWER = 2.8  # standard errors: a difference that is found at 5 % with a probability of 80 %
 _AT_A_TIME = 64  # other rows that are read together
+_PAIR_BYTES = 2**26  # outcomes of pairs that are read together
+
+
+class Widths(Frozen):
+    """How far a 95 % interval reaches below and above an accuracy, in percent."""
+
+    below: float
+    above: float
+
+    @property
+    def half(self) -> float:
+        """Half of the interval's length."""
+        return (self.below + self.above) / 2
 
 
 class RowStatistics(Frozen):
     """Rank, accuracy and intervals of one row. Half-widths are those of 95 % intervals in percent; None: not known.
 
     Attributes:
-        rank: rows not significantly different from the best share rank 1, and so on; see `intervals.tie_ranks`. None: the row
-            is significantly worse than the best and was compared with no other, see `rank_rows`.
-        p_against_best: adjusted p-value over clips of the difference from the best row; 1 for that row itself.
+        rank: best and worst rank that the row may have, see `ranks.rank_intervals`.
+        may_be_best: see `ranks.may_be_best`.
+        above_chance: whether the accuracy is significantly above 1 / N.
+        p_against_best: adjusted p-value of the difference from the best row; 1 for that row itself.
         accuracy: percent.
         episodes: half-width over episodes.
-        clips: half-width over clips.
+        clips: over clips (by recording, where recordings are known).
+        overall: over clips and trainings; None for a trained row where no row of the board has several trainings.
         classes: half-width over classes.
         seeds: half-width over training seeds.
+        pairs: half-width of the pair accuracy over clips.
         classwise: accuracy in percent by class number; None for a class that is in no episode.
     """
 
-    rank: int | None
+    rank: tuple[int, int]
+    may_be_best: bool
+    above_chance: bool
     p_against_best: float
     accuracy: float
     episodes: float | None
-    clips: float | None
+    clips: Widths | None
+    overall: Widths | None
     classes: float | None
     seeds: float | None
+    pairs: float | None
     classwise: tuple[float | None, ...]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether its rank may be 1 and it is told from chance."""
+        return self.rank[0] == 1 and self.above_chance
 
 
 class BoardStatistics(Frozen):
@@ -70,195 +87,218 @@ class BoardStatistics(Frozen):
 
     Attributes:
         rows: in the board's order.
-        p: p-values over clips of all pairs of the C rows that are compared in pairs, adjusted (Holm), `[C, C]`.
+        p: p-values of all pairs of the C rows that are compared in pairs, adjusted (Holm), `[C, C]`.
+        errors: standard errors of their differences in percent, `[C, C]`; None where they are not known.
+        of_checkpoints: rows were trained, and none has several trainings: other trainings are in no interval and no test.
         fewest_clips: number of clips of the class of which the fewest appear.
+        clips: number of clips that appear.
+        recordings: of how many recordings they are; None where these are not known.
     """
 
     rows: tuple[RowStatistics, ...]
     p: tuple[tuple[float, ...], ...]
+    errors: tuple[tuple[float | None, ...], ...]
+    of_checkpoints: bool
     fewest_clips: int
+    clips: int
+    recordings: int | None
+
+    @property
+    def smallest_difference(self) -> float | None:
+        """The difference in percent that a median pair of rows shows with a probability of 80 % at 5 %; None: not known."""
+        known = [error for place, line in enumerate(self.errors) for error in line[:place] if error]
+        return POWER * float(np.median(known)) if known else None
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Rows that share their episodes clip by clip.
+class Compared:
+    """Some rows of a board, on all episodes, with their uncertainty.
 
     Attributes:
-        members: numbers of the rows, in ascending order.
-        plan: the episodes.
-        places: of the plan.
-        outcomes: of these rows.
-        uncertainty: of these rows.
+        numbers: of the rows in the board.
+        rows: the rows.
+        plans: the different plans of these rows.
+        plan_of_row: number of each row's plan.
+        outcomes: which queries the rows have right.
+        places: of the plans.
+        over_clips: uncertainty over episodes and clips.
+        overall: the same with that over trainings.
     """
 
-    members: list[int]
-    plan: EpisodePlan
-    places: Places
+    numbers: Sequence[int]
+    rows: Sequence[Row]
+    plans: Sequence[EpisodePlan]
+    plan_of_row: np.ndarray
     outcomes: Outcomes
-    uncertainty: Uncertainty
+    places: Places
+    over_clips: Uncertainty
+    overall: Uncertainty
+
+    @cached_property
+    def accuracy(self) -> np.ndarray:
+        """Percent, `[R]`."""
+        return np.array([row.accuracy for row in self.rows])
 
 
-def rank_rows(rows: list[Row], plan_of: Callable[[Row], EpisodePlan]) -> BoardStatistics:
+@dataclass(frozen=True)
+class Reader:
+    """Reads rows of a board and compares them.
+
+    Attributes:
+        rows: of the board.
+        plan_of: the episodes of a row as they were on its machine.
+        units: number of the recording of each clip; None where these are not known.
+    """
+
+    rows: Sequence[Row]
+    plan_of: Callable[[Row], EpisodePlan]
+    units: np.ndarray | None
+
+    @cached_property
+    def trainings(self) -> Trainings:
+        """Of all rows."""
+        accuracies = [[seed.result.metrics.accuracy for seed in row.seeds] for row in self.rows]
+        return Trainings.of(accuracies, [row.result.traits.trainable for row in self.rows])
+
+    def compare(self, numbers: Sequence[int], first: Outcomes | None = None) -> Compared:
+        """Read some rows and compare them with each other.
+
+        Args:
+            numbers: of the rows.
+            first: outcomes of the first of them, where they were read before.
+
+        Raises:
+            ResultError: predictions or a plan are missing or damaged, or plans hold other classes.
+        """
+        rows = [self.rows[number] for number in numbers]
+        realised = list(dict.fromkeys(row.realised for row in rows))
+        plan_of_row = np.array([realised.index(row.realised) for row in rows])
+        plans = [self.plan_of(rows[int(np.argmax(plan_of_row == number))]) for number in range(len(realised))]
+        try:
+            places = Places.of(plans, self.units)
+        except ValueError as error:
+            raise ResultError(f"The plans of {rows[0].title} and others cannot be compared: {error}.") from error
+        outcomes = Outcomes.of(rows) if first is None else first.with_rows_of(Outcomes.of(rows[1:]))
+        over_clips = jackknife(outcomes, places, plan_of_row, _ignore_supports(rows))
+        overall = self.trainings.of_rows(numbers).added_to(over_clips)
+        return Compared(numbers, rows, plans, plan_of_row, outcomes, places, over_clips, overall)
+
+
+def _ignore_supports(rows: Sequence[Row]) -> np.ndarray:
+    return np.array([row.result.traits.ignores_supports for row in rows])
+
+
+def rank_rows(
+    rows: Sequence[Row], plan_of: Callable[[Row], EpisodePlan], units: np.ndarray | None = None
+) -> BoardStatistics:
     """Compare rows and rank them.
 
     All pairs of the C = `MOST_COMPARED` most accurate rows are tested, and the best row against each of the others. Holm's
     correction counts all R (R - 1) / 2 pairs of the board, as if the others had been tested and were not significant. So
     every true null hypothesis that is tested is protected as in a test of all pairs, although the same predictions decide
-    which rows are the most accurate; the price is that more rows tie. On a board of up to C rows, these are all pairs.
+    which rows are the most accurate; the price is that intervals of ranks are wider. On a board of up to C rows, these are
+    all pairs.
 
-    A row beyond the C that is not significantly different from the best shares rank 1, so rank 1 is complete; other such rows
-    have no rank. Later ranks count the rows that have one.
+    Differences are uncertain over clips and trainings. Where no trained row has several trainings, nothing is known of
+    other ones: then checkpoints are ranked, not methods.
 
     Args:
         rows: in the board's order, the most accurate first.
         plan_of: the episodes of a row as they were on its machine.
+        units: number of the recording of each clip; None where these are not known.
 
     Raises:
         ResultError: predictions or a plan are missing or damaged.
     """
-    accuracy = np.array([row.accuracy for row in rows])
-    count = min(len(rows), MOST_COMPARED)
-    top = list(_groups(rows, range(count), plan_of, at_a_time=count))
-    p, against_best = _p_values(top, accuracy[:count]), np.ones(len(rows) - count)
-    best = next(group for group in top if group.members[0] == 0)
-    found: dict[int, RowStatistics] = {}
-    fewest = min(int(group.places.clip_count.min()) for group in top)
-    for group in _groups(rows, range(count, len(rows)), plan_of, at_a_time=_AT_A_TIME, best=best):
-        against_best[np.array([i for i in group.members if i]) - count] = _against_best(best, group, accuracy)
-        found |= _statistics(rows, group)
-        fewest = min(fewest, int(group.places.clip_count.min()))
-    for group in top:
-        found |= _statistics(rows, group)
-    p, against_best = adjusted_with_others(p, against_best)
-    ranks = _ranks(accuracy[:count], p, against_best)
+    reader, count = Reader(rows, plan_of, units), min(len(rows), MOST_COMPARED)
+    top = reader.compare(range(count))
+    report(COMPARING, count, len(rows))
+    found = _statistics(reader, top)
+    against_best, fewest = np.ones(len(rows) - count), top.places.fewest_clips
+    for start in range(count, len(rows), _AT_A_TIME):
+        numbers = range(start, min(start + _AT_A_TIME, len(rows)))
+        others = reader.compare([0, *numbers], top.outcomes.first_row())
+        against_best[np.array(numbers) - count] = others.overall.p_values(others.accuracy)[0, 1:]
+        found |= _statistics(reader, others)
+        fewest = min(fewest, others.places.fewest_clips)
+        report(COMPARING, numbers.stop, len(rows))
+    p, against_best = adjusted_with_others(top.overall.p_values(top.accuracy), against_best)
+    best, worst = rank_intervals(top.accuracy, p, against_best)
+    stays = [*may_be_best(top.accuracy, top.overall, len(rows)), *(against_best >= 0.05)]
     to_best = [1.0, *p[0, 1:], *against_best]
     return BoardStatistics(
         rows=tuple(
-            found[number].model_copy(update={"rank": ranks[number], "p_against_best": _significant(to_best[number])})
+            found[number].model_copy(
+                update={
+                    "rank": (int(best[number]), int(worst[number])),
+                    "may_be_best": bool(stays[number]),
+                    "p_against_best": _significant(to_best[number]),
+                }
+            )
             for number in range(len(rows))
         ),
         p=tuple(tuple(map(_significant, line)) for line in p),
+        errors=tuple(tuple(map(_error, line)) for line in top.overall.errors()),
+        of_checkpoints=reader.trainings.are_unknown,
         fewest_clips=fewest,
+        clips=top.places.clip_count,
+        recordings=None if units is None else top.places.unit_count,
     )
 
 
-def _groups(
-    rows: list[Row],
-    numbers: range,
-    plan_of: Callable[[Row], EpisodePlan],
-    *,
-    at_a_time: int,
-    best: _Group | None = None,
-) -> Iterator[_Group]:
-    """Rows by their realised plan, with their uncertainty.
-
-    Args:
-        rows: of the board.
-        numbers: of the rows that are read.
-        plan_of: as of `rank_rows`.
-        at_a_time: the most rows of a group; rows of one plan may be several groups.
-        best: the group of row 0, which joins all groups of its plan as their first row.
-    """
-    members: dict[str, list[int]] = {}
-    for number in numbers:
-        members.setdefault(rows[number].realised, []).append(number)
-    done = numbers.start
-    for realised, of_plan in members.items():
-        plan = plan_of(rows[of_plan[0]])
-        places = Places.of(plan.classes, plan.support, plan.query)
-        for start in range(0, len(of_plan), at_a_time):
-            chosen = of_plan[start : start + at_a_time]
-            done += len(chosen)
-            outcomes = Outcomes.of([rows[number] for number in chosen])
-            if best is not None and realised == rows[0].realised:
-                chosen, outcomes = [0, *chosen], best.outcomes.first_rows(1).with_rows_of(outcomes)
-            yield _Group(chosen, plan, places, outcomes, jackknife(outcomes, places))
-            report(COMPARING, done, len(rows))
-
-
-def _statistics(rows: list[Row], group: _Group) -> dict[int, RowStatistics]:
-    """Intervals of the rows of a group by their number; ranks and p-values are filled in later."""
-    episodes, clips = _half_widths(group, "episodes"), _half_widths(group, "clips")
-    out = {}
-    for place, number in enumerate(group.members):
-        right, row = group.outcomes[place : place + 1, :][0], rows[number]
+def _statistics(reader: Reader, compared: Compared) -> dict[int, RowStatistics]:
+    """Intervals of rows by their number; ranks and p-values are filled in later."""
+    pairs, out = _pair_widths(compared), {}
+    unknown = np.isnan(reader.trainings.of_rows(compared.numbers).variance)
+    several = compared.over_clips.episode_count > 1
+    episodes = compared.over_clips.half_widths("episodes")
+    for place, (number, row) in enumerate(zip(compared.numbers, compared.rows, strict=True)):
+        right, plan = compared.outcomes[place : place + 1, :][0], compared.plans[compared.plan_of_row[place]]
+        clips = _widths(compared, compared.over_clips, place) if several else None
+        overall = _widths(compared, compared.overall, place) if several and not unknown[place] else None
+        below = overall or clips
+        least = row.accuracy - (below.below if below else float(episodes[place]) if several else 100.0)
         out[number] = RowStatistics(
-            rank=None,
+            rank=(1, 1),
+            may_be_best=True,
+            above_chance=least > 100 / row.result.protocol.way,
             p_against_best=1.0,
             accuracy=round(float(row.accuracy), DIGITS),
-            episodes=_rounded(episodes[place]),
-            clips=_rounded(clips[place]),
-            classes=_rounded(class_interval(right, group.plan.classes)),
+            episodes=_rounded(float(episodes[place])) if several else None,
+            clips=clips,
+            overall=overall,
+            classes=_rounded(class_interval(right, plan.classes)),
             seeds=_rounded(seed_interval(np.array([s.result.metrics.accuracy for s in row.seeds]))),
-            classwise=_classwise(right, group.plan, row.result.data.classes),
+            pairs=pairs.get(place),
+            classwise=_classwise(right, plan, row.result.data.classes),
         )
     return out
 
 
-def _half_widths(group: _Group, source: Literal["episodes", "clips"]) -> list[float | None]:
-    """Of each member; None where they are not known, as on a single episode."""
-    widths = group.uncertainty.half_widths(source)
-    return [None] * len(group.members) if widths is None or len(group.plan) < 2 else [float(width) for width in widths]
+def _widths(compared: Compared, uncertainty: Uncertainty, place: int) -> Widths | None:
+    """The interval of a row; None where its error is not known."""
+    error, accuracy = float(uncertainty.errors_of_rows[place]), float(compared.accuracy[place])
+    if np.isnan(error):
+        return None
+    freedom = float(uncertainty.degrees_of_freedom[place, place])
+    clips = sum(int(of_class.count[compared.plan_of_row[place]]) for of_class in compared.places.of_class)
+    low, high = interval(accuracy, error, freedom, clips)
+    return Widths(below=round(accuracy - low, DIGITS), above=round(high - accuracy, DIGITS))
 
 
-def _p_values(groups: list[_Group], accuracy: np.ndarray) -> np.ndarray:
-    """p-values of all pairs of some rows before they are adjusted, `[C, C]`; 1 on the diagonal."""
-    p = np.ones((len(accuracy), len(accuracy)))
-    for group in groups:
-        later = np.tril(group.uncertainty.p_values(accuracy[group.members]), -1)
-        p[np.ix_(group.members, group.members)] = later + later.T + np.eye(len(later))
-    for first, second in combinations(groups, 2):
-        between = _p_between(first, second)
-        p[np.ix_(first.members, second.members)] = between
-        p[np.ix_(second.members, first.members)] = between.T
-    return p
-
-
-def _against_best(best: _Group, group: _Group, accuracy: np.ndarray) -> np.ndarray:
-    """p-values of the best row against the other rows of a group, before they are adjusted."""
-    if group.members[0] == 0:
-        return group.uncertainty.p_values(accuracy[group.members])[1:, 0]
-    return _p_between(best, group, rows=1)[0]
-
-
-def _ranks(accuracy: np.ndarray, p: np.ndarray, against_best: np.ndarray) -> list[int | None]:
-    """Rank of each row: of those that are compared in pairs, then of the others."""
-    ranks, ties = tie_ranks(accuracy, p), against_best >= LEVEL
-    ranks[ranks > 1] += ties.sum()
-    return [*map(int, ranks), *(1 if tie else None for tie in ties)]
-
-
-def shared_episodes(first: EpisodePlan, second: EpisodePlan) -> np.ndarray:
-    """Which episodes hold the same clips in two realisations of a plan, bool `[E]`."""
-    return (first.support == second.support).all((1, 2)) & (first.query == second.query).all((1, 2))
-
-
-def _p_between(first: _Group, second: _Group, rows: int | None = None) -> np.ndarray:
-    """p-values of rows of one realised plan against those of another, `[rows of the first, rows of the second]`.
-
-    They are paired on the episodes that the plans share, and unpaired where these are fewer than `FEW_EPISODES`.
-
-    Args:
-        first: its rows are compared.
-        second: its rows are compared.
-        rows: how many rows of the first are compared, from its beginning; None: all.
-    """
-    mine, theirs = first.outcomes.first_rows(rows), second.outcomes
-    count = mine.shape[0]
-    shared = shared_episodes(first.plan, second.plan)
-    if shared.sum() < FEW_EPISODES:
-        a, b = mine.accuracy(), theirs.accuracy()
-        return np.array(
-            [
-                [unpaired(first.uncertainty, second.uncertainty, i, j).p_value(a[i] - b[j]) for j in range(len(b))]
-                for i in range(count)
-            ]
-        )
-    both, plan = mine.of_episodes(shared).with_rows_of(theirs.of_episodes(shared)), second.plan
-    uncertainty = jackknife_over_clips(
-        both, classes=plan.classes[shared], support=plan.support[shared], query=plan.query[shared]
-    )
-    return uncertainty.p_values(both.accuracy())[:count, count:]
+def _pair_widths(compared: Compared) -> dict[int, float]:
+    """Half-width of the pair accuracy of each row that has one, by its place."""
+    having = [place for place, row in enumerate(compared.rows) if row.pair_accuracy is not None]
+    out = {}
+    step = max(1, _PAIR_BYTES // int(np.prod(compared.outcomes.shape[1:])))
+    for start in range(0, len(having), step):
+        places = having[start : start + step]
+        rows = [compared.rows[place] for place in places]
+        outcomes = PairOutcomes.of(rows)
+        u = jackknife(outcomes, compared.places, compared.plan_of_row[places], _ignore_supports(rows))
+        widths = stdtrit(np.diag(u.degrees_of_freedom), 0.975) * u.errors_of_rows / outcomes.counted
+        out |= {place: round(float(w), DIGITS) for place, w in zip(places, widths, strict=True) if not np.isnan(w)}
+    return out
 
 
 def _classwise(right: np.ndarray, plan: EpisodePlan, class_count: int) -> tuple[float | None, ...]:
@@ -278,3 +318,7 @@ def _rounded(value: float | None) -> float | None:
 def _significant(p: float) -> float:
     """A p-value with four significant digits; further ones depend on the machine."""
     return float(f"{p:.4g}")
+
+
+def _error(error: float) -> float | None:
+    return None if np.isnan(error) else round(float(error), DIGITS)
