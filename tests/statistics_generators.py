@@ -213,6 +213,11 @@ class Methods:
                 of_method += noise * rng.normal(0, 1, of_method.shape)
         return out
 
+    @property
+    def first(self) -> Methods:
+        """The first method alone."""
+        return Methods(self.projections[:1], self.noise[:1])
+
     def trained(self, rng: Rng, effect: float) -> Methods:
         """Another training of each method: a random change of its projection, of that size."""
         return replace(self, projections=self.projections + effect * rng.normal(0, 1, self.projections.shape))
@@ -364,14 +369,15 @@ class Linear:
         pool: of the sizes n_k.
         mu: `[C]`.
         size: s_k, `[C]`.
+        effects: of a clip as query, as support of its class, and as support of another one, for s_k = 1.
+        same: share of clips in which v is u, and of those in which w is u.
     """
 
     pool: Pool
     mu: np.ndarray
     size: np.ndarray
-
-    EFFECTS = (0.15, 0.12, 0.03)
-    SAME = 0.75
+    effects: tuple[float, float, float] = (0.15, 0.12, 0.03)
+    same: float = 0.75
 
     @classmethod
     def of(cls, sizes: tuple[int, ...]) -> Linear:
@@ -383,8 +389,8 @@ class Linear:
         """Outcomes of one method on one fresh pool, `[1, E, Q]`."""
         clips = len(self.pool.unit)
         u = rng.choice([-1.0, 1.0], clips)
-        v, w = (np.where(rng.random(clips) < self.SAME, u, -u) for _ in range(2))
-        a, b, g = (x * size * self.size[self.pool.class_of] for x, size in zip((u, v, w), self.EFFECTS, strict=True))
+        v, w = (np.where(rng.random(clips) < self.same, u, -u) for _ in range(2))
+        a, b, g = (x * size * self.size[self.pool.class_of] for x, size in zip((u, v, w), self.effects, strict=True))
         of_rivals = g[plan.support].mean(2)
         others = of_rivals.sum(1, keepdims=True) - of_rivals
         of_class = self.mu[plan.classes] + b[plan.support].mean(2) + others
@@ -393,16 +399,16 @@ class Linear:
 
     def over_clips(self) -> float:
         """Var alpha in squared percent: what stays with any number of episodes."""
-        a, b, g = self.EFFECTS
-        same = 2 * self.SAME - 1  # correlation of u and v, and of u and w; that of v and w is its square
+        a, b, g = self.effects
+        same = 2 * self.same - 1  # correlation of u and v, and of u and w; that of v and w is its square
         h = (WAY - 1) * g
         of_unit = a**2 + b**2 + h**2 + 2 * same * a * b + 2 * same * a * h + 2 * same**2 * b * h
         return float(1e4 * (of_unit * self.size**2 / self.pool.sizes).sum() / len(self.mu) ** 2)
 
     def of_one_episode(self, shot: int, query: int) -> float:
         """Var S / Q^2 in squared percent."""
-        a, b, g = self.EFFECTS
-        same = 2 * self.SAME - 1
+        a, b, g = self.effects
+        same = 2 * self.same - 1
         C, N, Q, size = len(self.mu), WAY, WAY * query, float((self.size**2).mean())
         h = (query / shot) ** 2 * (b**2 + ((N - 1) * g) ** 2 + 2 * same**2 * b * (N - 1) * g) * size
         classes = query**2 * N * (1 - N / C) * float(self.mu.var(ddof=1))
