@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,12 +47,21 @@ _KINDS = {  # what a stored plan holds
     "classes": Kind("<i4", 2, LARGEST_PLAN),
     "support": Kind("<i4", 3, LARGEST_PLAN),
     "query": Kind("<i4", 3, LARGEST_PLAN),
+    "recordings": Kind("<i4", 1, LARGEST_PLAN, is_needed=False),
 }
 
 
 def digest_of_names(names: Sequence[str]) -> str:
     """SHA-256 of the names of all classes of a split: one line each, in order."""
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+
+
+def digest_of_recordings(numbers: np.ndarray) -> str:
+    """SHA-256 of the numbers of the source recordings of all clips of a split, `[clips]`, as `<i8`."""
+    sha = hashlib.sha256()
+    for start in range(0, len(numbers), _CHECKED):
+        sha.update(numbers[start : start + _CHECKED].astype("<i8").tobytes())
+    return sha.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ class EpisodePlan:
         digest: SHA-256 of the header and of the arrays as drawn from the full list.
         realised: SHA-256 of the header and of the arrays as they are here.
         names: name of each class of the list, for people; the hashes above do not cover them, `digest_of_names` does.
+        recordings: int32 `[clips of the list]`, number of the source recording of each clip, counted through; None where it
+            is not known. The hashes above do not cover it, `recordings_digest` does.
     """
 
     header: dict
@@ -119,6 +130,7 @@ class EpisodePlan:
     digest: str
     realised: str
     names: tuple[str, ...] = ()
+    recordings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -135,7 +147,13 @@ class EpisodePlan:
     @property
     def nbytes(self) -> int:
         """Memory of its arrays."""
-        return self.classes.nbytes + self.support.nbytes + self.query.nbytes
+        of_recordings = 0 if self.recordings is None else self.recordings.nbytes
+        return self.classes.nbytes + self.support.nbytes + self.query.nbytes + of_recordings
+
+    @property
+    def recordings_digest(self) -> str | None:
+        """SHA-256 of the recordings; None where they are not known."""
+        return None if self.recordings is None else digest_of_recordings(self.recordings)
 
     @property
     def used_clips(self) -> np.ndarray:
@@ -170,7 +188,7 @@ class EpisodePlan:
             missing: clip ids that are not on this disk.
             first: number of the first episode.
             recording: number of the source recording of each clip, counted through; if it is given, supports share none with
-                the queries of their class.
+                the queries of their class, and the plan holds it as its `recordings`.
 
         Raises:
             ProtocolError: fewer classes than ways, or a class with fewer than shot + query clips (or recordings), or more
@@ -188,7 +206,30 @@ class EpisodePlan:
             _, *usable = _draw(clips, rules, missing, recording)
             replaced = sum(int((a != b).sum()) for a, b in zip(order, usable, strict=True))
             order, realised = usable, _digest(header, classes, *usable)
-        return cls(header, classes, order[0], order[1], replaced, digest, realised, clips.classes)
+        plan = cls(header, classes, order[0], order[1], replaced, digest, realised, clips.classes)
+        return plan if recording is None else plan.with_recordings(recording)
+
+    def with_recordings(self, numbers: np.ndarray | None) -> EpisodePlan:
+        """The same episodes with the source recordings of the clips, which change none of their hashes.
+
+        Args:
+            numbers: whole numbers `[clips of the list]`, each from 0 to clips - 1, or None where they are not known.
+
+        Raises:
+            ProtocolError: the numbers are not such, too few for the clips of the episodes, or more than a plan file holds.
+        """
+        if numbers is None:
+            return replace(self, recordings=None)
+        if len(numbers) > LARGEST_PLAN:
+            raise ProtocolError(
+                f"The list has {len(numbers):,} clips; at most {LARGEST_PLAN:,} can have recordings. Leave some clips out."
+            )
+        if not _are_recordings(numbers, self.support, self.query):
+            raise ProtocolError(
+                "Recordings must be numbers from 0 to clips - 1, one for each clip of the list, and not "
+                f"{shortened(str(numbers))}."
+            )
+        return replace(self, recordings=numbers.astype(np.int32))
 
     def save(self, path: Path) -> None:
         """Write the plan to a file, as `write` does; raises `ResultError` where that cannot be written."""
@@ -196,7 +237,8 @@ class EpisodePlan:
             self.write(file)
 
     def write(self, file: BinaryIO) -> None:
-        """Write the plan as a compressed npz whose bytes depend on the plan alone."""
+        """Write the plan as a compressed npz whose bytes depend on the plan alone; what is not known of clips is left out."""
+        known: dict[str, Any] = {} if self.recordings is None else {"recordings": self.recordings}
         np.savez_compressed(
             file,
             header=np.frombuffer(json.dumps(self.header, sort_keys=True).encode(), np.uint8),
@@ -207,6 +249,7 @@ class EpisodePlan:
             classes=self.classes,
             support=self.support,
             query=self.query,
+            **known,
         )
 
     @classmethod
@@ -225,12 +268,15 @@ class EpisodePlan:
             names = _checked_names(json.loads(values["names"].tobytes()))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise _unreadable(path, error) from error
-        arrays = [values[name] for name in ("classes", "support", "query")]
+        arrays = classes, support, query = values["classes"], values["support"], values["query"]
         if not sizes.episodes or any(array.min() < 0 for array in arrays) or not isinstance(header, dict):
             raise _no_plan(path)
         if _digest(header, *arrays) != realised:
             raise ResultError(f"The episode plan {path} does not have the hash it claims; delete it and run again.")
-        return cls(header, arrays[0], arrays[1], arrays[2], int(values["replaced"]), digest, realised, names)
+        numbers = values.get("recordings")
+        if numbers is not None and not _are_recordings(numbers, support, query, drawn_by=header.get("recordings")):
+            raise ResultError(f"The recordings in {path} are not those of its clips; delete it and run again.")
+        return cls(header, classes, support, query, int(values["replaced"]), digest, realised, names, numbers)
 
     def has_a_clip_twice(self) -> bool:
         """Whether a clip is twice in an episode."""
@@ -250,12 +296,21 @@ class EpisodePlan:
 
 @dataclass(frozen=True)
 class PlanSizes:
-    """Sizes of a plan: E, N, K and queries per class."""
+    """Sizes of a plan.
+
+    Attributes:
+        episodes: E.
+        way: N.
+        shot: K.
+        query: queries per class.
+        recorded: number of clips whose recordings it holds; None where it holds none.
+    """
 
     episodes: int
     way: int
     shot: int
     query: int
+    recorded: int | None = None
 
 
 def plan_sizes(path: Path) -> PlanSizes:
@@ -281,6 +336,19 @@ def stored_names(path: Path) -> tuple[str, ...]:
         with open_arrays(path, _KINDS) as file:
             return _checked_names(json.loads(file.read("names", _KINDS["names"].dtype).tobytes()))
     except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def stored_recordings(path: Path) -> np.ndarray | None:
+    """Recordings of a plan file, int32 `[clips]`, read without its episodes; None where it has none.
+
+    Raises:
+        ResultError: the file is missing or damaged.
+    """
+    try:
+        with open_arrays(path, _KINDS) as file:
+            return file.read("recordings", _KINDS["recordings"].dtype) if "recordings" in file.shapes else None
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -312,8 +380,9 @@ def _sizes(file: ArrayFile, path: Path) -> PlanSizes:
     classes, support, query = (file.shapes[name] for name in ("classes", "support", "query"))
     if not (classes == support[:2] == query[:2]) or 0 in (*support, *query):
         raise _no_plan(path)
-    sizes = PlanSizes(support[0], support[1], support[2], query[2])
-    if plan_fault(**vars(sizes)):
+    recorded = file.shapes.get("recordings")
+    sizes = PlanSizes(support[0], support[1], support[2], query[2], recorded[0] if recorded else None)
+    if plan_fault(way=sizes.way, shot=sizes.shot, query=sizes.query, episodes=sizes.episodes):
         raise ResultError(f"The episode plan {path} is larger than any plan of fsar-bench ({sizes}); delete it.")
     return sizes
 
@@ -344,8 +413,28 @@ class _Rules:
         if not self.first:
             del values["first"]
         if recording is not None:
-            values["recordings"] = hashlib.sha256(recording.astype("<i8").tobytes()).hexdigest()
+            values["recordings"] = digest_of_recordings(recording)
         return values
+
+
+def _are_recordings(numbers: np.ndarray, support: np.ndarray, query: np.ndarray, drawn_by: str | None = None) -> bool:
+    """Whether numbers can be those of the recordings of the clips of some episodes.
+
+    Args:
+        numbers: `[clips]`.
+        support: numbers of clips.
+        query: numbers of clips.
+        drawn_by: digest of the recordings that the episodes were drawn by; None where they were drawn regardless of them.
+    """
+    clips = len(numbers)
+    return (
+        numbers.ndim == 1
+        and np.issubdtype(numbers.dtype, np.integer)
+        and clips > max(support.max(), query.max())
+        and numbers.min() >= 0
+        and numbers.max() < clips
+        and drawn_by in (None, digest_of_recordings(numbers))
+    )
 
 
 def _checked_names(names: Any) -> tuple[str, ...]:

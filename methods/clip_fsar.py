@@ -90,11 +90,13 @@ class CLIPFSAR(FewShotMethod):
         self.class_weight, self.merge_before = class_weight, merge_before
         self.modulation = ModulationBlock(backbone.embedding_width, ffn_width=ffn_width, dropout=dropout)
         self.scale = nn.Parameter(torch.tensor(1.0))
+        text_alone = mode == "text" or (mode == "ensemble" and text_weight == 1)
         self.traits = Traits(
             uses_class_names=True,
             trainable=True,
             transductive=False,
-            order_sensitive=mode != "text" and self.matcher.order_sensitive,
+            order_sensitive=not text_alone and self.matcher.order_sensitive,
+            ignores_supports=text_alone,
         )
 
     @classmethod

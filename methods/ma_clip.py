@@ -240,6 +240,7 @@ class MACLIP(FewShotMethod):
             trainable=any(p.requires_grad for p in self.parameters()),
             transductive=False,
             order_sensitive=self.temporal_embedding is not None or sees_order,
+            ignores_supports=not matcher_decides,
         )
 
     def prepare(self, class_text: Tensor) -> None:

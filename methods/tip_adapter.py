@@ -48,7 +48,6 @@ class TipAdapter(FewShotMethod):
 
     role_free = True
     score_only = ("alpha", "beta", "weights", "temperature")
-    traits = Traits(uses_class_names=True, trainable=False, transductive=False, order_sensitive=False)
 
     def __init__(
         self,
@@ -66,7 +65,14 @@ class TipAdapter(FewShotMethod):
                 raise ConfigError(f"method.{name}={value} must not be negative.")
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.fits = weights == "val"
-        self.shots_average = alpha == 0 and not self.fits
+        self.shots_average = text_alone = alpha == 0 and not self.fits
+        self.traits = Traits(
+            uses_class_names=True,
+            trainable=False,
+            transductive=False,
+            order_sensitive=False,
+            ignores_supports=text_alone,
+        )
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
         """Return `video` `[V, C]`, the normalised mean of normalised frames."""

@@ -26,7 +26,9 @@ class ZeroShot(FewShotMethod):
 
     role_free = True
     score_only = ("temperature",)
-    traits = Traits(uses_class_names=True, trainable=False, transductive=False, order_sensitive=False)
+    traits = Traits(
+        uses_class_names=True, trainable=False, transductive=False, order_sensitive=False, ignores_supports=True
+    )
 
     def __init__(self, backbone: Backbone, temperature: float = 100.0) -> None:
         super().__init__(backbone)

@@ -23,18 +23,17 @@ from fsar_bench.results.record import (
     FramesRecord,
     ParametersRecord,
     Result,
-    plan_name,
 )
 
 SHA = "0" * 64
 
 
 def make_plan(classes: int = 6, clips: int = 12, **changes) -> EpisodePlan:
-    """A plan of 2-way 1-shot episodes over classes c0, c1, …"""
-    missing = changes.pop("missing", frozenset())
+    """A plan of 2-way 1-shot episodes over classes c0, c1, …; `recordings` are of all clips."""
+    missing, recordings = changes.pop("missing", frozenset()), changes.pop("recordings", None)
     how = {"way": 2, "shot": 1, "query": 1, "episodes": 40, "seed": 0, "purpose": "test", **changes}
     clip_list = ClipList.of([(f"c{c}", f"c{c}_{i:02d}") for c in range(classes) for i in range(clips)])
-    return EpisodePlan.sample(clip_list, missing=missing, **how)
+    return EpisodePlan.sample(clip_list, missing=missing, **how).with_recordings(recordings)
 
 
 def predictions(plan: EpisodePlan, accuracy: float, seed: int) -> np.ndarray:
@@ -96,6 +95,7 @@ def store(
             list_hash=plan.header["list"], fingerprint=fingerprint, classes=len(plan.names),
             class_names=digest_of_names(plan.names),
             clips=int(max(plan.query.max(), plan.support.max())) + 1, coverage=coverage,
+            recordings=plan.recordings_digest,
         ),
         episodes=EpisodesRecord(
             plan=plan.digest, realised=plan.realised, class_names=SHA, selection_split="val" if train else None,
@@ -106,12 +106,13 @@ def store(
         ),
         traits=Traits(
             uses_class_names=name == "zero_shot", trainable=bool(train), transductive=False, order_sensitive=False,
+            ignores_supports=name == "zero_shot",
         ),
         metrics=measure(prediction, plan.labels, pair),
         parameters=ParametersRecord(trainable=len(name) * 100_000, total=2_000_000),
         predictions=hashlib.sha256(packed).hexdigest(),
     )  # fmt: skip
-    plan.save(root / "plans" / plan_name(plan.realised))
+    plan.save(root / "plans" / record.plan_name)
     seconds = {"encode": 2.0, "score": 0.5, **({"train": 30.0} if train else {})}
     spent = {"seconds": seconds, "videos": 72, "memory": {"host": 1234.5}, **(cost or {})}
     return results.write(root / "results", record, packed, Cost.model_validate(spent)).folder

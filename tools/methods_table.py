@@ -71,9 +71,13 @@ def counts(config: dict, backbone: Backbone) -> tuple[float, float] | None:
 
 
 def traits(config: dict, backbone: Backbone) -> str:
-    """List what a method uses besides the frames."""
+    """List what a method uses besides the frames, and whether it does not use the supports."""
     declared = build_method(config, backbone).traits
-    uses = {"class names": declared.uses_class_names, "frame order": declared.order_sensitive}
+    uses = {
+        "class names": declared.uses_class_names,
+        "no supports": declared.ignores_supports,
+        "frame order": declared.order_sensitive,
+    }
     return ", ".join(name for name, used in uses.items() if used) or "–"
 
 

@@ -431,11 +431,17 @@ def stats_command(name: str) -> int:
 
 
 def _print_recordings(console: Console, dataset: Dataset) -> None:
-    """How many source recordings each split has, and which are in two splits."""
+    """How many source recordings each split has, of which they are not known, and which are in two splits."""
     from fsar_bench.data.importing.audit import recording_counts, shared_recordings
 
-    for count in recording_counts(dataset):
+    counts = recording_counts(dataset)
+    for count in counts:
         console.print(f"{count.split}: {count.clips} clips of {counted(count.recordings, 'recording', 'recordings')}")
+    if unknown := [name for name in dataset.names if name not in {count.split for count in counts}]:
+        console.print(
+            f"note: the clips of {', '.join(unknown)} do not tell their source recording: intervals over clips will take them as "
+            "independent of each other. Prepare them from a CSV with the column recording to change that."
+        )
     for (one, other), names in shared_recordings(dataset).items():
         note = f"note: {len(names)} recordings have clips in {one} and in {other}: {examples(names, ', ')}"
         console.print(note)
@@ -443,9 +449,7 @@ def _print_recordings(console: Console, dataset: Dataset) -> None:
 
 def _print_leaks(console: Console, leaks: list[Leak] | None) -> None:
     if leaks is None:
-        console.print(
-            "leak audit: the names of these clips do not tell their source recording (a CSV with the column recording does)"
-        )
+        console.print("leak audit: needs the source recordings of all splits")
         return
     for leak in leaks:
         protocol = f"{leak.split}, {leak.way}-way {leak.shot}-shot"

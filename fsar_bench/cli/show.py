@@ -136,6 +136,7 @@ def _traits(result: Result) -> list[str]:
         "trained" if traits.trainable else "training-free",
         "sensitive to the order of frames" if traits.order_sensitive else "blind to the order of frames",
         "transductive" if traits.transductive else "inductive",
+        *(["ignores the supports"] if traits.ignores_supports else []),
     ]
 
 

@@ -54,12 +54,16 @@ class Traits(Frozen):
         trainable: the method is trained on the train split.
         transductive: the prediction for a query depends on the other queries.
         order_sensitive: the order of frames can change a prediction.
+        ignores_supports: predictions do not depend on the supports (zero-shot text).
     """
+
+    unhashed_defaults = frozenset({"ignores_supports"})
 
     uses_class_names: bool
     trainable: bool
     transductive: bool
     order_sensitive: bool
+    ignores_supports: bool = False
 
 
 class DatasetSource(Frozen):

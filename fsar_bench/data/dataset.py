@@ -134,7 +134,8 @@ class Clip:
         class_name: name of its class.
         path: its file, or its folder of images.
         sha256: SHA-256 of the file where the annotation records it.
-        recording: name of its source recording where the annotation records it.
+        recording: name of its source recording where the annotation records it; for a built-in clip, which is a rendering of its
+            own, its id.
     """
 
     id: str
@@ -271,6 +272,7 @@ class Dataset:
     Attributes:
         name: name of the dataset or variant.
         annotation: path of the annotation.
+        is_builtin: whether fsar-bench brings its clips along.
         is_prepared: whether `fsar-bench data prepare` stored it.
         frames: whether clips are folders of images.
         accepted: (class, id) of clips that do not decode, as `fsar-bench data verify` found, and that may be left out.
@@ -286,6 +288,7 @@ class Dataset:
     ) -> None:
         self.name = name
         self.annotation = path = annotation_file(annotation)
+        self.is_builtin = annotation.startswith("builtin:")
         self.is_prepared = annotation.startswith("prepared:")
         if self.is_prepared and not os.path.lexists(path):
             prepared_name = annotation.removeprefix("prepared:")
@@ -377,7 +380,8 @@ class Dataset:
             path = MISSING
         else:
             path = user_path(row.path) if row.path.startswith("~/") else self.annotation.parent / row.path
-        return Clip(row.id, row.class_name, path, row.sha256, recording=row.recording)
+        rendered = row.id if self.is_builtin else None  # each built-in clip is a rendering of its own
+        return Clip(row.id, row.class_name, path, row.sha256, recording=row.recording or rendered)
 
 
 def open_dataset(name: str, annotation: str, groups: list[str] | None = None) -> Dataset:

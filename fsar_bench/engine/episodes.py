@@ -16,7 +16,7 @@ from fsar_bench.data.augment import Augmentation
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.decode import ReadPlan, Request
 from fsar_bench.data.frames import FrameSource, frame_source
-from fsar_bench.data.importing.audit import known_recordings
+from fsar_bench.data.importing.audit import known_recordings, recordings
 from fsar_bench.engine.bank import frames_to_tensor
 from fsar_bench.method import EpisodeBatch, FewShotMethod
 from fsar_bench.plan import EpisodePlan
@@ -199,8 +199,8 @@ class EvaluationEpisodes(_Episodes):
 
     @cached_property
     def plan(self) -> EpisodePlan:
-        """The episodes."""
-        return self._draw(self.split, self.name)
+        """The episodes, with the source recordings of the clips where they are known."""
+        return self._draw(self.split, self.name).with_recordings(recordings(self.dataset.name, self.split))
 
     def __getitem__(self, number: int) -> EpisodePlan:
         """The whole plan: episodes are evaluated together."""

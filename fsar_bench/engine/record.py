@@ -63,7 +63,7 @@ def make_cost(run: CellRun, bank: FeatureBank, scores: PlanScores) -> Cost:
 
 
 def _data(run: CellRun) -> DataRecord:
-    split = run.test.split
+    split, plan = run.test.split, run.test.plan
     return DataRecord(
         list_hash=split.list.digest,
         fingerprint=split.fingerprint,
@@ -71,6 +71,7 @@ def _data(run: CellRun) -> DataRecord:
         class_names=split.list.names_digest,
         clips=split.size,
         coverage=float(split.coverage),
+        recordings=plan.recordings_digest,
     )
 
 

@@ -19,7 +19,7 @@ from fsar_bench.config.overrides import text_settings
 from fsar_bench.config.resolve import dataset_config
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, Settings, Text
 from fsar_bench.data.dataset import Split, open_dataset
-from fsar_bench.data.importing.audit import known_recordings
+from fsar_bench.data.importing.audit import known_recordings, recordings
 from fsar_bench.engine.hashing import hash_splits
 from fsar_bench.errors import ConfigError, ResultError, shown, suggest
 from fsar_bench.io import to_json, user_path, write_atomically
@@ -99,7 +99,7 @@ class Episodes:
             missing=split.missing,
             recording=known_recordings(clips.name, split) if protocol.group_disjoint else None,
         )
-        return cls(config, name, protocol, split, plan)
+        return cls(config, name, protocol, split, plan.with_recordings(recordings(clips.name, split)))
 
     @property
     def classes(self) -> np.ndarray:
@@ -190,6 +190,7 @@ class About(Settings):
     transductive: bool = Field(False, description="the prediction of a query depends on the other queries")
     trainable: bool = Field(True, description="it was trained on the train split")
     order_sensitive: bool = Field(True, description="the order of frames can change a prediction")
+    ignores_supports: bool = Field(False, description="predictions do not depend on the supports (zero-shot text)")
     parameters: int = Field(0, ge=0, description="all parameters; 0 is unknown")
     trained_parameters: int = Field(0, ge=0, description="trained parameters")
 
@@ -213,6 +214,7 @@ def submit(plan: Episodes, predictions: Any, *, name: str, out: Path, **about: A
             class_names=plan.split.list.names_digest,
             clips=plan.split.size,
             coverage=float(plan.split.coverage),
+            recordings=plan.plan.recordings_digest,
         ),
         episodes=_episodes(plan),
         frames=FramesRecord(reader=_reader_version(cell.identity.reader), resize=0, crop=0),

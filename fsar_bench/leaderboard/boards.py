@@ -15,7 +15,7 @@ import numpy as np
 
 from fsar_bench.errors import ResultError
 from fsar_bench.io import read_whole, to_json
-from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, RowStatistics, rank_rows
+from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, Reader, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
 from fsar_bench.plan import EpisodePlan, PlanSizes, digest_of_names, plan_sizes
 from fsar_bench.results.record import Result
@@ -61,8 +61,10 @@ def check_claims(result: Result, plan_file: Path) -> None:
     Raises:
         ResultError: the plan is missing or damaged, or has others.
     """
-    p = result.protocol
-    if plan_sizes(plan_file) != PlanSizes(p.episodes, p.way, p.shot, p.query):
+    p, data, sizes = result.protocol, result.data, plan_sizes(plan_file)
+    recorded = sizes.recorded  # clips that only the counts of a published list know have none
+    is_recorded = recorded is None if data.recordings is None else recorded is not None and recorded <= data.clips
+    if not is_recorded or sizes != PlanSizes(p.episodes, p.way, p.shot, p.query, recorded):
         raise _other_plan(plan_file, result.folder)
 
 
@@ -95,6 +97,7 @@ def checked_plan(stored: Stored, load: Callable[[Path], EpisodePlan] = EpisodePl
     }
     fits = (
         (plan.digest, plan.realised) == (episodes.plan, episodes.realised)
+        and plan.recordings_digest == data.recordings
         and plan.query.shape == (p.episodes, p.way, p.query)
         and plan.support.shape == (p.episodes, p.way, p.shot)
         and plan.classes.max() < data.classes
@@ -291,6 +294,11 @@ class Board:
         knowing = {row.result.data.recordings: row for row in self.rows if row.result.data.recordings}
         return self.plan(next(iter(knowing.values()))).recordings if len(knowing) == 1 else None
 
+    @property
+    def reader(self) -> Reader:
+        """What reads and compares its rows."""
+        return Reader(self.rows, self.plan, self.units)
+
     @cached_property
     def statistics(self) -> BoardStatistics:
         """Statistics from the cache, or computed.
@@ -302,7 +310,7 @@ class Board:
         path = self._cache and self._cache / "boards" / f"{content}.json"
         statistics = _cached(path, content, len(self)) if path else None
         if statistics is None:
-            statistics = rank_rows(self.rows, self.plan, self.units)
+            statistics = rank_rows(self.reader)
             if path:
                 remember(path, statistics.model_dump(mode="json"), content)
         return statistics

@@ -1,7 +1,8 @@
-"""Two rows on the episodes that they share: the difference of their accuracies, and where it comes from."""
+"""Two rows of a board: the difference of their accuracies, how sure it is, and where it comes from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
@@ -10,6 +11,8 @@ import numpy as np
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import Board
+from fsar_bench.leaderboard.intervals import class_interval
+from fsar_bench.leaderboard.jackknife import Difference
 from fsar_bench.leaderboard.ranks import LEVEL
 from fsar_bench.leaderboard.rows import Row, differing
 from fsar_bench.plan import EpisodePlan
@@ -44,79 +47,140 @@ class EpisodeDifference:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Two rows on their shared episodes. Accuracies and half-widths are in percent.
+class Comparison:
+    """Two rows of a board, A and B, on all episodes. Accuracies, differences and half-widths are in percent.
 
     Attributes:
-        first_accuracy: of the first row.
-        second_accuracy: of the second row.
-        half_width_clips: half-width of the 95 % interval of the difference over clips; None where classes have too few clips.
-        half_width_episodes: half-width over episodes.
-        p_value: two-sided, over clips, of this pair alone.
-        only_first: number of queries that the first row alone has right (the mean over seeds).
-        only_second: number that the second alone has right.
+        board: the board.
+        first: A.
+        second: B.
+        over_clips: standard errors of the difference over clips.
+        overall: over clips and trainings; as `over_clips` where nothing is known of other trainings.
+        half_width_classes: half-width of the 95 % interval of the difference over classes; None where it is not known.
+        only_first: number of queries that A alone has right (the mean over seeds).
+        only_second: number that B alone has right.
+        same_clips: share of the places of the episodes at which both have the same clip.
         classes: every class, the largest difference first.
-        episodes: every shared episode, the largest difference first.
+        episodes: every episode, the largest difference first.
+        within: a difference that counts as none, for a verdict whether A and B are equivalent; None: none is asked for.
     """
 
-    first_accuracy: float
-    second_accuracy: float
-    half_width_clips: float | None
-    half_width_episodes: float
-    p_value: float
+    board: Board
+    first: Row
+    second: Row
+    over_clips: Difference
+    overall: Difference
+    half_width_classes: float | None
     only_first: float
     only_second: float
+    same_clips: float
     classes: tuple[ClassDifference, ...]
     episodes: tuple[EpisodeDifference, ...]
+    within: float | None = None
+
+    @property
+    def first_accuracy(self) -> float:
+        """Of A."""
+        return self.first.accuracy
+
+    @property
+    def second_accuracy(self) -> float:
+        """Of B."""
+        return self.second.accuracy
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first row minus that of the second."""
+        """Accuracy of A minus that of B."""
         return self.first_accuracy - self.second_accuracy
+
+    @property
+    def half_width_clips(self) -> float | None:
+        """Half-width of the 95 % interval of the difference over clips; None where classes have too few clips."""
+        return self.over_clips.half_width()
+
+    @property
+    def half_width_episodes(self) -> float:
+        """Half-width over episodes alone."""
+        return NORMAL95 * self.over_clips.episodes
+
+    @property
+    def half_width_all(self) -> float | None:
+        """Half-width over clips and trainings; None where one of them is not known."""
+        return None if self.of_checkpoints else self.overall.half_width()
+
+    @property
+    def of_checkpoints(self) -> bool:
+        """Whether A or B was trained, and nothing is known of other trainings."""
+        trained = any(row.result.traits.trainable for row in (self.first, self.second))
+        return trained and self.board.of_checkpoints
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, over clips and trainings (over clips where nothing is known of other trainings), of this pair alone."""
+        return self.overall.p_value(self.difference)
 
     @property
     def is_significant(self) -> bool:
         """Whether the difference is significant at 5 %."""
         return self.p_value < LEVEL
 
+    @property
+    def interval90(self) -> tuple[float, float] | None:
+        """Ends of the 90 % interval of the difference, by the errors of `overall`; None where these are not known."""
+        width = self.overall.half_width(1 - 2 * LEVEL)
+        return None if width is None else (self.difference - width, self.difference + width)
 
-@dataclass(frozen=True)
-class Comparison(PairedDifference):
-    """Two rows of a board, A and B, on the episodes that they share.
-
-    Attributes:
-        board: the board.
-        first: A.
-        second: B.
-        episode_count: episodes of the plan, shared or not.
-    """
-
-    board: Board
-    first: Row
-    second: Row
-    episode_count: int
+    @property
+    def is_equivalent(self) -> bool | None:
+        """Whether A and B differ by at most `within` (two one-sided tests at 5 %); None where that is not asked or known."""
+        if self.within is None or self.interval90 is None:
+            return None
+        low, high = self.interval90
+        return -self.within <= low and high <= self.within
 
     @property
     def summary(self) -> str:
         """Accuracies, the difference with its intervals and p-value, and the number of episodes, as text."""
-        shared, total = len(self.episodes), self.episode_count
-        of_total = f" of {total}" if shared < total else ""
-        return (
-            f"A  {self.first.title}: {self.first_accuracy:.2f} %\n"
-            f"B  {self.second.title}: {self.second_accuracy:.2f} %\n"
-            f"A - B  {self.difference:+.2f} points, {self._over_clips} (over episodes alone: ± "
-            f"{self.half_width_episodes:.2f}), p = {self.p_value:.3g}: "
-            f"{'significant' if self.is_significant else 'not significant'} at 5 %\n"
-            f"Paired on {shared}{of_total} episodes; right in A alone: {self.only_first:.0f} queries, in B alone: "
+        lines = [
+            f"A  {self.first.title}: {self.first_accuracy:.2f} %",
+            f"B  {self.second.title}: {self.second_accuracy:.2f} %",
+            f"A - B  {self.difference:+.2f} points, p = {self.p_value:.3g}: "
+            f"{'significant' if self.is_significant else 'not significant'} at 5 %",
+            f"95 % intervals of A - B: {', '.join(self._intervals())}",
+        ]
+        if self.of_checkpoints:
+            lines += ["One training of each: this compares checkpoints. Other trainings would differ by more than that."]
+        if self.within is not None:
+            lines += [self._equivalence(self.within)]
+        if self.same_clips < 1:
+            lines += [
+                f"{100 * self.same_clips:.1f} % of the places of the episodes hold the same clip in both: some were missing."
+            ]
+        lines += [
+            f"{len(self.episodes)} episodes; right in A alone: {self.only_first:.0f} queries, in B alone: "
             f"{self.only_second:.0f}. This is one comparison: p is not corrected for others."
-        )
+        ]
+        return "\n".join(lines)
 
-    @property
-    def _over_clips(self) -> str:
-        width = self.half_width_clips
-        if width is None:
-            return "interval over clips unknown (too few clips)"
-        return f"95 % over clips {self.difference - width:+.2f} to {self.difference + width:+.2f}"
+    def _intervals(self) -> Iterator[str]:
+        """The interval of the difference over each of its sources, as text."""
+        of_clips = "clips, by recording" if self.board.by_recording else "clips"
+        if self.half_width_all is not None and self.half_width_all != self.half_width_clips:
+            yield self._ends("clips and trainings", self.half_width_all)
+        yield self._ends(of_clips, self.half_width_clips) if self.half_width_clips else "over clips unknown (too few)"
+        if self.half_width_classes is not None:
+            yield self._ends("classes", self.half_width_classes)
+        yield self._ends("episodes alone", self.half_width_episodes)
+
+    def _ends(self, source: str, width: float) -> str:
+        return f"over {source} {self.difference - width:+.2f} to {self.difference + width:+.2f}"
+
+    def _equivalence(self, within: float) -> str:
+        if self.interval90 is None:
+            return f"Within {within:g} points: not known, as there are too few clips."
+        low, high = self.interval90
+        verdict = "yes" if self.is_equivalent else "not shown"
+        return f"Within {within:g} points: {verdict} (90 % interval {low:+.2f} to {high:+.2f}; two one-sided tests at 5 %)."
 
     def __str__(self) -> str:
         """The summary, and the classes and episodes that differ most."""
@@ -134,58 +198,61 @@ class Comparison(PairedDifference):
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def paired_difference(right: np.ndarray, plan: EpisodePlan, shared: np.ndarray) -> PairedDifference:
-    """Compare two rows on the episodes that they share.
+def compare_rows(board: Board, first: Row, second: Row, within: float | None = None) -> Comparison:
+    """Compare two rows of a board.
 
     Args:
-        right: float `[2, E, Q]`, 1 where a row is right (or the share of seeds in which it is).
-        plan: the episodes.
-        shared: which of them both rows have, bool `[E]`.
+        board: the board.
+        first: A.
+        second: B.
+        within: a difference in percent that counts as none.
+
+    Raises:
+        ResultError: a plan or predictions are missing or damaged.
     """
-    numbers = np.flatnonzero(shared)
-    right, classes = right[:, shared], plan.classes[shared]
-    uncertainty = jackknife_over_clips(right, classes=classes, support=plan.support[shared], query=plan.query[shared])
-    error = uncertainty.difference(0, 1)
-    first, second = 100 * right.mean((1, 2))
-    of_query = np.repeat(classes, plan.query.shape[2], axis=1)
-    by_class = []
-    for number in np.unique(classes):
-        a, b = 100 * right[:, of_query == number].mean(1)
-        by_class.append(ClassDifference(int(number), plan.name(int(number)), float(a), float(b)))
-    difference = (right[0] - right[1]).sum(1)
-    largest = np.argsort(-np.abs(difference), kind="stable")
-    names = [tuple(plan.name(int(number)) for number in classes[i]) for i in largest]
-    return PairedDifference(
-        first_accuracy=float(first),
-        second_accuracy=float(second),
-        half_width_clips=error.half_width(),
-        half_width_episodes=NORMAL95 * error.episodes,
-        p_value=error.p_value(float(first - second)),
+    compared = board.reader.compare([board.rows.index(first), board.rows.index(second)])
+    plan, other = compared.plans[0], compared.plans[-1]
+    right = np.stack([first.right(), second.right()])
+    return Comparison(
+        board=board,
+        first=first,
+        second=second,
+        over_clips=compared.over_clips.difference(0, 1),
+        overall=compared.overall.difference(0, 1),
+        half_width_classes=class_interval(right[0] - right[1], plan.classes),
         only_first=float((right[0] * (1 - right[1])).sum()),
         only_second=float((right[1] * (1 - right[0])).sum()),
-        classes=tuple(sorted(by_class, key=lambda c: (-abs(c.difference), c.number))),
-        episodes=tuple(
-            EpisodeDifference(int(numbers[i]), float(difference[i]), name)
-            for i, name in zip(largest, names, strict=True)
-        ),
+        same_clips=_same_clips(plan, other),
+        classes=_by_class(right, plan),
+        episodes=_by_episode(right, plan),
+        within=within,
     )
 
 
-def compare_rows(board: Board, first: Row, second: Row) -> Comparison:
-    """Compare two rows of a board.
+def _same_clips(plan: EpisodePlan, other: EpisodePlan) -> float:
+    """Share of the places at which two plans hold the same clip."""
+    same = [a == b for a, b in ((plan.support, other.support), (plan.query, other.query))]
+    return float(sum(part.sum() for part in same) / sum(part.size for part in same))
 
-    Raises:
-        ResultError: they share too few episodes, or a plan or predictions are missing or damaged.
-    """
-    plan, other = board.plan(first), board.plan(second)
-    shared = shared_episodes(plan, other)
-    if shared.sum() < min(FEW_EPISODES, len(shared)):
-        raise ResultError(
-            f"{first.title} and {second.title} share {int(shared.sum())} of {len(shared)} episodes; at least {FEW_EPISODES} "
-            "are needed. Run both on the same clips."
-        )
-    paired = paired_difference(np.stack([first.right(), second.right()]), plan, shared)
-    return Comparison(**vars(paired), board=board, first=first, second=second, episode_count=len(shared))
+
+def _by_class(right: np.ndarray, plan: EpisodePlan) -> tuple[ClassDifference, ...]:
+    """Accuracies on the queries of each class, the largest difference first; `right` is float `[2, E, Q]`."""
+    of_query = np.repeat(plan.classes, plan.query.shape[2], axis=1)
+    out = []
+    for number in map(int, np.unique(plan.classes)):
+        first, second = 100 * right[:, of_query == number].mean(1)
+        out.append(ClassDifference(number, plan.name(number), float(first), float(second)))
+    return tuple(sorted(out, key=lambda c: (-abs(c.difference), c.number)))
+
+
+def _by_episode(right: np.ndarray, plan: EpisodePlan) -> tuple[EpisodeDifference, ...]:
+    """Differences of each episode, the largest first; `right` is float `[2, E, Q]`."""
+    difference = (right[0] - right[1]).sum(1)
+    largest = np.argsort(-np.abs(difference), kind="stable")
+    return tuple(
+        EpisodeDifference(int(i), float(difference[i]), tuple(plan.name(int(number)) for number in plan.classes[i]))
+        for i in largest
+    )
 
 
 def find_rows(board: Board, name: str) -> list[Row]:
@@ -212,24 +279,27 @@ def _is_called(row: Row, name: str) -> bool:
     return False
 
 
-def compare_by_name(all_boards: list[Board], first: str, second: str) -> list[Comparison]:
+def compare_by_name(
+    all_boards: list[Board], first: str, second: str, within: float | None = None
+) -> list[Comparison]:
     """Compare two rows by name on every board that has both.
 
     Args:
         all_boards: where to look.
         first: name of A, see `find_rows`.
         second: name of B.
+        within: a difference in percent that counts as none.
 
     Raises:
         ConfigError: a name matches no row, or several of one board.
-        ResultError: no board has both, or the rows share too few episodes.
+        ResultError: no board has both, or a plan or predictions are missing or damaged.
     """
     matches = [(board, find_rows(board, first), find_rows(board, second)) for board in all_boards]
     on_both = [(board, a, b) for board, a, b in matches if a and b]
     if not on_both:
         raise _no_board(all_boards, first, second)
     pairs = [(board, _only(board, first, a), _only(board, second, b)) for board, a, b in on_both]
-    return [compare_rows(board, a, b) for board, a, b in pairs]
+    return [compare_rows(board, a, b, within) for board, a, b in pairs]
 
 
 def _only(board: Board, name: str, rows: list[Row]) -> Row:

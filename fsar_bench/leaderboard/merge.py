@@ -13,9 +13,16 @@ from fsar_bench.leaderboard import exports
 from fsar_bench.leaderboard.boards import build_boards, check_claims, checked_plan, require_plan
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
-from fsar_bench.plan import EpisodePlan, changed_places, digest_of_names, stored_names
+from fsar_bench.plan import (
+    EpisodePlan,
+    changed_places,
+    digest_of_names,
+    digest_of_recordings,
+    stored_names,
+    stored_recordings,
+)
 from fsar_bench.results.predictions import FILE as PREDICTIONS
-from fsar_bench.results.record import Cost, plan_name
+from fsar_bench.results.record import Cost
 from fsar_bench.results.store import COST, RECORD, Stored, read, read_all, read_record
 
 FILES = (PREDICTIONS, COST, RECORD)  # the record last: a folder without it is not a result
@@ -75,7 +82,7 @@ def _new_results(folders: list[Path], out: Path, outcome: Merge) -> tuple[dict[P
             target = out / "plans" / stored.plan_file.name
             if target not in plans:
                 plans[target] = target if _is_plan(target) else stored.plan_file
-            _check_names(stored, plans[target], outcome)
+            _check_kept(stored, plans[target], outcome)
             if _sort_in(stored, incoming, outcome, out=out):
                 outcome.problems += _replacement_problems(stored, loaded.load(stored.plan_file), out)
     return incoming, plans
@@ -98,13 +105,20 @@ def _sort_in(stored: Stored, incoming: dict[Path, Stored], outcome: Merge, *, ou
     return False
 
 
-def _check_names(stored: Stored, kept: Path, outcome: Merge) -> None:
-    """The plan that is kept, of all with the same episodes, has the class names of a result."""
-    if kept != stored.plan_file and digest_of_names(stored_names(kept)) != stored.result.data.class_names:
-        outcome.problems.append(
-            f"{stored.folder} has other class names than the same episodes in {kept}. Find out which are right and delete "
-            "the others."
-        )
+def _check_kept(stored: Stored, kept: Path, outcome: Merge) -> None:
+    """The plan that is kept, of all with the same name, has the class names and the recordings of a result."""
+    if kept == stored.plan_file:
+        return
+    data, numbers = stored.result.data, stored_recordings(kept)
+    fits = {
+        "class names": digest_of_names(stored_names(kept)) == data.class_names,
+        "recordings": (None if numbers is None else digest_of_recordings(numbers)) == data.recordings,
+    }
+    outcome.problems += [
+        f"{stored.folder} has other {what} than the same episodes in {kept}. Find out which are right and delete the others."
+        for what, is_same in fits.items()
+        if not is_same
+    ]
 
 
 def _try_tables(incoming: list[Stored], out: Path, problems: list[str]) -> None:
@@ -151,16 +165,17 @@ def _replacement_problems(stored: Stored, plan: EpisodePlan, out: Path) -> list[
     episodes = stored.result.episodes
     if plan.has_a_clip_twice():
         problems.append(f"{stored.plan_file} has a clip twice in one episode. Run the cell of {stored.folder} again.")
-    whole_file = out / "plans" / plan_name(episodes.plan)
-    if (
-        episodes.plan != episodes.realised
-        and _is_plan(whole_file)
-        and changed_places(plan, whole_file) != plan.replaced
-    ):
+    whole_file = _file_of(episodes.plan, out) if episodes.plan != episodes.realised else None
+    if whole_file and changed_places(plan, whole_file) != plan.replaced:
         problems.append(
             f"{stored.plan_file} is not a realisation of the plan {whole_file}. Run the cell of {stored.folder} again."
         )
     return problems
+
+
+def _file_of(realised: str, out: Path) -> Path | None:
+    """A file of some episodes, regardless of the recordings that it holds; None if there is none."""
+    return next(filter(_is_plan, sorted((out / "plans").glob(f"{realised[:16]}*.npz"))), None)
 
 
 def _sound_results(folder: Path, plans: _Plans, problems: list[str]) -> Iterator[Stored]:

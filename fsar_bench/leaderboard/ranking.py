@@ -188,9 +188,7 @@ def _ignore_supports(rows: Sequence[Row]) -> np.ndarray:
     return np.array([row.result.traits.ignores_supports for row in rows])
 
 
-def rank_rows(
-    rows: Sequence[Row], plan_of: Callable[[Row], EpisodePlan], units: np.ndarray | None = None
-) -> BoardStatistics:
+def rank_rows(reader: Reader) -> BoardStatistics:
     """Compare rows and rank them.
 
     All pairs of the C = `MOST_COMPARED` most accurate rows are tested, and the best row against each of the others. Holm's
@@ -203,14 +201,12 @@ def rank_rows(
     other ones: then checkpoints are ranked, not methods.
 
     Args:
-        rows: in the board's order, the most accurate first.
-        plan_of: the episodes of a row as they were on its machine.
-        units: number of the recording of each clip; None where these are not known.
+        reader: of the rows in the board's order, the most accurate first.
 
     Raises:
         ResultError: predictions or a plan are missing or damaged.
     """
-    reader, count = Reader(rows, plan_of, units), min(len(rows), MOST_COMPARED)
+    rows, count = reader.rows, min(len(reader.rows), MOST_COMPARED)
     top = reader.compare(range(count))
     report(COMPARING, count, len(rows))
     found = _statistics(reader, top)
@@ -242,7 +238,7 @@ def rank_rows(
         of_checkpoints=reader.trainings.are_unknown,
         fewest_clips=fewest,
         clips=top.places.clip_count,
-        recordings=None if units is None else top.places.unit_count,
+        recordings=None if reader.units is None else top.places.unit_count,
     )
 
 

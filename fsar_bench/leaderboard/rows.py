@@ -117,7 +117,7 @@ def _without_seed(result: Result) -> str:
     if identity.get("train"):
         identity["train"].pop("seed", None)
     backbone = result.backbone.model_dump(mode="json")
-    return canonical([identity, backbone, result.episodes.realised, result.submitted])
+    return canonical([identity, backbone, result.episodes.realised, result.data.recordings, result.submitted])
 
 
 OF_PLAN = ("dataset", "way", "shot", "plan", "list")  # submitted predictions share these alone

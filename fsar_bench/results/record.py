@@ -28,7 +28,11 @@ class DataRecord(Frozen):
         class_names: SHA-256 of the names of the classes, which the plan keeps.
         clips: number of clips of the full list.
         coverage: share of the list that was on that machine.
+        recordings: SHA-256 of the numbers of the source recordings of the clips, which the plan keeps; None where they are not
+            known.
     """
+
+    unhashed_defaults = frozenset({"recordings"})
 
     list_hash: Sha
     fingerprint: Sha
@@ -36,6 +40,7 @@ class DataRecord(Frozen):
     class_names: Sha
     clips: Annotated[int, Field(ge=2, le=10**8)]
     coverage: Annotated[float, Field(ge=0, le=1)]
+    recordings: Sha | None = None
 
 
 class EpisodesRecord(Frozen):
@@ -140,6 +145,11 @@ class Result(Frozen):
         return self.cell.folder
 
     @property
+    def plan_name(self) -> str:
+        """File name of its realised plan, stored in `plans/`."""
+        return plan_name(self.episodes.realised, self.data.recordings)
+
+    @property
     def protocol(self) -> Protocol:
         """The rules of the evaluation."""
         return self.cell.protocol
@@ -221,6 +231,9 @@ class Cost(Frozen):
         return self.memory.host if self.memory.device is None else self.memory.device
 
 
-def plan_name(realised: str) -> str:
-    """File name of a plan by its realised hash."""
-    return f"{realised[:16]}.npz"
+def plan_name(realised: str, recordings: str | None) -> str:
+    """File name of a plan by its realised hash and that of its recordings; None where it has none.
+
+    The same episodes may be stored without recordings and with them, or with corrected ones.
+    """
+    return f"{realised[:16]}{f'-{recordings[:16]}' if recordings else ''}.npz"

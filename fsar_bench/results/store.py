@@ -23,7 +23,7 @@ from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import report
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.predictions import measure, packed_predictions, unpack_predictions
-from fsar_bench.results.record import SCHEMA, Cost, Result, plan_name
+from fsar_bench.results.record import SCHEMA, Cost, Result
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import seal_json, unseal_json
 
@@ -44,7 +44,7 @@ class Stored:
     @property
     def plan_file(self) -> Path:
         """Path of the realised episode plan, next to `results/`."""
-        return self.folder.parents[3] / "plans" / plan_name(self.result.episodes.realised)
+        return self.folder.parents[3] / "plans" / self.result.plan_name
 
     def predictions(self) -> np.ndarray:
         """Predicted label of each query, uint8 `[E, Q]`.
@@ -76,7 +76,7 @@ def write(root: Path, result: Result, predictions: bytes, cost: Cost, plan: Epis
     folder = root / result.folder
     with replacing_all(hint="out=") as batch:
         if plan is not None:
-            with batch.open(root.parent / "plans" / plan_name(plan.realised)) as file:
+            with batch.open(root.parent / "plans" / result.plan_name) as file:
                 plan.write(file)
         batch.delete(folder / RECORD)  # never an old record beside new predictions
         batch.write(folder / PREDICTIONS, predictions)

@@ -236,13 +236,16 @@ class MethodTester(Tester[FewShotMethod]):
                 before[:, 1:], after[:, 1:], "a query changes the scores of another, and transductive is not declared"
             )
 
-    def test_supports_matter(self) -> None:
-        """Other supports change the scores of a method that reads no class names."""
+    def test_supports_matter_unless_declared_ignored(self) -> None:
+        """Other supports change the scores exactly if `ignores_supports` is not declared."""
         method, episodes = self.method(), self.episodes()
-        if method.traits.uses_class_names:
-            raise NotTestedError("class names alone may decide")
-        after = self.total(method, support=255 - episodes.support)
-        self.expect_different(self.total(method), after, "neither supports nor class names reach the scores")
+        before, after = self.total(method), self.total(method, support=255 - episodes.support)
+        if method.traits.ignores_supports:
+            self.expect_same(before, after, "declared to ignore supports, but other supports change the scores")
+        else:
+            self.expect_different(
+                before, after, "other supports do not change the scores, and ignores_supports is not declared"
+            )
 
     def test_batches_of_episodes_change_nothing(self) -> None:
         """An episode scores the same alone and in a batch."""

@@ -111,7 +111,9 @@ class BlindUntilTrained(BlindToCopies):
 class NamesAlone(Good):
     """Zero-shot: the text alone decides."""
 
-    traits = Traits(uses_class_names=True, trainable=False, transductive=False, order_sensitive=False)
+    traits = Traits(
+        uses_class_names=True, trainable=False, transductive=False, order_sensitive=False, ignores_supports=True
+    )
 
     def __init__(self, backbone):
         super().__init__(backbone)
@@ -127,6 +129,14 @@ class NamesAlone(Good):
 class NamesAloneInverted(NamesAlone):
     def score(self, support, query, class_text):
         return Scores(-super().score(support, query, class_text).total)
+
+
+class IgnoresSupportsByNames(NamesAlone):
+    traits = NamesAlone.traits.model_copy(update={"ignores_supports": False})
+
+
+class DeclaresToIgnoreSupports(Good):
+    traits = Good.traits.model_copy(update={"ignores_supports": True})
 
 
 class Noisy(Good):
@@ -199,6 +209,12 @@ class DeclaresOrderSensitive(Good):
 class ReadsNames(Good):
     def score(self, support, query, class_text):
         return Scores(super().score(support, query, class_text).total + query.video @ class_text.transpose(1, 2))
+
+
+class ReadsNamesAndDeclaresToIgnoreSupports(ReadsNames):
+    traits = Traits(
+        uses_class_names=True, trainable=True, transductive=False, order_sensitive=False, ignores_supports=True
+    )
 
 
 class DeclaresClassNames(Good):
@@ -284,7 +300,9 @@ BROKEN = {
     "order of shots changes nothing": [LastShotOnly],
     "duplicated shots": [SumsShots, DeclaresSummedShots],
     "queries are independent unless declared transductive": [LooksAtOtherQueries, DeclaresTransductive],
-    "supports matter": [IgnoresSupports],
+    "supports matter unless declared ignored": [
+        IgnoresSupports, IgnoresSupportsByNames, DeclaresToIgnoreSupports, ReadsNamesAndDeclaresToIgnoreSupports,
+    ],
     "batches of episodes change nothing": [LooksAtOtherEpisodes],
     "videos encoded one by one score the same": [LooksAtOtherVideos],
     "role free if declared": [HasARole],

@@ -72,6 +72,8 @@ def recording_of(dataset: str, class_name: str, clip: str) -> str | None:
 def recording_names(dataset: str, split: Split) -> list[str] | None:
     """Name of the source recording of each clip: as the annotation records it, else as the names of the clips tell it.
 
+    A built-in clip is a rendering of its own, and so its own recording.
+
     Args:
         dataset: name of the dataset; a lineage after "@" is ignored.
         split: V clips, missing ones included.
