@@ -248,7 +248,7 @@ class Effort:
 
     @property
     def truth_episodes(self) -> int:
-        return round(60_000 * min(1.0, max(0.2, self.factor)))
+        return round(60_000 * min(1.0, max(0.15, self.factor)))
 
     def rng(self, *purpose: str | int) -> Rng:
         return np.random.default_rng([self.seed, *(crc32(p.encode()) if isinstance(p, str) else p for p in purpose)])
@@ -320,7 +320,7 @@ def scenario(name: str, setting: Setting, effort: Effort) -> Scenario:
         return 100 * float(fresh_outcomes(effort.rng(name, "clips"), at(scale), setting.pool, alone, plan).mean())
 
     low, high = 0.05, 20.0
-    for _ in range(12):
+    for _ in range(9):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if accuracy(middle) < setting.accuracy else (low, middle)
     geometry = at(high)

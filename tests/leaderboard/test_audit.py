@@ -25,7 +25,7 @@ def failures(lines: list[Line]) -> str:
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in LONG])
 def test_short_audit(name):
-    assert not failures(run_check(name, Effort(0.025)))
+    assert not failures(run_check(name, Effort(0.02)))
 
 
 @pytest.mark.slow
@@ -59,17 +59,17 @@ def test_wrong_variances_are_found(monkeypatch, change, name):
 
     jackknife = audit.jackknife_over_clips
     monkeypatch.setattr(audit, "jackknife_over_clips", wrong)
-    assert failures(run_check(name, Effort(0.025)))
+    assert failures(run_check(name, Effort(0.02)))
 
 
 def test_clips_of_a_recording_taken_as_independent_are_found(monkeypatch):
     monkeypatch.setattr(generators.Pool, "has_recordings", False)
-    assert failures(run_check("recordings-level", Effort(0.025)))
+    assert failures(run_check("recordings-level", Effort(0.02)))
 
 
 def test_trainings_that_are_left_out_are_found(monkeypatch):
     monkeypatch.setattr(audit, "with_trainings", lambda uncertainty, accuracy: uncertainty)
-    assert failures(run_check("trainings-3", Effort(0.1)))
+    assert failures(run_check("trainings-3", Effort(0.05)))
 
 
 def test_the_command_tells_by_its_status_whether_all_claims_hold(monkeypatch, capsys):
