@@ -17,7 +17,9 @@ from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.leaderboard.boards import build_boards
 from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.lookup import find_result
+from fsar_bench.leaderboard.ranking import Widths
 from fsar_bench.leaderboard.rows import title_of
+from fsar_bench.leaderboard.tables import widths_text
 from fsar_bench.results.command import PLACES, command_of, training_files
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored
@@ -86,7 +88,7 @@ def _accuracy(stored: Stored) -> Lines:
     yield "± episodes", _half_width(metrics.interval95)
     try:
         ((row,),) = [board.entries for board in build_boards([stored], statistics_cache())]
-        yield "± clips", _half_width(row.statistics.clips)
+        yield "± clips", _widths(row.statistics.clips)
     except ResultError as error:
         yield "± clips", f"unknown: {error}"
     if metrics.pair_accuracy is not None:
@@ -98,6 +100,10 @@ def _accuracy(stored: Stored) -> Lines:
 
 def _half_width(value: float | None) -> str:
     return "unknown (too few)" if value is None else f"{value:.2f} (95 % interval)"
+
+
+def _widths(widths: Widths | None) -> str:
+    return _half_width(None) if widths is None else f"{widths_text(widths)} (95 % interval)"
 
 
 def _method(stored: Stored) -> Lines:

@@ -42,6 +42,14 @@ class Entry:
         return self.row.result
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Difference of two rows in percent, and the half-width of its 95 % interval; None where that is not known."""
+
+    difference: float
+    half_width: float | None
+
+
 def require_plan(stored: Stored) -> None:
     """Check that the plan of a result is there.
 
@@ -203,12 +211,16 @@ class Board:
     @property
     def limits_note(self) -> str:
         """What its ranks are of, and the smallest difference that they see."""
-        of = "Trained rows have one training each: these ranks are of checkpoints, not of methods. " * self.of_checkpoints
+        of = (
+            "Trained rows have one training each: these ranks are of checkpoints, not of methods. "
+            * self.of_checkpoints
+        )
         smallest = self.statistics.smallest_difference
         if smallest is None:
             return of.strip()
         return (
-            f"{of}Differences below {smallest:.1f} points are mostly not seen here (2.8 standard errors of the median pair)."
+            f"{of}Differences below {smallest:.1f} points are mostly not seen here (2.8 standard errors of the median pair: "
+            "found in 80 % of cases at 5 %, before p-values are corrected for the number of pairs)."
         )
 
     @property
@@ -284,6 +296,13 @@ class Board:
         """
         return np.array(self.statistics.p)
 
+    def gap(self, place: int, other: int) -> Gap:
+        """Difference of the row at one place from the row at another; it has an interval among those compared in pairs."""
+        widths = self.statistics.widths
+        is_known = max(place, other) < len(widths)
+        difference = self.rows[place].accuracy - self.rows[other].accuracy
+        return Gap(difference, widths[place][other] if is_known else None)
+
     @cached_property
     def units(self) -> np.ndarray | None:
         """Number of the recording of each clip, int64 `[clips]`; None where no row knows them, or rows differ in them.
@@ -334,8 +353,8 @@ def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:
 
     def read(path: Path) -> BoardStatistics:
         statistics = BoardStatistics.model_validate_json(to_json(unseal_json(read_whole(path), content)))
-        sizes = {len(matrix) for matrix in (statistics.p, statistics.errors)}
-        sizes |= {len(line) for line in (*statistics.p, *statistics.errors)}
+        sizes = {len(matrix) for matrix in (statistics.p, statistics.widths)}
+        sizes |= {len(line) for line in (*statistics.p, *statistics.widths)}
         if len(statistics.rows) != row_count or sizes != {min(row_count, MOST_COMPARED)}:
             raise DamagedError("it holds other rows")
         return statistics

@@ -140,18 +140,19 @@ class Results:
             keep = [kept and value in accepted for kept, value in zip(keep, self._column(name), strict=True)]
         return Results([stored for stored, kept in zip(self._stored, keep, strict=True) if kept], self.out)
 
-    def compare(self, first: str, second: str) -> list[Comparison]:
-        """Compare two rows on every board that has both, on the episodes that they share.
+    def compare(self, first: str, second: str, within: float | None = None) -> list[Comparison]:
+        """Compare two rows on every board that has both.
 
         Args:
             first: a method, the title of a row, a config hash or its beginning, or a folder of results.
             second: the other one.
+            within: a difference in percent that counts as none, for a verdict whether the two are equivalent.
 
         Raises:
             ConfigError: a name matches no row, or several of one board.
-            ResultError: no board has both, or the rows share too few episodes.
+            ResultError: no board has both, or a plan or predictions are missing or damaged.
         """
-        return compare_by_name(self.boards, first, second)
+        return compare_by_name(self.boards, first, second, within)
 
     def board(
         self, dataset: str | None = None, way: int | None = None, shot: int | None = None, seed: int | None = None
@@ -193,7 +194,8 @@ class Results:
     def _half_widths_clips(self) -> dict[Path, float | None]:
         """By folder of the result, for rows of one seed."""
         entries = [entry for board in self.boards for entry in board.entries if len(entry.row.seeds) == 1]
-        return {entry.row.seeds[0].folder: entry.statistics.clips for entry in entries}
+        widths = {entry.row.seeds[0].folder: entry.statistics.clips for entry in entries}
+        return {folder: None if width is None else width.half for folder, width in widths.items()}
 
 
 def setting_of(board: Board) -> dict[str, str | int]:

@@ -149,7 +149,9 @@ class Comparison:
             f"95 % intervals of A - B: {', '.join(self._intervals())}",
         ]
         if self.of_checkpoints:
-            lines += ["One training of each: this compares checkpoints. Other trainings would differ by more than that."]
+            lines += [
+                "One training of each: this compares checkpoints. Other trainings would differ by more than that."
+            ]
         if self.within is not None:
             lines += [self._equivalence(self.within)]
         if self.same_clips < 1:
@@ -210,7 +212,8 @@ def compare_rows(board: Board, first: Row, second: Row, within: float | None = N
     Raises:
         ResultError: a plan or predictions are missing or damaged.
     """
-    compared = board.reader.compare([board.rows.index(first), board.rows.index(second)])
+    numbers = [next(n for n, row in enumerate(board.rows) if row is wanted) for wanted in (first, second)]
+    compared = board.reader.compare(numbers)
     plan, other = compared.plans[0], compared.plans[-1]
     right = np.stack([first.right(), second.right()])
     return Comparison(
@@ -279,9 +282,7 @@ def _is_called(row: Row, name: str) -> bool:
     return False
 
 
-def compare_by_name(
-    all_boards: list[Board], first: str, second: str, within: float | None = None
-) -> list[Comparison]:
+def compare_by_name(all_boards: list[Board], first: str, second: str, within: float | None = None) -> list[Comparison]:
     """Compare two rows by name on every board that has both.
 
     Args:

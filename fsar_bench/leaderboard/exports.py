@@ -10,7 +10,7 @@ import pandas as pd
 
 from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
-from fsar_bench.leaderboard.tables import SHOWN, as_text, index, left_out, page, published_page, rank_text
+from fsar_bench.leaderboard.tables import SHOWN, as_text, index, left_out, page, published_page, rank_text, widths_text
 from fsar_bench.texts.escapes import csv_cell
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
@@ -54,7 +54,10 @@ def _protocol_fields(entry: Entry) -> Record:
         "query": p.query,
         "episodes": p.episodes,
         "plan": result.episodes.plan,
-        "rank": entry.statistics.rank,
+        "rank_best": entry.statistics.rank[0],
+        "rank_worst": entry.statistics.rank[1],
+        "may_be_best": entry.statistics.may_be_best,
+        "above_chance": entry.statistics.above_chance,
         "method": result.name,
         "title": label.row,
         "control": label.control,
@@ -65,13 +68,20 @@ def _protocol_fields(entry: Entry) -> Record:
 
 def _score_fields(entry: Entry) -> Record:
     statistics = entry.statistics
+    overall, clips = statistics.overall, statistics.clips
     return {
         "accuracy": statistics.accuracy,
-        "half_width_episodes": statistics.episodes,
-        "half_width_clips": statistics.clips,
+        "half_width_all": overall and overall.half,
+        "low_all": overall and statistics.accuracy - overall.below,
+        "high_all": overall and statistics.accuracy + overall.above,
+        "half_width_clips": clips and clips.half,
+        "low_clips": clips and statistics.accuracy - clips.below,
+        "high_clips": clips and statistics.accuracy + clips.above,
         "half_width_classes": statistics.classes,
+        "half_width_episodes": statistics.episodes,
         "half_width_seeds": statistics.seeds,
         "pair_accuracy": entry.row.pair_accuracy,
+        "half_width_pairs": statistics.pairs,
     }
 
 
@@ -105,8 +115,6 @@ def csv(rows: list[Record]) -> str:
     joined = ("checkpoints", "config_hashes")
     flat = [{**row, **{name: " ".join(row[name]) for name in joined}} for row in rows]
     frame = pd.DataFrame({k: csv_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in flat)
-    if flat:
-        frame = frame.astype({"rank": "Int64"})  # whole numbers, some of them missing
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -125,6 +133,9 @@ def json_text(all_boards: list[Board], rows: list[Record]) -> str:
         {
             "title": board.title,
             "note": board.note,
+            "ranks_checkpoints": board.of_checkpoints,
+            "clips": board.statistics.clips,
+            "recordings": board.statistics.recordings,
             "rows": rows_of[number],
             "p": board.p.tolist(),
         }
@@ -143,15 +154,18 @@ _LATEX = str.maketrans(
 
 
 def latex(board: Board) -> str:
-    r"""A table for a paper that uses `\usepackage{booktabs}`; the accuracies of the first rank are in bold."""
+    r"""A table for a paper that uses `\usepackage{booktabs}`; accuracies of rows whose rank may be 1 are in bold."""
     backbones = {row.result.backbone_name for row in board.rows}
-    shows_backbone = len(backbones) > 1
+    shows_backbone, shows_all = len(backbones) > 1, any(entry.statistics.overall for entry in board.entries)
+    of_all = "over clips and trainings, " * shows_all
     caption = (
-        f"{board.title}. Accuracy (%) with 95 % intervals over clips and over episodes, trained parameters in millions; rows "
-        "not significantly different from the best (paired test over clips) share its rank. "
-        + ("" if shows_backbone else f"Backbone: {backbones.pop()}. ")
-        + board.note
+        f"{board.title}. Accuracy (%) with 95 % intervals {of_all}over clips{', by recording,' * board.by_recording} and over "
+        "episodes, trained parameters in millions; ranks are simultaneous 95 % intervals (paired tests, Holm), bold where the "
+        "rank may be 1. " + ("" if shows_backbone else f"Backbone: {backbones.pop()}. ") + board.note
     )
+    columns = ["Rank", "Method", *["Backbone"] * shows_backbone, "Accuracy", *[r"$\pm$ all"] * shows_all]
+    columns += [r"$\pm$ clips", r"$\pm$ episodes", "Trained"]
+    lines = [_latex_line(board, entry, shows_backbone, shows_all) for entry in board.entries[:SHOWN]]
     return "\n".join(
         [
             f"{TEX_MARK}. Needs \\usepackage{{booktabs}}.",
@@ -159,11 +173,11 @@ def latex(board: Board) -> str:
             r"\centering",
             r"\small",
             rf"\caption{{{caption.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{rl{'l' if shows_backbone else ''}rrrr}}",
+            rf"\begin{{tabular}}{{rl{'l' * shows_backbone}{'r' * (4 + shows_all)}}}",
             r"\toprule",
-            rf"Rank & Method{' & Backbone' if shows_backbone else ''} & Accuracy & $\pm$ clips & $\pm$ episodes & Trained \\",
+            " & ".join(columns) + r" \\",
             r"\midrule",
-            *[_latex_line(entry, shows_backbone) for entry in board.entries[:SHOWN]],
+            *lines,
             *[f"% {left_out(board)}"] * (len(board) > SHOWN),
             r"\bottomrule",
             r"\end{tabular}",
@@ -173,15 +187,16 @@ def latex(board: Board) -> str:
     )
 
 
-def _latex_line(entry: Entry, shows_backbone: bool) -> str:
+def _latex_line(board: Board, entry: Entry, shows_backbone: bool, shows_all: bool) -> str:
     statistics = entry.statistics
     accuracy = f"{statistics.accuracy:.2f}"
     cells = [
-        rank_text(statistics.rank).translate(_LATEX),
+        rank_text(board, entry).translate(_LATEX),
         entry.row.title.translate(_LATEX),
-        *([entry.result.backbone_name.translate(_LATEX)] if shows_backbone else []),
-        rf"\textbf{{{accuracy}}}" if statistics.rank == 1 else accuracy,
-        as_text(statistics.clips, 2).translate(_LATEX),
+        *[entry.result.backbone_name.translate(_LATEX)] * shows_backbone,
+        rf"\textbf{{{accuracy}}}" if statistics.is_first else accuracy,
+        *[widths_text(statistics.overall).translate(_LATEX)] * shows_all,
+        widths_text(statistics.clips).translate(_LATEX),
         as_text(statistics.episodes, 2).translate(_LATEX),
         f"{entry.result.parameters.trainable / 1e6:.2f}",
     ]

@@ -55,6 +55,10 @@ class Uncertainty:
         """Standard errors of the rows over clips in percent, `[R]`; NaN where they are not known."""
         return np.sqrt(np.diag(self.clips))
 
+    def half_widths_of_differences(self) -> np.ndarray:
+        """Half-widths of the 95 % intervals of differences over clips in percent, `[R, R]`; on the diagonal, of rows."""
+        return np.asarray(stdtrit(self.degrees_of_freedom, 0.975) * self.errors())
+
     def difference(self, a: int, b: int) -> Difference:
         """Standard errors of the accuracy of row `a` minus that of row `b`."""
         two = self.of([a, b])
@@ -405,7 +409,7 @@ class ClassInfluence:
 
     @property
     def _weight(self) -> np.ndarray:
-        """w of each row, see `contribution`; NaN where the effect of other clips cannot be seen."""
+        """W of each row, see `contribution`; NaN where the effect of other clips cannot be seen."""
         n, per_unit = self.clips.count[self.plan], self.clips.per_unit[self.plan]
         seen = n - 1 - self.diluting
         known = (seen > 0) & (self.clips.unit_count[self.plan] > 1)
@@ -508,9 +512,7 @@ def _products_on_shared_clips(of_class: ClassEpisodes, plan: np.ndarray) -> np.n
     return out
 
 
-def degrees_of_freedom(
-    total: np.ndarray, squares: np.ndarray, class_count: int, variances: np.ndarray
-) -> np.ndarray:
+def degrees_of_freedom(total: np.ndarray, squares: np.ndarray, class_count: int, variances: np.ndarray) -> np.ndarray:
     """Degrees of freedom of variances that are sums over classes: 2 V^2 / (C s^2), `[R, R]`; infinite where s is 0.
 
     All `[R, R]` are of the rows on the diagonal and of differences of two rows off it.

@@ -16,6 +16,7 @@ from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.exports import Record, by_board, records
 from fsar_bench.leaderboard.published import Published, verdicts
 from fsar_bench.leaderboard.rows import Row
+from fsar_bench.leaderboard.tables import rank_text, widths_text
 from fsar_bench.plan import EpisodePlan
 
 SHOWN = 100  # rows of a board on the page, the most accurate ones: its plots show all of them at once
@@ -109,6 +110,10 @@ def _row_data(board: Board, published: list[Published], confusions: int) -> list
         out.append(
             {
                 "label": entry.row.title,
+                "rank_text": rank_text(board, entry),
+                "is_first": entry.statistics.is_first,
+                "all_text": widths_text(entry.statistics.overall),
+                "clips_text": widths_text(entry.statistics.clips),
                 "classwise": list(entry.statistics.classwise),
                 "confusion": confusion(entry.row, board.plan(entry.row), entry.result.data.classes)
                 if place < confusions

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 
 
 class Episodes(Protocol):
-    """What is read of a plan: classes `[E, N]`, supports `[E, N, K]` and queries `[E, N, q]`, the latter two clip numbers."""
+    """What is read of a plan."""
 
     @property
-    def classes(self) -> np.ndarray: ...
+    def classes(self) -> np.ndarray:
+        """Class numbers, `[E, N]`."""
+
     @property
-    def support(self) -> np.ndarray: ...
+    def support(self) -> np.ndarray:
+        """Clip numbers, `[E, N, K]`."""
+
     @property
-    def query(self) -> np.ndarray: ...
+    def query(self) -> np.ndarray:
+        """Clip numbers, `[E, N, q]`."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Places:
         present = np.stack([np.isin(known, pairs, assume_unique=True) for pairs in held])
         unit_of = known % span if units is None else units[known % span]
         shared = _shared_units(unit_of, first) if units is not None else np.empty(0, np.int64)
-        parts = [slice(*ends) for ends in zip(first[:-1], first[1:], strict=True)]
+        parts = [slice(*ends) for ends in pairwise(first.tolist())]
         of_class = tuple(_class_clips(unit_of[part], present[:, part], shared) for part in parts)
         is_small = len(numbers) <= np.iinfo(np.uint16).max  # numpy sorts small numbers in linear time
         order = np.argsort(class_of.ravel().astype(np.uint16 if is_small else np.int64), kind="stable")

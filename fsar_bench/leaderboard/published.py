@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import variance
 from typing import Annotated, Any
 
 from pydantic import Field, Strict, ValidationError, field_validator
+from scipy.special import stdtrit
 
 from fsar_bench.config.fields import explain_fault
 from fsar_bench.config.settings import Frozen, Text
 from fsar_bench.errors import ResultError, shown
 from fsar_bench.io import read_text, reason_of
 from fsar_bench.leaderboard.boards import TESTED, Board, Entry
+from fsar_bench.results.metrics import NORMAL95
 from fsar_bench.results.record import Result
 
 NAMES = {  # datasets as the literature writes them
@@ -42,6 +46,8 @@ class Published(Frozen):
         way: N.
         shot: K.
         accuracy: percent, as printed.
+        interval: half-width of its 95 % interval over episodes in percent, as printed; None where none is.
+        episodes: number of test episodes; None where the source does not say.
         source: where it is printed.
         cited: the source repeats it from another paper.
         our_method: name of the config that re-implements the method, with `our_backbone` and `our_dataset`; empty where there is
@@ -59,11 +65,18 @@ class Published(Frozen):
     way: Annotated[int, Strict(False), Field(ge=1, le=10**6)]
     shot: Annotated[int, Strict(False), Field(ge=0, le=10**6)]
     accuracy: Annotated[float, Strict(False), Field(ge=0, le=100)]
+    interval: Annotated[float, Strict(False), Field(ge=0, le=100)] | None
+    episodes: Annotated[int, Strict(False), Field(ge=1, le=10**9)] | None
     source: Text
     cited: bool
     our_method: Text
     our_backbone: Text
     our_dataset: Text
+
+    @field_validator("interval", "episodes", mode="before")
+    @classmethod
+    def _may_be_empty(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("cited", mode="before")
     @classmethod
@@ -87,12 +100,53 @@ class Verdict:
     entry: Entry
 
     @property
-    def is_inside(self) -> bool | None:
-        """Whether the published figure is inside the interval over clips; None where there is no interval."""
-        statistics = self.entry.statistics
-        if statistics.clips is None:
+    def difference(self) -> float:
+        """Measured minus published, in percent."""
+        return self.entry.statistics.accuracy - self.published.accuracy
+
+    @property
+    def trainings(self) -> int:
+        """Number of trainings of the measured row."""
+        return len(self.entry.row.seeds)
+
+    @property
+    def half_width(self) -> float | None:
+        """How far the two may differ by chance, with 95 % confidence, in percent; None where the episodes tell nothing.
+
+        A paper tests on the same clips, so clips are no source of a difference: t sqrt(V + V' + s^2 (1 + 1 / n)), where V and
+        V' are variances over the episodes measured here and those of the paper, and s^2 is the sample variance of n trainings,
+        of which the paper has one more. t has n - 1 degrees of freedom. With one training, or none, s is left out, and t is
+        that of a normal distribution.
+        """
+        episodes, accuracies = self._over_episodes, [seed.result.metrics.accuracy for seed in self.entry.row.seeds]
+        if episodes is None:
             return None
-        return abs(statistics.accuracy - self.published.accuracy) <= statistics.clips
+        n = len(accuracies)
+        if n < 2 or not self.entry.result.traits.trainable:
+            return NORMAL95 * math.sqrt(episodes)
+        return float(stdtrit(n - 1, 0.975)) * math.sqrt(episodes + variance(accuracies) * (1 + 1 / n))
+
+    @property
+    def _over_episodes(self) -> float | None:
+        """Sum of both variances over episodes, in squared percent.
+
+        That of the paper is the one that it prints, else ours for its number of episodes, else ours.
+        """
+        ours, count = self.entry.statistics.episodes, self.entry.result.protocol.episodes
+        if ours is None:
+            return None
+        theirs = self.published.interval
+        if theirs is None:
+            theirs = ours * math.sqrt(count / (self.published.episodes or count))
+        return (ours**2 + theirs**2) / NORMAL95**2
+
+    @property
+    def is_reproduced(self) -> bool | None:
+        """Whether the difference is within `half_width`; None with one training: how much these differ is not known."""
+        width = self.half_width
+        if width is None or (self.trainings < 2 and self.entry.result.traits.trainable):
+            return None
+        return abs(self.difference) <= width
 
 
 def shipped() -> Path:

@@ -28,7 +28,7 @@ from fsar_bench.progress.events import report
 DIGITS = 4  # of accuracies and intervals; further digits depend on the machine
 MOST_COMPARED = 200  # rows of a board of which all pairs are tested: the most accurate ones
 COMPARING = "comparing rows"  # the stage that is reported
-POWER = 2.8  # standard errors: a difference that is found at 5 % with a probability of 80 %
+FOUND = 2.8 / 1.96  # half-widths of a 95 % interval: a difference that is found with a probability of 80 %
 _AT_A_TIME = 64  # other rows that are read together
 _PAIR_BYTES = 2**26  # outcomes of pairs that are read together
 
@@ -88,7 +88,7 @@ class BoardStatistics(Frozen):
     Attributes:
         rows: in the board's order.
         p: p-values of all pairs of the C rows that are compared in pairs, adjusted (Holm), `[C, C]`.
-        errors: standard errors of their differences in percent, `[C, C]`; None where they are not known.
+        widths: half-widths of the 95 % intervals of their differences in percent, `[C, C]`; None where they are not known.
         of_checkpoints: rows were trained, and none has several trainings: other trainings are in no interval and no test.
         fewest_clips: number of clips of the class of which the fewest appear.
         clips: number of clips that appear.
@@ -97,7 +97,7 @@ class BoardStatistics(Frozen):
 
     rows: tuple[RowStatistics, ...]
     p: tuple[tuple[float, ...], ...]
-    errors: tuple[tuple[float | None, ...], ...]
+    widths: tuple[tuple[float | None, ...], ...]
     of_checkpoints: bool
     fewest_clips: int
     clips: int
@@ -105,9 +105,9 @@ class BoardStatistics(Frozen):
 
     @property
     def smallest_difference(self) -> float | None:
-        """The difference in percent that a median pair of rows shows with a probability of 80 % at 5 %; None: not known."""
-        known = [error for place, line in enumerate(self.errors) for error in line[:place] if error]
-        return POWER * float(np.median(known)) if known else None
+        """The difference in percent that a median pair of rows shows with a probability of 80 %, at 5 %; None: not known."""
+        known = [width for place, line in enumerate(self.widths) for width in line[:place] if width]
+        return FOUND * float(np.median(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def rank_rows(reader: Reader) -> BoardStatistics:
             for number in range(len(rows))
         ),
         p=tuple(tuple(map(_significant, line)) for line in p),
-        errors=tuple(tuple(map(_error, line)) for line in top.overall.errors()),
+        widths=tuple(tuple(map(_width, line)) for line in top.overall.half_widths_of_differences()),
         of_checkpoints=reader.trainings.are_unknown,
         fewest_clips=fewest,
         clips=top.places.clip_count,
@@ -285,7 +285,7 @@ def _widths(compared: Compared, uncertainty: Uncertainty, place: int) -> Widths 
 def _pair_widths(compared: Compared) -> dict[int, float]:
     """Half-width of the pair accuracy of each row that has one, by its place."""
     having = [place for place, row in enumerate(compared.rows) if row.pair_accuracy is not None]
-    out = {}
+    out: dict[int, float] = {}
     step = max(1, _PAIR_BYTES // int(np.prod(compared.outcomes.shape[1:])))
     for start in range(0, len(having), step):
         places = having[start : start + step]
@@ -316,5 +316,5 @@ def _significant(p: float) -> float:
     return float(f"{p:.4g}")
 
 
-def _error(error: float) -> float | None:
-    return None if np.isnan(error) else round(float(error), DIGITS)
+def _width(width: float) -> float | None:
+    return None if np.isnan(width) else round(float(width), DIGITS)

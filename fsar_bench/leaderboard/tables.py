@@ -12,12 +12,14 @@ from statistics import fmean
 import pandas as pd
 
 from fsar_bench.errors import ResultError
-from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry
+from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry, Gap
 from fsar_bench.leaderboard.published import Published, Verdict, verdicts
+from fsar_bench.leaderboard.ranking import Widths
 from fsar_bench.leaderboard.rows import differing
 from fsar_bench.texts.escapes import markdown as plain_markdown
 
 TEXT_COLUMNS = (
+    "may be best",
     "method",
     "backbone",
     "pre-training",
@@ -28,20 +30,26 @@ TEXT_COLUMNS = (
     "dataset",
     "source",
     "published",
-    "inside",
+    "reproduced",
 )
+CLIPS, BY_RECORDING = "± clips", "± clips, by recording"
 BEGIN, END = "<!-- fsar-bench:begin (made from results/; edits inside are lost) -->", "<!-- fsar-bench:end -->"
 LEGEND = (
-    "Accuracy: percent of queries. ± episodes: half-width of the 95 % interval over episodes of these clips, as papers print it. "
-    "± clips: half-width over other clips of these classes, the wider and honest one. Rows not significantly different from the "
-    "best (paired tests over clips, Holm-corrected, 5 %) share its rank; the first rank is bold. Names: class names reach the "
-    "prediction. Transd.: transductive, the queries of an episode are seen together. Parameters are in millions. Times and "
-    "memory were measured on the machine named in each cost file; memory is the peak in GB (10^9 bytes), of the GPU where there "
-    "was one, else of the host. "
+    "Accuracy: percent of queries. Rank: from the best to the worst that a row may have, all of them right at once with 95 % "
+    "confidence (paired tests, Holm-corrected); bold: the rank may be 1, and the row is told from chance. May be best: the rows"
+    " among which the truly best is with 95 % confidence (Hsu's comparisons with the best). ± all: half-width of the 95 % "
+    "interval over other clips of these classes and other trainings. ± clips: over other clips, of these weights{unit}. ± "
+    "classes: over other classes. ± episodes: over episodes of these clips, as papers print it. Ends of an interval near 100 % "
+    "are given one by one. Every class weighs the same, however many clips it has. Names: class names reach the prediction. "
+    "Transd.: transductive, the queries of an episode are seen together, and what a clip does to the others is in no interval "
+    "over clips. Parameters are in millions. Times and memory were measured on the machine named in each cost file; memory is "
+    "the peak in GB (10^9 bytes), of the GPU where there was one, else of the host. "
 )
+LEGEND_UNIT = ", which vary together by recording"
+LEGEND_CHECKPOINT = "*: one training: this ranks the checkpoint, not the method; ± all is not known. "
 LEGEND_PAIR = (
     "Pair: among queries whose time-reversed class is in the episode, the percentage that scores the true class above it "
-    "(blind to order: 50). "
+    "(blind to order: 50), with the half-width of its interval over clips. "
 )
 LEGEND_SUBMITTED = (
     "(submitted): predictions of another code base on these episodes; frames, crops and training are those of their own code "
@@ -49,16 +57,20 @@ LEGEND_SUBMITTED = (
 )
 SYNTHETIC = "Measured on synthetic clips: for trying, testing and teaching. Not comparable with real datasets."
 _VERDICT_NOTE = (
-    "Same dataset, way, shot and architecture; the episodes, frames and crops of a paper are not known. Inside: "
-    "the published figure is inside the interval over clips measured here."
+    "Same dataset, way, shot and architecture; the episodes, frames and crops of a paper are not known. A paper tests on the "
+    "same clips, so what may differ by chance are the episodes of both and the training. Reproduced: the difference is within "
+    "the 95 % interval of these (±); with one training, how much trainings differ is not known, and there is no verdict: ± is "
+    "of the episodes alone."
 )
 _PUBLISHED_NOTE = (
     "Not measured here: figures as their sources state them, on their own episodes. Never ranked with measured rows."
 )
 _OVERVIEW_NOTE = (
-    "Accuracy in percent and, in brackets, the rank; ties share it. The average rank is over the columns a method "
-    "has, and is comparable only between methods that have the same ones."
+    "Accuracy in percent and, in brackets, the rank; bold: it may be 1. Mean difference: from {control}, in points, paired on "
+    "the same episodes, over the boards that have both; ± is the 95 % interval over clips (and trainings, where there are "
+    "several), as wide as if all boards had the same clips."
 )
+_OVERVIEW_ALONE = "Accuracy in percent and, in brackets, the rank; bold: it may be 1."
 _UNKNOWN = "–"
 SHOWN = 1000  # rows of a board in tables that people read, the most accurate ones; CSV and JSON have all
 OVERVIEW_BOARDS, OVERVIEW_METHODS = 40, 500  # columns and rows of the overview
@@ -72,30 +84,35 @@ def frame(board: Board, places: Sequence[int] | None = None) -> pd.DataFrame:
         places: of the rows that are shown; None: the first `SHOWN`.
     """
     entries = board.entries[:SHOWN] if places is None else [board.entries[place] for place in places]
-    lines = [_line(entry) for entry in entries]
+    lines = [_line(board, entry) for entry in entries]
     chance = dict.fromkeys(lines[0], "")
     chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
     table = pd.DataFrame([*lines, chance])
-    empty = [column for column in ("pair %", "± seeds") if set(table[column]) <= {_UNKNOWN, ""}]
+    empty = [name for name in ("pair %", "± pair", "± all", "± seeds") if set(table[name]) <= {_UNKNOWN, ""}]
     if all(entry.result.trained_on in (None, entry.result.dataset) for entry in entries):
         empty.append("trained on")
     if not any("checkpoint" in entry.result.cell.identity.inputs for entry in entries):
         empty.append("checkpoint")
-    return table.drop(columns=empty)
+    table = table.drop(columns=empty)
+    return table.rename(columns={CLIPS: BY_RECORDING}) if board.by_recording else table
 
 
-def _line(entry: Entry) -> dict[str, str]:
+def _line(board: Board, entry: Entry) -> dict[str, str]:
     """A row as text, by column."""
     row, result, statistics = entry.row, entry.result, entry.statistics
     memory = row.memory_mb
     return {
-        "rank": rank_text(statistics.rank),
+        "rank": rank_text(board, entry),
+        "may be best": "yes" if statistics.may_be_best else "",
         "method": row.title,
         "accuracy %": f"{statistics.accuracy:.2f}",
+        "± all": widths_text(statistics.overall),
+        CLIPS: widths_text(statistics.clips),
+        "± classes": as_text(statistics.classes, 2),
         "± episodes": as_text(statistics.episodes, 2),
-        "± clips": as_text(statistics.clips, 2),
         "± seeds": as_text(statistics.seeds, 2),
         "pair %": as_text(row.pair_accuracy, 1),
+        "± pair": as_text(statistics.pairs, 1),
         "backbone": result.backbone_name,
         "pre-training": result.backbone.pretraining,
         "trained on": result.trained_on or _UNKNOWN,
@@ -113,14 +130,25 @@ def _line(entry: Entry) -> dict[str, str]:
     }
 
 
-def rank_text(rank: int | None) -> str:
-    """A rank; a dash where a row has none."""
-    return _UNKNOWN if rank is None else str(rank)
+def rank_text(board: Board, entry: Entry) -> str:
+    """The ranks that a row may have, such as 2–5; with * where they are of a checkpoint."""
+    best, worst = entry.statistics.rank
+    of_checkpoint = board.of_checkpoints and entry.result.traits.trainable
+    return (str(best) if best == worst else f"{best}–{worst}") + "*" * of_checkpoint
 
 
 def as_text(value: float | None, digits: int) -> str:
     """A number with fixed digits; a dash for None."""
     return _UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def widths_text(widths: Widths | None) -> str:
+    """How far an interval reaches: one number, or both ends where they differ; a dash for None."""
+    if widths is None:
+        return _UNKNOWN
+    if round(widths.below, 2) == round(widths.above, 2):
+        return f"{widths.below:.2f}"
+    return f"-{widths.below:.2f} +{widths.above:.2f}"
 
 
 def html(board: Board) -> str:
@@ -138,10 +166,10 @@ def left_out(board: Board) -> str:
 
 
 def markdown(board: Board) -> str:
-    """The table of a board, the accuracies of the first rank in bold."""
+    """The table of a board; in bold the accuracies of rows whose rank may be 1, and that are told from chance."""
     table = frame(board).map(plain_markdown)
     for i, entry in enumerate(board.entries[:SHOWN]):
-        if entry.statistics.rank == 1:
+        if entry.statistics.is_first:
             table.loc[i, "accuracy %"] = f"**{entry.statistics.accuracy:.2f}**"
     return _markdown(table)
 
@@ -184,7 +212,9 @@ def page(group: list[Board], published: list[Published]) -> str:
 def legend(group: list[Board]) -> str:
     """What the columns of some boards mean."""
     rows = [row for board in group for row in board.rows]
-    text = LEGEND
+    text = LEGEND.format(unit=LEGEND_UNIT if any(board.by_recording for board in group) else "")
+    if any(board.of_checkpoints for board in group):
+        text += LEGEND_CHECKPOINT
     if any(row.pair_accuracy is not None for row in rows):
         text += LEGEND_PAIR
     if any(row.result.submitted for row in rows):
@@ -200,9 +230,10 @@ def _verdict_frame(compared: list[Verdict]) -> pd.DataFrame:
             "pre-training": v.entry.result.backbone.pretraining,
             "paper %": f"{v.published.accuracy:.1f}",
             "ours %": f"{v.entry.statistics.accuracy:.2f}",
-            "difference": f"{v.entry.statistics.accuracy - v.published.accuracy:+.2f}",
-            "± clips": as_text(v.entry.statistics.clips, 2),
-            "inside": {True: "yes", False: "no", None: _UNKNOWN}[v.is_inside],
+            "difference": f"{v.difference:+.2f}",
+            "±": as_text(v.half_width, 2),
+            "trainings": str(v.trainings),
+            "reproduced": {True: "yes", False: "no", None: _UNKNOWN}[v.is_reproduced],
             "source": v.published.source,
         }
         for v in compared
@@ -234,7 +265,7 @@ def _separation(group: list[Board], number: int) -> str:
 
 
 def index(all_boards: list[Board], published: list[Published]) -> str:
-    """All methods over all boards: accuracy with rank, and the average rank over the boards a method is on."""
+    """All methods over all boards: accuracy with rank, and the mean difference from a control that is on the most boards."""
     out = ["# Leaderboards", ""]
     tested = [board for board in all_boards if board.is_tested]
     others = [board for board in all_boards if not board.is_tested]
@@ -247,7 +278,7 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
             out += [f"## {title}", ""]
             out += [note, ""] if note else []
             table, sentences = _overview(of_kind)
-            out += [_markdown(table), "", " ".join([_OVERVIEW_NOTE, *sentences]), ""]
+            out += [_markdown(table), "", " ".join(sentences), ""]
     for board in all_boards:
         best = f"best {plain_markdown(board.rows[0].title)} {board.rows[0].accuracy:.2f} %"
         out.append(f"- [{plain_markdown(board.title)}]({board.page}.md): {len(board)} rows, {best}")
@@ -262,41 +293,68 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
 
 @dataclass
 class _Overview:
-    """A method in the overview: its cell in each board's column, and its ranks."""
+    """A method in the overview: its cell in each board's column, and its differences from the control."""
 
     cells: dict[str, str] = field(default_factory=dict)
-    ranks: list[int] = field(default_factory=list)
+    differences: list[Gap] = field(default_factory=list)
 
-    def add(self, column: str, entry: Entry) -> None:
-        """Add a row; rows of the same title and another config share a cell."""
-        text = f"{entry.statistics.accuracy:.2f} ({rank_text(entry.statistics.rank)})"
-        if column in self.cells:
-            text = f"{self.cells[column]}, {text}"
-        elif entry.statistics.rank == 1:
-            text = f"**{text}**"
-        self.cells[column] = text
-        if entry.statistics.rank is not None:
-            self.ranks.append(entry.statistics.rank)
+    def add(self, column: str, board: Board, place: int, control: int | None) -> None:
+        """Add the row at a place of a board; rows of the same title and another config share a cell."""
+        entry = board.entries[place]
+        text = f"{entry.statistics.accuracy:.2f} ({rank_text(board, entry)})"
+        text = plain_markdown(text)
+        text = f"**{text}**" if entry.statistics.is_first else text
+        self.cells[column] = f"{self.cells[column]}, {text}" if column in self.cells else text
+        if control is not None and place != control:
+            self.differences.append(board.gap(place, control))
 
     @property
-    def average_rank(self) -> float:
-        """Over its rows that have a rank; infinite where none has one."""
-        return fmean(self.ranks) if self.ranks else math.inf
+    def mean(self) -> float:
+        """Mean difference from the control in percent; minus infinity where there is none."""
+        return fmean(gap.difference for gap in self.differences) if self.differences else -math.inf
+
+    @property
+    def text(self) -> str:
+        """The mean difference with its interval."""
+        if not self.differences:
+            return _UNKNOWN
+        widths = [gap.half_width for gap in self.differences]
+        known = [width for width in widths if width is not None]
+        return f"{self.mean:+.2f}" + (f" ± {fmean(known):.2f}" if len(known) == len(widths) else "")
+
+
+def common_control(all_boards: list[Board]) -> tuple[str, str] | None:
+    """Title and backbone of the row that others are compared with over boards; None if none is on two boards.
+
+    The control that is on the most boards: a row that is marked as one before others, one without class names before one
+    with them, then the one with fewer trained parameters, then by name.
+    """
+    found: dict[tuple[str, str], tuple[int, bool, bool, int]] = {}
+    for board in all_boards:
+        for row in board.rows:
+            key, result = (row.title, row.result.backbone_name), row.result
+            count = found[key][0] if key in found else 0
+            is_no_control, uses_names = not result.cell.label.control, result.traits.uses_class_names
+            found[key] = (count - 1, is_no_control, uses_names, result.parameters.trainable)
+    best = min(found, key=lambda key: (found[key], key))
+    return best if found[best][0] < -1 else None
 
 
 def _overview(all_boards: list[Board]) -> tuple[pd.DataFrame, list[str]]:
-    """The overview of some boards, and sentences on what it leaves out: of many boards, those of the fewest rows."""
-    columns = _short_names(all_boards)
+    """The overview of some boards, and sentences on it; of many boards, those of the fewest rows are left out."""
+    columns, control = _short_names(all_boards), common_control(all_boards)
     methods: dict[tuple[str, str], _Overview] = defaultdict(_Overview)
     for column, board in zip(columns, all_boards, strict=True):
-        for entry in board.entries:
-            methods[entry.row.title, entry.result.backbone_name].add(column, entry)
-    order = sorted(methods, key=lambda key: (-len(methods[key].cells), methods[key].average_rank, key))
-    sentences = []
+        keys = [(row.title, row.result.backbone_name) for row in board.rows]
+        place_of_control = keys.index(control) if control in keys else None
+        for place, key in enumerate(keys):
+            methods[key].add(column, board, place, place_of_control)
+    order = sorted(methods, key=lambda key: (-len(methods[key].cells), -methods[key].mean, key))
+    sentences = [_OVERVIEW_NOTE.format(control=plain_markdown(control[0])) if control else _OVERVIEW_ALONE]
     if len(columns) > OVERVIEW_BOARDS:
         largest = sorted(range(len(columns)), key=lambda number: (-len(all_boards[number]), number))[:OVERVIEW_BOARDS]
         sentences += [
-            f"Columns are the {OVERVIEW_BOARDS} of {len(columns)} boards that have the most rows; ranks are over all."
+            f"Columns are the {OVERVIEW_BOARDS} of {len(columns)} boards that have the most rows; means are over all."
         ]
         columns = [columns[number] for number in sorted(largest)]
     if len(order) > OVERVIEW_METHODS:
@@ -305,13 +363,13 @@ def _overview(all_boards: list[Board]) -> tuple[pd.DataFrame, list[str]]:
         {
             "method": plain_markdown(key[0]),
             "backbone": plain_markdown(key[1]),
-            "average rank": f"{methods[key].average_rank:.1f}" if methods[key].ranks else _UNKNOWN,
+            "mean difference": methods[key].text,
             "boards": str(len(methods[key].cells)),
             **{column: methods[key].cells.get(column, "") for column in columns},
         }
         for key in order[:OVERVIEW_METHODS]
     )
-    return table, sentences
+    return (table.drop(columns="mean difference") if control is None else table), sentences
 
 
 def _short_names(all_boards: list[Board]) -> list[str]:

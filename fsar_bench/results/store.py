@@ -55,6 +55,20 @@ class Stored:
         data = packed_predictions(self.folder, self.result)
         return unpack_predictions(self.folder / PREDICTIONS, data, self.result)[0]
 
+    def pairs(self) -> np.ndarray:
+        """Outcome of each query against its time-reversed class, uint8 `[E, Q]`, see `metrics.pair_outcomes`.
+
+        Raises:
+            ResultError: the predictions are missing, damaged, or have no such outcomes.
+        """
+        data = packed_predictions(self.folder, self.result)
+        pair = unpack_predictions(self.folder / PREDICTIONS, data, self.result)[1]
+        if pair is None:
+            raise ResultError(
+                f"{self.folder / PREDICTIONS} has no outcomes of pairs, though its record has their accuracy."
+            )
+        return pair
+
     def right(self) -> np.ndarray:
         """Whether each query was predicted right, bool `[E, Q]`; raises as `predictions` does."""
         return self.predictions() == self.result.labels

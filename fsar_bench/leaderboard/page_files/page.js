@@ -5,16 +5,19 @@ const number = (digits) => (value) => (value === null || value === undefined ? "
 const yesNo = (value) => (value ? "yes" : "no");
 const million = (value) => number(2)(value / 1e6);
 
-// title, value to sort by, text to show, whether the column is text, whether it sorts in descending order first
+// title, value to sort by, text to show (of the value, and of the row), whether the column is text, whether it sorts in descending order first
 const COLUMNS = [
-  ["rank", (r) => r.rank, String],
+  ["rank", (r) => r.rank_best + r.rank_worst / 1e6, (_, r) => r.rank_text],
+  ["may be best", (r) => yesNo(r.may_be_best), String, true, true],
   ["method", (r) => r.label, String, true],
   ["accuracy %", (r) => r.accuracy, number(2), false, true],
-  ["± episodes", (r) => r.half_width_episodes, number(2)],
-  ["± clips", (r) => r.half_width_clips, number(2)],
+  ["± all", (r) => r.half_width_all, (_, r) => r.all_text],
+  ["± clips", (r) => r.half_width_clips, (_, r) => r.clips_text],
   ["± classes", (r) => r.half_width_classes, number(2)],
+  ["± episodes", (r) => r.half_width_episodes, number(2)],
   ["± seeds", (r) => r.half_width_seeds, number(2)],
   ["pair %", (r) => r.pair_accuracy, number(1), false, true],
+  ["± pair", (r) => r.half_width_pairs, number(1)],
   ["paper %", (r) => (r.published ? r.published.accuracy : null), number(1), false, true],
   ["backbone", (r) => r.backbone, String, true],
   ["pre-training", (r) => r.pretraining, String, true],
@@ -102,10 +105,10 @@ function drawTable(rows) {
     return (state.down ? -order : order) || a.place - b.place;
   });
   $("table").tBodies[0].replaceChildren(...sorted.map((r) => {
-    const line = element("tr", undefined, [r.rank === 1 ? "best" : "", r.control ? "control" : ""].join(" ").trim());
+    const line = element("tr", undefined, [r.is_first ? "best" : "", r.control ? "control" : ""].join(" ").trim());
     for (const [[title, get, show, isText]] of shown) {
       const content = get(r);
-      const cell = element("td", content === null ? "–" : show(content), isText ? "text" : "");
+      const cell = element("td", content === null ? "–" : show(content, r), isText ? "text" : "");
       if (title === "accuracy %") cell.classList.add("accuracy");
       if (title === "paper %" && r.published) cell.title = r.published.source;
       line.append(cell);
@@ -143,14 +146,19 @@ function plot(id, traces, extra, height) {
 
 function drawIntervals(rows) {
   const t = theme();
-  const bars = (key, thickness, width) => ({
+  const widest = rows.map((r) => [r.low_all ?? r.low_clips ?? r.accuracy, r.high_all ?? r.high_clips ?? r.accuracy]);
+  const overEpisodes = rows.map((r) => [r.accuracy - (r.half_width_episodes ?? 0), r.accuracy + (r.half_width_episodes ?? 0)]);
+  const bars = (ends, thickness, width) => ({
     type: "scatter", mode: "markers", x: rows.map((r) => r.accuracy), y: rows.map((_, i) => i),
-    error_x: { type: "data", array: rows.map((r) => r[key] ?? 0), thickness, width, color: t.accent },
+    error_x: {
+      type: "data", symmetric: false, thickness, width, color: t.accent,
+      array: rows.map((r, i) => ends[i][1] - r.accuracy), arrayminus: rows.map((r, i) => r.accuracy - ends[i][0]),
+    },
     marker: { color: t.accent, size: 7 },
-    text: rows.map((r) => `${escapeHtml(r.label)}<br>${r.accuracy.toFixed(2)} %<br>± ${number(2)(r.half_width_episodes)} episodes<br>± ${number(2)(r.half_width_clips)} clips`),
+    text: rows.map((r) => `${escapeHtml(r.label)}<br>${r.accuracy.toFixed(2)} %<br>rank ${r.rank_text}<br>± ${r.all_text} all<br>± ${r.clips_text} clips<br>± ${number(2)(r.half_width_episodes)} episodes`),
     hovertemplate: "%{text}<extra></extra>",
   });
-  plot("intervals", [bars("half_width_clips", 1.5, 5), bars("half_width_episodes", 6, 0)], {
+  plot("intervals", [bars(widest, 1.5, 5), bars(overEpisodes, 6, 0)], {
     xaxis: { title: { text: "accuracy %" } },
     yaxis: { autorange: "reversed", tickvals: rows.map((_, i) => i), ticktext: rows.map(label), zeroline: false },
     shapes: [{ type: "line", x0: board().chance, x1: board().chance, yref: "paper", y0: 0, y1: 1, line: { dash: "dot", color: t.soft } }],
