@@ -703,6 +703,7 @@ CHECKS: dict[str, Callable[..., list[Line]]] = {
     "exact-37x16-5-queries-5-shots": partial(exact, sizes=SYNTHACT, episodes=600, query=5, shot=5),
     "exact-10x40": partial(exact, sizes=TEN_BY_40, episodes=2000),
     "exact-5x6": partial(exact, sizes=FIVE_BY_6, episodes=600),
+    "exact-10x7-5-shots": partial(exact, sizes=(7,) * 10, episodes=3000, shot=5),
     "exact-10x40-5-shots": partial(exact, sizes=TEN_BY_40, episodes=2000, shot=5),
     "exact-supports-ignored": partial(exact, sizes=SYNTHACT, episodes=2000, shot=5, ignores_supports=True),
     "coverage-10x40": partial(coverage, setting=Setting(_TEN, 2000)),

@@ -276,17 +276,29 @@ class _Rows:
         """Some classes in the episodes of a part of the plans; values are no deviations yet."""
         places, outcomes = self.places, self.right[:, part]
         by_class = outcomes.reshape(*outcomes.shape[:2], places.clips[0].shape[1], -1)
-        right_per_episode = np.where(self.ignores_supports[:, None], 0.0, _per_episode(outcomes))
+        right_per_episode = _per_episode(outcomes)
         for number in numbers:
             episode, place = places.where(number, part)
             within = episode - part.start
+            queries, share = by_class[:, within, place], self.share_of_rivals(number)
+            own = np.where(self.ignores_supports[:, None], 0.0, 1 - share[:, None]) * _per_episode(queries)
             yield ClassEpisodes(
                 number=number,
-                query_values=by_class[:, within, place],
-                support_values=right_per_episode[:, within],
+                query_values=queries,
+                support_values=own + share[:, None] * right_per_episode[:, within],
                 clips=tuple(of_plan[episode, place] for of_plan in places.clips),
                 shot=places.shot,
             )
+
+    def share_of_rivals(self, number: int) -> np.ndarray:
+        """How much a right query of another class counts for the supports of a class, `[R]`: (n - 1 - K) / (n - K).
+
+        What a clip does as a query, and as a support to the queries of its own class, is seen weakened by
+        (n - 1 - K) / (n - 1), as it leaves the other places to other clips, and the weight of the class makes up for that.
+        What it does as a support to other classes is weakened by other supports alone, by (n - K) / (n - 1).
+        """
+        n, K = self.places.of_class[number].count[self.plan], self.places.shot
+        return np.where(self.ignores_supports, 0.0, np.maximum(n - 1 - K, 0) / np.maximum(n - K, 1))
 
     def means(self, numbers: range) -> dict[int, ClassMeans]:
         """Means of some classes over all blocks of episodes."""
@@ -322,8 +334,9 @@ class ClassEpisodes:
     Attributes:
         number: of the class.
         query_values: y of each query of the class minus its mean over them, `[R, E_k, q]`.
-        support_values: number of right queries of each episode minus its mean over these episodes, `[R, E_k]`: the value of
-            each of the K supports of the class in it; 0 for rows that ignore supports.
+        support_values: what the right queries of each episode count for each of the K supports of the class in it, minus the
+            mean over these episodes, `[R, E_k]`: those of the class itself 1, those of other classes
+            `_Rows.share_of_rivals`; 0 for rows that ignore supports.
         clips: clip of each support, then of each query, 0..n-1, `[E_k, K + q]` of each plan.
         shot: K.
     """
@@ -353,7 +366,7 @@ class ClassEpisodes:
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """Means over all episodes of one class: of its queries, and of the number of right queries in an episode, `[R]`."""
+    """Means over all episodes of one class: of its queries, and of the value of a support, `[R]`."""
 
     of_queries: np.ndarray
     of_episodes: np.ndarray
@@ -453,7 +466,7 @@ def clip_sums(of_class: ClassEpisodes, plan: np.ndarray, clip_count: int) -> np.
     """How far the queries that a clip takes part in deviate from those of its class, as query or as support, `[R, n]`.
 
         sum over queries j that are c of (y[j] - mean of the queries of its class)
-        + sum over episodes e that c supports of (sum of y[e] - mean of that sum over episodes with its class)
+        + sum over episodes e that c supports of (value of a support in e - mean of that over episodes with its class)
 
     for each clip c. psi is this minus its mean over the clips of the class.
 
@@ -475,7 +488,7 @@ def clip_sums(of_class: ClassEpisodes, plan: np.ndarray, clip_count: int) -> np.
 def chance_influence(of_class: ClassEpisodes, plan: np.ndarray, clip_count: np.ndarray) -> np.ndarray:
     """Expectation of the sum of psi psi' of a class if its clips were dealt to its places by chance, `[R, R]`.
 
-    An episode has K + q places for a class, with values z (y for a query, the sum of y for each support). Dealing n clips to
+    An episode has K + q places for a class, with values z (of queries and of supports, see `ClassEpisodes`). Dealing n clips to
     them without replacement gives sum z z' - (sum z)(sum z)' / n in expectation; episodes add up. For rows of two plans, the
     first sum is over the clips that an episode has in both, and n is the geometric mean.
 

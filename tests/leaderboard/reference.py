@@ -28,11 +28,17 @@ class SlowRow:
         plan, q = self.plan, self.plan.query.shape[2]
         held = [(e, list(plan.classes[e]).index(k)) for e in range(len(plan)) if k in plan.classes[e]]
         of_class = np.mean([self.right[e, n * q + i] for e, n in held for i in range(q)])
-        of_episodes = np.mean([self.right[e].sum() for e, _ in held])
+        used = {int(clip) for e, n in held for clip in (*plan.query[e, n], *plan.support[e, n])}
+        K, count = plan.support.shape[2], len(used)
+        whole_of = {}  # other classes see a support through fewer of its places than its own class does
+        for e, n in held:
+            own = self.right[e, n * q : n * q + q].sum()
+            whole_of[e] = own + (count - 1 - K) / (count - K) * (self.right[e].sum() - own)
+        of_episodes = np.mean(list(whole_of.values()))
         out: dict[int, dict[int, float]] = {}
         for e, n in held:
             out[e] = {int(plan.query[e, n, i]): self.right[e, n * q + i] - of_class for i in range(q)}
-            whole = 0.0 if self.ignores_supports else self.right[e].sum() - of_episodes
+            whole = 0.0 if self.ignores_supports else whole_of[e] - of_episodes
             out[e] |= {int(clip): whole for clip in plan.support[e, n]}
         return out
 
