@@ -7,7 +7,7 @@ const million = (value) => number(2)(value / 1e6);
 
 // title, value to sort by, text to show (of the value, and of the row), whether the column is text, whether it sorts in descending order first
 const COLUMNS = [
-  ["rank", (r) => r.rank_best + r.rank_worst / 1e6, (_, r) => r.rank_text],
+  ["rank", (r) => r.place, (_, r) => r.rank_text],
   ["may be best", (r) => yesNo(r.may_be_best), String, true, true],
   ["method", (r) => r.label, String, true],
   ["accuracy %", (r) => r.accuracy, number(2), false, true],
@@ -269,6 +269,7 @@ function openBoard(place) {
   state.board = place;
   [state.sort, state.down] = [0, false];
   $("note").textContent = board().note;
+  $("legend").textContent = board().legend;
   $("synthetic").hidden = !board().synthetic;
   fill($("method"), board().rows.filter((r) => r.confusion).map((r) => r.label)); // those of the first rows
   drawPublished();
