@@ -73,7 +73,7 @@ def press(page, title: str) -> None:
 @needs_browser
 def test_sorts_both_ways_and_says_so(page):
     ranks = column(page, "rank")
-    assert ranks[0] == "1–5"
+    assert ranks[0].startswith("1–")
     by_accuracy = [float(v) for v in column(page, "accuracy %")]
     assert by_accuracy == sorted(by_accuracy, reverse=True)  # rows of overlapping intervals stay in this order
     press(page, "accuracy %")
