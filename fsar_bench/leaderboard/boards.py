@@ -211,10 +211,7 @@ class Board:
     @property
     def limits_note(self) -> str:
         """What its ranks are of, and the smallest difference that they see."""
-        of = (
-            "Trained rows have one training each: these ranks are of checkpoints, not of methods. "
-            * self.of_checkpoints
-        )
+        of = "Trained rows have one training each: this board ranks checkpoints, not methods. " * self.of_checkpoints
         smallest = self.statistics.smallest_difference
         if smallest is None:
             return of.strip()

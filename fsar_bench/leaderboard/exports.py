@@ -93,6 +93,7 @@ def _cost_fields(entry: Entry) -> Record:
         "trained_on": result.trained_on,
         "class_names": result.traits.uses_class_names,
         "transductive": result.traits.transductive,
+        "ignores_supports": result.traits.ignores_supports,
         "trainable_parameters": result.parameters.trainable,
         "parameters": result.parameters.total,
         "train_seconds": row.train_seconds,

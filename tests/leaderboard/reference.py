@@ -103,6 +103,13 @@ def slow_difference(a: SlowRow, b: SlowRow) -> tuple[float, float]:
     return float(variance**0.5), float(np.clip(freedom, max((len(parts) - 1) / 2, 2), 1e6))
 
 
+def slow_freedom(row: SlowRow) -> float:
+    """Degrees of freedom of a row's variance over clips."""
+    covariance, parts, over_episodes = slow_covariance(row, row)
+    freedom = 2 * (max(covariance, over_episodes) / 1e4) ** 2 / (len(parts) * np.var(parts, ddof=1))
+    return float(np.clip(freedom, max((len(parts) - 1) / 2, 2), 1e6))
+
+
 def pairwise_p_values(rows: Sequence[Row], plans: Sequence[EpisodePlan]) -> np.ndarray:
     """p-value of each pair of rows over clips and trainings, as if there were no others, `[R, R]`."""
     p = np.ones((len(rows), len(rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from leaderboard.make_store import GOLDEN, STORE, make, outputs
-from leaderboard.reference import SlowRow, slow_difference
+from leaderboard.reference import SlowRow, slow_covariance, slow_difference, slow_freedom
 from rich.console import Console
 from scipy import stats
 from stores import make_plan, predictions, store
@@ -26,7 +27,9 @@ from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.exports import TEX_MARK, records
 from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.intervals import interval, seed_interval
-from fsar_bench.leaderboard.jackknife import jackknife_over_clips
+from fsar_bench.leaderboard.jackknife import jackknife, jackknife_over_clips
+from fsar_bench.leaderboard.outcomes import PairOutcomes
+from fsar_bench.leaderboard.places import Places
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
 from fsar_bench.leaderboard.ranks import adjusted
 from fsar_bench.results.store import read, read_all
@@ -173,6 +176,64 @@ def test_ranks_and_p_values_are_those_of_the_statistics(tmp_path):
         assert (found.below, found.above) == pytest.approx((accuracy[place] - low, high - accuracy[place]), abs=1e-4)
     bold = [line for line in tables.markdown(board).splitlines() if "**" in line]
     assert len(bold) == 2
+
+
+def test_recordings_are_the_units_of_intervals_and_tests(tmp_path):
+    recordings = np.arange(72) % 40  # most span two classes
+    known, unknown = make_plan(episodes=200, recordings=recordings), make_plan(episodes=200)
+    for seed, (accuracy, plan) in enumerate([(0.75, known), (0.6, known), (0.5, unknown)]):
+        add(tmp_path, f"m{seed}", accuracy, seed, plan=plan)
+    (board,) = read_boards(tmp_path)  # also the row that does not know them
+    slow = [SlowRow(row.right(), known, units=recordings) for row in board.rows]
+    for entry, row in zip(board.entries, slow, strict=True):
+        covariance, _, over_episodes = slow_covariance(row, row)
+        error = max(covariance, over_episodes) ** 0.5
+        assert entry.statistics.clips.half == pytest.approx(stats.t.ppf(0.975, slow_freedom(row)) * error, abs=1e-3)
+    error, freedom = slow_difference(slow[0], slow[1])
+    t = (board.rows[0].accuracy - board.rows[1].accuracy) / error
+    raw = board.reader.compare([0, 1]).overall.p_values(np.array([row.accuracy for row in board.rows[:2]]))
+    assert raw[0, 1] == pytest.approx(2 * stats.t.sf(t, freedom))
+    assert (board.statistics.clips, board.statistics.recordings) == (72, 40)
+    files = outputs(tmp_path)
+    assert "± clips, by recording" in files["toy-2way_1shot.md"]
+    assert "The 72 clips that appear are of 40 recordings" in files["toy-2way_1shot.md"]
+    assert "over clips, by recording," in files["toy-2way_1shot.tex"]
+    show(console := Console(width=200, record=True, file=io.StringIO()), [board], set())
+    assert "± clips, by recording" in console.export_text()
+
+
+def test_recordings_that_rows_disagree_on_are_not_known(tmp_path):
+    for seed, recordings in enumerate((np.arange(72) // 2, np.arange(72) // 3)):
+        add(tmp_path, f"m{seed}", 0.8, seed, plan=make_plan(recordings=recordings))
+    (board,) = read_boards(tmp_path)
+    assert board.units is None
+    assert "The recordings of these clips are not known" in board.note
+    assert "by recording" not in outputs(tmp_path)["toy-2way_1shot.md"]
+
+
+def test_every_clip_a_recording_is_said_by_nothing(tmp_path):
+    add(tmp_path, "m", 0.8, plan=make_plan(recordings=np.arange(72)))
+    (board,) = read_boards(tmp_path)
+    assert (board.by_recording, board.units_note) == (False, "")
+
+
+def test_the_interval_of_pair_accuracies_is_that_of_the_queries_that_count(tmp_path):
+    """Of all queries, it is the interval over clips; of some, that of their deviations over their share."""
+    add(tmp_path, "m", 0.6, plan=make_plan(episodes=200), pairs=True)
+    (board,) = read_boards(tmp_path)
+    (entry,) = board.entries
+    assert entry.row.pair_accuracy == pytest.approx(entry.statistics.accuracy, abs=1e-4)
+    assert entry.statistics.pairs == pytest.approx(entry.statistics.clips.half, abs=1e-4)
+    plan, rng = make_plan(episodes=200), np.random.default_rng(1)
+    outcome = rng.choice([0, 1, 1, 2, 255], (1, 200, 2)).astype(np.uint8)
+    counted = outcome[0] != 255
+    wins = np.where(outcome[0] == 2, 0.5, outcome[0] == 1)
+    pairs = PairOutcomes((outcome,), np.array([wins[counted].mean()]))
+    found = jackknife(pairs, Places.of([plan]))
+    slow = SlowRow(np.where(counted, wins - wins[counted].mean(), 0.0), plan)
+    covariance, _, over_episodes = slow_covariance(slow, slow)
+    assert found.clips[0, 0] == pytest.approx(max(covariance, over_episodes))
+    assert pairs.counted == counted.mean()
 
 
 def test_rows_that_share_no_episode_are_compared_on_all_and_by_the_tables_difference(tmp_path):
@@ -370,7 +431,7 @@ def test_one_training_gives_a_difference_and_no_verdict(tmp_path):
     assert verdict.is_reproduced is None
     page = re.sub(" +", " ", outputs(tmp_path)["hmdb51-5way_1shot.md"])
     assert f"| {verdict.difference:+.2f} | {verdict.half_width:.2f} | 1 | – |" in page
-    assert "these ranks are of checkpoints, not of methods" in page
+    assert "this board ranks checkpoints, not methods" in page
     assert re.search(r"\| 1\\\* \| yes \| MA-CLIP", page)
 
 
