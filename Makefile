@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test slow benchmark campaign leaderboard pr
+.PHONY: install lint test slow benchmark audit campaign leaderboard pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
@@ -22,6 +22,9 @@ slow:  ## the tests that take long
 
 benchmark:  ## ratios measured in one run
 	$(PY) -m pytest tests/benchmarks -n 0 --benchmark-only --benchmark-disable-gc
+
+audit:  ## claims about intervals, tests and ranks on simulated boards whose truth is known
+	$(PY) tests/statistics_audit.py
 
 campaign:  ## kills, damaged files, full disks and runs at once, at random (docs/reliability.md)
 	PYTHONPATH=tests $(PY) -m campaign

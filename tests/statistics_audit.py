@@ -715,6 +715,7 @@ CHECKS: dict[str, Callable[..., list[Line]]] = {
     "published-ssv2": partial(coverage, setting=Setting(independent(SSV2_FULL), 10_000, accuracy=50), draws=1000),
     "published-kinetics": partial(coverage, setting=Setting(independent(KINETICS), 10_000, accuracy=75), draws=1000),
     "published-synthact": partial(coverage, setting=Setting(_MANY, 10_000, accuracy=85), draws=1000),
+    "published-5x6": partial(coverage, setting=Setting(_FIVE, 10_000, accuracy=60), draws=1000, wide=1.5),
     "level-10x40": partial(level, setting=Setting(_TEN, 1000, flips=1)),
     "level-uneven-5-shots": partial(level, setting=Setting(_UNEVEN, 1000, shot=5, flips=1)),
     "level-5x6": partial(level, setting=Setting(_FIVE, 600, accuracy=60, flips=1)),
