@@ -25,7 +25,7 @@ from fsar_bench.storage.sealed import DamagedError, unseal_json
 
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
-_PLAN_BYTES = 2**28  # of the plans that a board keeps in memory
+_PLAN_BYTES = 2**26  # of the plans that a board keeps in memory
 VERSION = 4  # of the cached statistics; raised when their definition changes
 
 

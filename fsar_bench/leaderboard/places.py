@@ -64,7 +64,7 @@ class Places:
     Attributes:
         order: places of each class, class after class, as numbers e N + n, int64 `[E N]`.
         start: where the places of each class begin in `order`, `[C + 1]`.
-        clips: number of each clip among those of its class: supports, then queries, int32 `[E, N, K + q]`, of each plan.
+        clips: number of each clip among those of its class: supports, then queries, `[E, N, K + q]`, of each plan.
         of_class: clips of each class.
         shared_units: number of units that several classes have.
         shot: K.
@@ -82,23 +82,25 @@ class Places:
         """Number the classes, clips and units that appear.
 
         Args:
-            plans: they hold the same classes at the same places.
+            plans: they hold the same classes at the same places. Each is looked at alone, and twice.
             units: number of the recording of each clip, by clip number; None: every clip is one of its own.
 
         Raises:
             ValueError: the plans hold other classes.
         """
-        classes = plans[0].classes
-        if any(not np.array_equal(classes, plan.classes) for plan in plans[1:]):
-            raise ValueError("these plans hold other classes")
+        classes, shot = plans[0].classes, plans[0].support.shape[2]
         numbers = _distinct(classes)
         class_of = _place_in(numbers, classes)
-        span = 1 + max(int(max(plan.support.max(), plan.query.max())) for plan in plans)
-        of_plans = [_pairs(class_of, span, plan) for plan in plans]
-        held = [_distinct(pairs) for pairs in of_plans]
+        appear = [_appearing(class_of, classes, plan) for plan in plans]
+        span = 1 + max(int(clips.max()) for _, clips in appear)
+        held = [of_class * span + clips for of_class, clips in appear]
         known = reduce(np.union1d, held)
         first = np.searchsorted(known, span * np.arange(len(numbers) + 1))
-        clips = tuple((_place_in(known, pairs) - first[class_of][..., None]).astype(np.int32) for pairs in of_plans)
+        small = np.uint16 if np.diff(first).max() <= np.iinfo(np.uint16).max + 1 else np.int32
+        clips = tuple(
+            (_place_in(known, _pairs(class_of, span, plan)) - first[class_of][..., None]).astype(small)
+            for plan in plans
+        )
         present = np.stack([np.isin(known, pairs, assume_unique=True) for pairs in held])
         unit_of = known % span if units is None else units[known % span]
         shared = _shared_units(unit_of, first) if units is not None else np.empty(0, np.int64)
@@ -107,7 +109,7 @@ class Places:
         is_small = len(numbers) <= np.iinfo(np.uint16).max  # numpy sorts small numbers in linear time
         order = np.argsort(class_of.ravel().astype(np.uint16 if is_small else np.int64), kind="stable")
         start = np.concatenate([[0], np.cumsum(np.bincount(class_of.ravel()))])
-        return cls(order, start, clips, of_class, len(shared), plans[0].support.shape[2])
+        return cls(order, start, clips, of_class, len(shared), shot)
 
     def __len__(self) -> int:
         """Number of classes, C."""
@@ -143,6 +145,19 @@ class Places:
         held, way = self.order[self.start[number] : self.start[number + 1]], self.clips[0].shape[1]
         first, last = np.searchsorted(held, [part.start * way, part.stop * way])
         return np.divmod(held[first:last], way)
+
+
+def _appearing(class_of: np.ndarray, classes: np.ndarray, plan: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    """Class and number of each clip that appears in a plan, by class and number.
+
+    Raises:
+        ValueError: the plan holds other classes.
+    """
+    if not np.array_equal(classes, plan.classes):
+        raise ValueError("they hold other classes")
+    span = 1 + int(max(plan.support.max(), plan.query.max()))
+    of_class, clips = np.divmod(_distinct(_pairs(class_of, span, plan)), span)
+    return of_class, clips
 
 
 def _pairs(class_of: np.ndarray, span: int, plan: Episodes) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 from scipy.special import stdtrit
@@ -174,7 +175,7 @@ class Reader:
         files = {row.result.plan_name: row for row in rows}
         places_of = {name: place for place, name in enumerate(files)}
         plan_of_row = np.array([places_of[row.result.plan_name] for row in rows])
-        plans = [self.plan_of(row) for row in files.values()]
+        plans = _Plans(list(files.values()), self.plan_of)
         try:
             places = Places.of(plans, self.units)
         except ValueError as error:
@@ -183,6 +184,26 @@ class Reader:
         over_clips = jackknife(outcomes, places, plan_of_row, _ignore_supports(rows))
         overall = self.trainings.of_rows(numbers).added_to(over_clips)
         return Compared(numbers, rows, plans, plan_of_row, outcomes, places, over_clips, overall)
+
+
+@dataclass(frozen=True)
+class _Plans(Sequence[EpisodePlan]):
+    """Plans of rows, each read when it is looked at: not all of them are in memory at a time."""
+
+    rows: list[Row]
+    plan_of: Callable[[Row], EpisodePlan]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> EpisodePlan: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> _Plans: ...
+
+    def __getitem__(self, place: int | slice) -> EpisodePlan | _Plans:
+        return _Plans(self.rows[place], self.plan_of) if isinstance(place, slice) else self.plan_of(self.rows[place])
 
 
 def _ignore_supports(rows: Sequence[Row]) -> np.ndarray:

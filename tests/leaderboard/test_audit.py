@@ -13,7 +13,8 @@ import statistics_generators as generators
 from statistics_audit import CHECKS, Effort, Line, run_check
 
 LONG = {name for name in CHECKS if name.startswith("published-")} | {
-    "classes-10", "coverage-37x16", "missing-1-shot", "missing-5-shots", "recordings-ucf101", "signs-5-shots", "trainings-1", "trainings-5",
+    "classes-10", "coverage-37x16", "missing-1-shot", "missing-5-shots", "recordings-ucf101", "signs-5-shots",
+    "trainings-1", "trainings-5",
 }  # fmt: skip
 
 
