@@ -46,14 +46,14 @@ class Published(Frozen):
         way: N.
         shot: K.
         accuracy: percent, as printed.
-        interval: half-width of its 95 % interval over episodes in percent, as printed; None where none is.
-        episodes: number of test episodes; None where the source does not say.
         source: where it is printed.
         cited: the source repeats it from another paper.
         our_method: name of the config that re-implements the method, with `our_backbone` and `our_dataset`; empty where there is
             none, or where the source does not say enough (for example, which Kinetics-100 it used).
         our_backbone: name of the backbone's config.
         our_dataset: name of the dataset's config.
+        interval: half-width of the figure's 95 % interval over episodes in percent, as printed; None where none is.
+        episodes: number of test episodes; None where the source does not say.
     """
 
     method: Text
@@ -65,13 +65,13 @@ class Published(Frozen):
     way: Annotated[int, Strict(False), Field(ge=1, le=10**6)]
     shot: Annotated[int, Strict(False), Field(ge=0, le=10**6)]
     accuracy: Annotated[float, Strict(False), Field(ge=0, le=100)]
-    interval: Annotated[float, Strict(False), Field(ge=0, le=100)] | None
-    episodes: Annotated[int, Strict(False), Field(ge=1, le=10**9)] | None
     source: Text
     cited: bool
     our_method: Text
     our_backbone: Text
     our_dataset: Text
+    interval: Annotated[float, Strict(False), Field(ge=0, le=100)] | None = None
+    episodes: Annotated[int, Strict(False), Field(ge=1, le=10**9)] | None = None
 
     @field_validator("interval", "episodes", mode="before")
     @classmethod
@@ -176,7 +176,8 @@ def read_published(out: Path) -> list[Published]:
         raise ResultError(
             f"{path} cannot be read ({reason_of(error)}). Correct it, or delete it: figures ship."
         ) from error
-    if lacking := [name for name in Published.model_fields if name not in columns]:
+    needed = [name for name, of_field in Published.model_fields.items() if of_field.is_required()]
+    if lacking := [name for name in needed if name not in columns]:
         raise ResultError(
             f"{path} cannot be read: its first line lacks the column {lacking[0]!r}. Add it, or delete the file."
         )

@@ -89,6 +89,8 @@ def frame(board: Board, places: Sequence[int] | None = None) -> pd.DataFrame:
     chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
     table = pd.DataFrame([*lines, chance])
     empty = [name for name in ("pair %", "± pair", "± all", "± seeds") if set(table[name]) <= {_UNKNOWN, ""}]
+    if "± all" not in empty and table["± all"].equals(table[CLIPS]):  # nothing was trained
+        empty.append("± all")
     if all(entry.result.trained_on in (None, entry.result.dataset) for entry in entries):
         empty.append("trained on")
     if not any("checkpoint" in entry.result.cell.identity.inputs for entry in entries):
@@ -148,7 +150,7 @@ def widths_text(widths: Widths | None) -> str:
         return _UNKNOWN
     if round(widths.below, 2) == round(widths.above, 2):
         return f"{widths.below:.2f}"
-    return f"-{widths.below:.2f} +{widths.above:.2f}"
+    return f"-{widths.below:.1f} +{widths.above:.1f}"
 
 
 def html(board: Board) -> str:

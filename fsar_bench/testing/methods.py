@@ -242,6 +242,8 @@ class MethodTester(Tester[FewShotMethod]):
         before, after = self.total(method), self.total(method, support=255 - episodes.support)
         if method.traits.ignores_supports:
             self.expect_same(before, after, "declared to ignore supports, but other supports change the scores")
+        elif method.traits.trainable and 0 < (off := relative_distance(before, after)) < DIFFERENT:
+            raise NotTestedError(f"untrained, other supports hardly change its scores (by {off:.2g} of their spread)")
         else:
             self.expect_different(
                 before, after, "other supports do not change the scores, and ignores_supports is not declared"
