@@ -163,10 +163,11 @@ Row = Annotated[
 
 @app.command()
 def compare(one: Row, two: Row, pairs: Pairs = None) -> None:
-    """Compare two results on the episodes that they share: difference, interval, p-value, where they differ.
+    """Compare two results on the same episodes: difference, intervals, p-value, where they differ.
 
     \b
     fsar-bench compare clip_fsar otam dataset=synthact shot=1
+    fsar-bench compare clip_fsar otam within=1   # and whether they are within 1 point of each other
     fsar-bench compare 6f8e5154 b90fd976 out=./my_results
     """
     from fsar_bench.cli.compare import compare_command
