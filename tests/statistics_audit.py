@@ -461,8 +461,12 @@ def graded_board(effort: Effort, *, name: str, setting: Setting, draws: int = 15
     ]
 
 
-def trainings(effort: Effort, *, name: str, setting: Setting, sd: float, count: int, draws: int = 1000) -> list[Line]:
+def trainings(
+    effort: Effort, *, name: str, setting: Setting, sd: float, count: int, beside: int | None = None, draws: int = 1000
+) -> list[Line]:
     """Two recipes of equal merit, each trained a few times; a training changes the accuracy by `sd` points.
+
+    The second is trained `beside` times, where that is given, and borrows the variance of the first.
 
     With one training, the variance of trainings is that of three other rows of the board, of three trainings each.
     """
@@ -483,12 +487,15 @@ def trainings(effort: Effort, *, name: str, setting: Setting, sd: float, count: 
             np.stack([outcomes(methods.trained(rng, effect).features(rng, points), plan) for _ in range(n)], axis=1)
             for methods, n in counts
         ]  # each [rows, trainings, E, Q]
-        accuracy = [100 * of_row.mean((1, 2)) for right in rights for of_row in right]
-        both = with_trainings(estimate(np.concatenate([right.mean(1) for right in rights]), plan), accuracy)
+        of_rows = [of_row for right in rights for of_row in right]
+        of_rows[1] = of_rows[1][:beside]
+        accuracy = [100 * of_row.mean((1, 2)) for of_row in of_rows]
+        both = with_trainings(estimate(np.stack([of_row.mean(0) for of_row in of_rows]), plan), accuracy)
         means = [float(of_row.mean()) for of_row in accuracy]
         told.append(both.difference(0, 1).p_value(means[0] - means[1]) < LEVEL)
         covered.append(abs(means[0] - truth[0]) <= both.half_widths("clips")[0])
-    where = f"{count} training(s) of sd {sd}, {_where(setting)}"
+    against = f" against {beside}" if beside else ""
+    where = f"{count} training(s){against} of sd {sd}, {_where(setting)}"
     return [
         rate(f"equal recipes told apart, {where}", np.array(told), most=5),
         rate(f"coverage of ± all (clips and trainings), {where}", np.array(covered), least=94),
@@ -727,6 +734,7 @@ CHECKS: dict[str, Callable[..., list[Line]]] = {
     "recordings-level": partial(level, setting=Setting(_BY_RECORDING["6x25x5"], 2000, alike=0.6, flips=1)),
     "trainings-3": partial(trainings, setting=Setting(_TEN, 2000, flips=1), sd=1.5, count=3),
     "trainings-5": partial(trainings, setting=Setting(_TEN, 1000, flips=1), sd=1.5, count=5),
+    "trainings-3-beside-1": partial(trainings, setting=Setting(_TEN, 1000, flips=1), sd=1.5, count=3, beside=1),
     "trainings-1": partial(trainings, setting=Setting(_TEN, 1000, flips=1), sd=1.5, count=1),
     "ceiling-5x6": partial(ceiling, setting=Setting(_FIVE, 600, accuracy=98)),
     "signs-1-shot": partial(signs, setting=Setting(_TEN, 300, flips=1)),

@@ -14,7 +14,7 @@ from rich.table import Table
 from fsar_bench.data.contents import contents_or_faults
 from fsar_bench.data.dataset import SPLITS, Dataset
 from fsar_bench.data.decode import DEFAULT_READER
-from fsar_bench.data.faults import counted, examples
+from fsar_bench.data.faults import examples
 from fsar_bench.data.importing import prepare as preparing
 from fsar_bench.data.importing.layout import Division
 from fsar_bench.data.importing.lists import CUSTOM, PublishedList, read_lists, recognise, store_recognised
@@ -22,6 +22,7 @@ from fsar_bench.data.importing.storing import Storage, check_own_name, store, wr
 from fsar_bench.data.leaks import Contents, described, named, repeats
 from fsar_bench.errors import ConfigError
 from fsar_bench.progress.task import Task
+from fsar_bench.texts.characters import counted
 from fsar_bench.texts.console import PlainConsole
 
 if TYPE_CHECKING:

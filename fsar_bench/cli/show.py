@@ -19,7 +19,7 @@ from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.lookup import find_result
 from fsar_bench.leaderboard.ranking import Widths
 from fsar_bench.leaderboard.rows import title_of
-from fsar_bench.leaderboard.tables import widths_text
+from fsar_bench.leaderboard.tables import BY_RECORDING, CLIPS, widths_text
 from fsar_bench.results.command import PLACES, command_of, training_files
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored
@@ -87,8 +87,9 @@ def _accuracy(stored: Stored) -> Lines:
     yield "accuracy", f"{metrics.accuracy:.2f} %"
     yield "± episodes", _half_width(metrics.interval95)
     try:
-        ((row,),) = [board.entries for board in build_boards([stored], statistics_cache())]
-        yield "± clips", _widths(row.statistics.clips)
+        (board,) = build_boards([stored], statistics_cache())
+        (row,) = board.entries
+        yield BY_RECORDING if board.by_recording else CLIPS, _widths(row.statistics.clips)
     except ResultError as error:
         yield "± clips", f"unknown: {error}"
     if metrics.pair_accuracy is not None:

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsar_bench.data.contents import contents_of
-from fsar_bench.data.faults import annotation_faults, counted, examples, twin_fault
+from fsar_bench.data.faults import annotation_faults, examples, twin_fault
 from fsar_bench.errors import ConfigError, DataError, ProtocolError, shown, suggest
 from fsar_bench.io import annotation_file, load_json, user_path
 from fsar_bench.plan import ClipList
-from fsar_bench.texts.characters import LONGEST
+from fsar_bench.texts.characters import LONGEST, counted
 
 BUILTIN = Path(__file__).with_name("builtin")
 MISSING = Path("missing")  # path of a clip that is not on this disk

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fsar_bench.errors import shown
 from fsar_bench.io import fault_of_path
-from fsar_bench.texts.characters import JOINERS, name_fault, shortened
+from fsar_bench.texts.characters import JOINERS, counted, name_fault, shortened
 
 if TYPE_CHECKING:
     from fsar_bench.data.dataset import AnnotatedClass, AnnotatedClip
@@ -50,11 +50,6 @@ def examples(texts: Sequence[str], separator: str = "; ") -> str:
     """The first few of some texts, and how many more there are."""
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return separator.join(texts[:SHOWN]) + more
-
-
-def counted(count: int, one: str, several: str) -> str:
-    """A number with its noun."""
-    return f"{count} {one if count == 1 else several}"
 
 
 def annotation_faults(classes: Sequence[AnnotatedClass], clips: Sequence[AnnotatedClip]) -> Iterator[str]:

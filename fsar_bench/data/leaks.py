@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fsar_bench.data.contents import Progress, contents_of
 from fsar_bench.data.dataset import Clip, Split
-from fsar_bench.data.faults import counted, examples, spelling
+from fsar_bench.data.faults import examples, spelling
+from fsar_bench.texts.characters import counted
 
 Pair = tuple[Clip, Clip]
 

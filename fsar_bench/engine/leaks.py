@@ -9,12 +9,13 @@ from typing import TypeVar, cast
 from fsar_bench.config.cell import Cell, DatasetSource
 from fsar_bench.data.contents import Progress
 from fsar_bench.data.dataset import Split, open_dataset
-from fsar_bench.data.faults import counted, examples, spelling
+from fsar_bench.data.faults import examples, spelling
 from fsar_bench.data.importing.classes import known_datasets
 from fsar_bench.data.leaks import Contents, described, repeats, shared_names
 from fsar_bench.engine.provenance import TrainedOn
 from fsar_bench.errors import ProtocolError
 from fsar_bench.progress.events import warn
+from fsar_bench.texts.characters import counted
 
 TOLERATED = 0.01  # share of the tested clips that a published list may share with its own train and val splits
 PUBLISHED = "They stay, because the list is a published one."

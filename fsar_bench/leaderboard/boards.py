@@ -12,6 +12,8 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from fsar_bench.errors import ResultError
 from fsar_bench.io import read_whole, to_json
@@ -22,6 +24,7 @@ from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, unseal_json
+from fsar_bench.texts.characters import counted
 
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
@@ -181,14 +184,17 @@ class Board:
         """What its rows share, and what limits their comparison."""
         p, data = self.first.protocol, self.first.data
         sentences = [
-            f"{p.episodes} episodes, {p.query} {'query' if p.query == 1 else 'queries'} per class, {data.classes} {p.split} "
-            f"classes, {data.clips} clips, {p.frames} frames; plan {self.first.episodes.plan[:12]}, seed {p.seed}, class texts "
-            f"{p.template!r}, reader {self.first.frames.reader}."
+            f"{counted(p.episodes, 'episode', 'episodes')}, {counted(p.query, 'query', 'queries')} per class, {data.classes} "
+            f"{p.split} classes, {data.clips} clips, {p.frames} frames; plan {self.first.episodes.plan[:12]}, seed {p.seed}, "
+            f"class texts {p.template!r}, reader {self.first.frames.reader}."
         ]
         if not self.is_tested:
             sentences.insert(0, f"Measured on the {p.split} split, not on test: {NOT_TEST}.")
         if p.group_disjoint:
-            sentences.append("Supports share no source recording with queries of their class.")
+            sentences.append(
+                "Supports share no source recording with queries of their class; intervals over clips leave that out, and are "
+                "somewhat too narrow."
+            )
         if len(self) > MOST_COMPARED:
             sentences.append(
                 f"The {MOST_COMPARED} most accurate of {len(self)} rows are compared in pairs, the others with the best row "
@@ -204,20 +210,29 @@ class Board:
         clips, recordings = self.statistics.clips, self.statistics.recordings
         if recordings is None:
             return "The recordings of these clips are not known: clips are taken as independent, which they may not be."
-        if recordings < clips:
-            return f"The {clips} clips that appear are of {recordings} recordings, whose clips vary together."
-        return ""
+        if recordings == clips:
+            return ""
+        differ = (
+            ", and rows differ in which: clips that share one in any row are taken together" * self._recordings_differ
+        )
+        of = counted(recordings, "recording", "recordings")
+        return f"The {clips} clips that appear are of {of}, whose clips vary together{differ}."
 
     @property
     def limits_note(self) -> str:
-        """What its ranks are of, and the smallest difference that they see."""
-        of = "Trained rows have one training each: this board ranks checkpoints, not methods. " * self.of_checkpoints
-        smallest = self.statistics.smallest_difference
-        if smallest is None:
+        """What its ranks are of, and the differences that it can see."""
+        of = (
+            "No row has trainings enough to tell how much these differ: this board ranks checkpoints, not methods. "
+            * self.of_checkpoints
+        )
+        found = self.statistics.found_differences
+        if found is None:
             return of.strip()
+        pairs = len(self) * (len(self) - 1) // 2
+        corrected = f"; the ranks, corrected for {pairs} pairs, need {found[1]:.1f}" * (pairs > 1)
         return (
-            f"{of}Differences below {smallest:.1f} points are mostly not seen here (2.8 standard errors of the median pair: "
-            "found in 80 % of cases at 5 %, before p-values are corrected for the number of pairs)."
+            f"{of}Of two rows that truly differ by {found[0]:.1f} points (2.8 standard errors of the median pair), one test "
+            f"finds the difference in 80 % of cases{corrected}."
         )
 
     @property
@@ -250,14 +265,19 @@ class Board:
     @property
     def few_clips(self) -> str | None:
         """A sentence for classes with too few clips for intervals over clips, or for trusting them; else None."""
-        p, fewest = self.first.protocol, self.statistics.fewest_clips
-        if fewest <= p.shot + 1:
+        p, s = self.first.protocol, self.statistics
+        if s.fewest_units < 2:
+            return (
+                "All clips of some class are of one recording: no intervals over clips, and no rows are ranked apart."
+            )
+        if s.fewest_clips <= p.shot + 1:
             return (
                 "Too few clips per class (at most shot + 1) for intervals over clips of rows that use supports: these are not "
                 "ranked apart."
             )
-        if fewest < 2 * (p.shot + p.query):
-            return f"Some classes have only {fewest} clips: intervals over clips are rough, mostly too wide."
+        if s.fewest_units < 2 * (p.shot + p.query):
+            of = "recordings" if self.by_recording else "clips"
+            return f"Some classes have only {s.fewest_units} {of}: intervals over clips are rough, mostly too wide."
         return None
 
     def plan(self, row: Row) -> EpisodePlan:
@@ -302,13 +322,24 @@ class Board:
 
     @cached_property
     def units(self) -> np.ndarray | None:
-        """Number of the recording of each clip, int64 `[clips]`; None where no row knows them, or rows differ in them.
+        """Number of the recording of each clip, int64 `[clips]`; None where no row knows them.
+
+        Where rows differ in them, clips that share a recording in any row have one.
 
         Raises:
             ResultError: a plan is missing, damaged, or not the one that the result names.
         """
-        knowing = {row.result.data.recordings: row for row in self.rows if row.result.data.recordings}
-        return self.plan(next(iter(knowing.values()))).recordings if len(knowing) == 1 else None
+        known = [self.plan(row).recordings for row in self._rows_by_recordings.values()]
+        return _joined([recordings for recordings in known if recordings is not None])
+
+    @property
+    def _rows_by_recordings(self) -> dict[str, Row]:
+        """A row for each hash of recordings."""
+        return {row.result.data.recordings: row for row in self.rows if row.result.data.recordings}
+
+    @property
+    def _recordings_differ(self) -> bool:
+        return len(self._rows_by_recordings) > 1
 
     @property
     def reader(self) -> Reader:
@@ -343,6 +374,22 @@ class Board:
         files = sorted({row.seeds[0].plan_file for row in self.rows})
         content.append([hashlib.sha256(read_whole(file)).hexdigest() for file in files])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _joined(recordings: list[np.ndarray]) -> np.ndarray | None:
+    """Numbers by which two clips are the same exactly if a chain of shared recordings connects them; None without any."""
+    if len(recordings) < 2:
+        return recordings[0] if recordings else None
+    count = min(map(len, recordings))
+    clips = np.arange(count)
+    first = [np.full(int(numbers.max()) + 1, -1) for numbers in recordings]
+    pairs = []
+    for of_recording, numbers in zip(first, recordings, strict=True):
+        of_recording[numbers[:count][::-1]] = clips[::-1]  # the first clip of each recording
+        pairs.append(np.stack([clips, of_recording[numbers[:count]]]))
+    edges = np.concatenate(pairs, axis=1)
+    graph = coo_matrix((np.ones(edges.shape[1], bool), (edges[0], edges[1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def _cached(path: Path, content: str, row_count: int) -> BoardStatistics | None:

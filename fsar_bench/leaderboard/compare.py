@@ -12,7 +12,7 @@ from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.io import user_path
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.intervals import class_interval
-from fsar_bench.leaderboard.jackknife import Difference
+from fsar_bench.leaderboard.jackknife import FEW_EPISODES, Difference
 from fsar_bench.leaderboard.ranks import LEVEL
 from fsar_bench.leaderboard.rows import Row, differing
 from fsar_bench.plan import EpisodePlan
@@ -126,9 +126,16 @@ class Comparison:
 
     @property
     def interval90(self) -> tuple[float, float] | None:
-        """Ends of the 90 % interval of the difference, by the errors of `overall`; None where these are not known."""
+        """Ends of the 90 % interval of the difference, by the errors of `overall`; None where these are not known.
+
+        They are not known on fewer than `FEW_EPISODES` episodes.
+        """
         width = self.overall.half_width(1 - 2 * LEVEL)
-        return None if width is None else (self.difference - width, self.difference + width)
+        return (
+            None
+            if width is None or len(self.episodes) < FEW_EPISODES
+            else (self.difference - width, self.difference + width)
+        )
 
     @property
     def is_equivalent(self) -> bool | None:
@@ -149,8 +156,9 @@ class Comparison:
             f"95 % intervals of A - B: {', '.join(self._intervals())}",
         ]
         if self.of_checkpoints:
+            which = " and ".join(name for name, row in (("A", self.first), ("B", self.second)) if row.is_trained)
             lines += [
-                "One training of each: this compares checkpoints. Other trainings would differ by more than that."
+                f"One training of {which}: this compares checkpoints. Other trainings would widen these intervals."
             ]
         if self.within is not None:
             lines += [self._equivalence(self.within)]
@@ -169,7 +177,8 @@ class Comparison:
         of_clips = "clips, by recording" if self.board.by_recording else "clips"
         if self.half_width_all is not None and self.half_width_all != self.half_width_clips:
             yield self._ends("clips and trainings", self.half_width_all)
-        yield self._ends(of_clips, self.half_width_clips) if self.half_width_clips else "over clips unknown (too few)"
+        width = self.half_width_clips
+        yield "over clips unknown (too few)" if width is None else self._ends(of_clips, width)
         if self.half_width_classes is not None:
             yield self._ends("classes", self.half_width_classes)
         yield self._ends("episodes alone", self.half_width_episodes)
@@ -178,11 +187,12 @@ class Comparison:
         return f"over {source} {self.difference - width:+.2f} to {self.difference + width:+.2f}"
 
     def _equivalence(self, within: float) -> str:
+        points = "1 point" if within == 1 else f"{within:g} points"
         if self.interval90 is None:
-            return f"Within {within:g} points: not known, as there are too few clips."
+            return f"Within {points}: not known, as there are too few clips or episodes."
         low, high = self.interval90
         verdict = "yes" if self.is_equivalent else "not shown"
-        return f"Within {within:g} points: {verdict} (90 % interval {low:+.2f} to {high:+.2f}; two one-sided tests at 5 %)."
+        return f"Within {points}: {verdict} (90 % interval {low:+.2f} to {high:+.2f}; two one-sided tests at 5 %)."
 
     def __str__(self) -> str:
         """The summary, and the classes and episodes that differ most."""

@@ -157,7 +157,10 @@ _LATEX = str.maketrans(
 def latex(board: Board) -> str:
     r"""A table for a paper that uses `\usepackage{booktabs}`; accuracies of rows whose rank may be 1 are in bold."""
     backbones = {row.result.backbone_name for row in board.rows}
-    shows_backbone, shows_all = len(backbones) > 1, any(entry.statistics.overall for entry in board.entries)
+    shows_backbone, shows_all = (
+        len(backbones) > 1,
+        any(e.statistics.overall and e.row.is_trained for e in board.entries),
+    )
     of_all = "over clips and trainings, " * shows_all
     caption = (
         f"{board.title}. Accuracy (%) with 95 % intervals {of_all}over clips{', by recording,' * board.by_recording} and over "

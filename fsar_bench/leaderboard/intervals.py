@@ -19,7 +19,7 @@ import math
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
-FEW_WRONG_CLIPS = 10  # with fewer, the interval is not that of a normal distribution
+NEAR, FEW_WRONG = 0.2, 10  # a smaller share and a smaller number of wrong clips: not a normal distribution
 
 
 def seed_interval(accuracy: np.ndarray) -> float | None:
@@ -63,12 +63,13 @@ def class_interval(right: np.ndarray, classes: np.ndarray) -> float | None:
     return float(100 * stdtrit(C - 1, 0.975) * error)
 
 
-def interval(accuracy: float, error: float, freedom: float, clips: int) -> tuple[float, float]:
+def interval(accuracy: float, error: float, freedom: float, units: int) -> tuple[float, float]:
     """Ends of the 95 % interval of an accuracy, in percent; they enclose the accuracy.
 
-    accuracy +- t error, unless fewer than `FEW_WRONG_CLIPS` of the clips are wrong (or right): all clips of a small pool may
-    happen to be right, and then that interval has no length. There it is computed on the scale of the logit, for the
-    accuracy a of V clips after two more, of whose queries half are wrong:
+    accuracy +- t error, unless it is near 0 or 100 % on few clips: less than `NEAR` of the queries, and fewer than `FEW_WRONG`
+    of the clips, are wrong (or right). All clips of a small pool may happen to be right, and then that interval has no
+    length. There it is computed on the scale of the logit, for the accuracy a of V clips after two more, of whose queries
+    half are wrong:
 
         a* = (a + 1 / V) / (1 + 2 / V),   error*^2 = (error^2 + 2 ((a - 1/2) / V)^2) / (1 + 2 / V)^2,
         logit(a*) +- t error* / (a* (1 - a*)).
@@ -77,13 +78,14 @@ def interval(accuracy: float, error: float, freedom: float, clips: int) -> tuple
         accuracy: percent.
         error: standard error over clips, or over clips and trainings, in percent.
         freedom: degrees of freedom of its square.
-        clips: V.
+        units: V, the number of clips, or of the recordings whose clips vary together.
     """
     t, a, s = float(stdtrit(freedom, 0.975)), accuracy / 100, error / 100
-    if min(a, 1 - a) * clips >= FEW_WRONG_CLIPS:
+    wrong = min(a, 1 - a)
+    if wrong >= NEAR or wrong * units >= FEW_WRONG:
         return max(accuracy - t * error, 0.0), min(accuracy + t * error, 100.0)
-    more = 2 / clips
+    more = 2 / units
     centre = (a + more / 2) / (1 + more)
-    reach = t * math.sqrt(s**2 + more * (a - 0.5) ** 2 / clips) / (1 + more) / (centre * (1 - centre))
+    reach = t * math.sqrt(s**2 + more * (a - 0.5) ** 2 / units) / (1 + more) / (centre * (1 - centre))
     low, high = (float(expit(logit(centre) + sign * reach)) for sign in (-1, 1))
     return 100 * min(low, a), 100 * max(high, a)

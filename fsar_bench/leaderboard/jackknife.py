@@ -20,6 +20,7 @@ from fsar_bench.leaderboard.places import ClassClips, Episodes, Places
 from fsar_bench.results.metrics import NORMAL95
 
 FEW_EPISODES = 30  # on fewer episodes than this, hardly any difference is significant
+_NOISE = 1e-24  # covariances of shares below this are rounding errors
 _CHUNK = 2**24  # numbers that classes may hold at a time, 128 MiB as float64
 
 
@@ -226,12 +227,12 @@ def jackknife(
     total, squares = np.zeros((R, R)), np.zeros((R, R))
     across, within = np.zeros((R, places.shared_units)), np.zeros((R, R))
     for influence in _influences_of_all(rows):
-        contribution = influence.contribution(E * Q)
+        contribution = _without_noise(influence.contribution(E * Q))
         total += contribution
         squares += _variances(contribution) ** 2
         if places.shared_units:
-            shared = influence.on_shared_units(places.shared_units, E * Q)
-            across += shared
+            units, shared = influence.on_shared_units(E * Q)
+            across[:, units] += shared
             within += shared @ shared.T
     over_clips = total + across @ across.T - within + over_episodes
     variances = np.maximum(_variances(over_clips), _variances(over_episodes))
@@ -253,7 +254,12 @@ def _covariance_over_episodes(right: Source) -> np.ndarray:
     for part in blocks(right.shape):
         deviation = _per_episode(right[:, part]) / query_count - mean
         out += deviation @ deviation.T
-    return out / (episode_count * max(episode_count - 1, 1))
+    return _without_noise(out / (episode_count * max(episode_count - 1, 1)))
+
+
+def _without_noise(covariance: np.ndarray) -> np.ndarray:
+    """With 0 for what rounding leaves of it: rows that are right everywhere have no variance."""
+    return np.where(np.abs(covariance) < _NOISE, 0.0, covariance)
 
 
 @dataclass(frozen=True)
@@ -454,12 +460,10 @@ class ClassInfluence:
         of_units = self.of_units
         return np.asarray((of_units @ of_units.T - root[:, None] * self.chance * root[None, :]) / query_count**2)
 
-    def on_shared_units(self, count: int, query_count: int) -> np.ndarray:
-        """Influence of the units that other classes have as well, as shares of the queries, `[R, count]`; else 0."""
+    def on_shared_units(self, query_count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the units that other classes have as well, and their influence as shares of the queries, `[R, units]`."""
         is_shared = self.clips.shared >= 0
-        out = np.zeros((len(self.sums), count))
-        out[:, self.clips.shared[is_shared]] = self.of_units[:, is_shared] / query_count
-        return out
+        return self.clips.shared[is_shared], self.of_units[:, is_shared] / query_count
 
 
 def clip_sums(of_class: ClassEpisodes, plan: np.ndarray, clip_count: int) -> np.ndarray:
@@ -478,6 +482,8 @@ def clip_sums(of_class: ClassEpisodes, plan: np.ndarray, clip_count: int) -> np.
     out = np.empty((len(plan), clip_count))
     for number, clips in enumerate(of_class.clips):
         rows = plan == number
+        if not rows.any():
+            continue
         queries, supports = of_class.query_values[rows], of_class.support_values[rows]
         sums = _sums(clips[:, of_class.shot :].ravel(), queries.reshape(len(queries), -1), clip_count)
         sums += _sums(clips[:, : of_class.shot].ravel(), np.repeat(supports, of_class.shot, axis=1), clip_count)
@@ -521,6 +527,8 @@ def _products_on_shared_clips(of_class: ClassEpisodes, plan: np.ndarray) -> np.n
         spread = np.zeros((len(plan), len(cells)))
         for number in range(P):
             rows = np.flatnonzero(plan == number)
+            if not len(rows):
+                continue
             spread[rows[:, None], cell[number]] = values[rows, part].reshape(len(rows), -1)
         out += spread @ spread.T
     return out

@@ -65,32 +65,41 @@ class PairOutcomes:
     """How far the outcomes of queries against their time-reversed class deviate from the pair accuracy of their row.
 
     Attributes:
-        outcomes: of each row, uint8 `[S, E, Q]`, see `results.metrics.pair_outcomes`.
-        accuracy: pair accuracy of each row, a share, `[R]`.
+        wins: of each row, twice the number of its seeds in which the true class scores above its reverse, a tie being half,
+            uint16 `[E, Q]`.
+        counts: whether the reversed class of each query is in its episode, bool `[E, Q]`, of each row.
+        seeds: S of each row.
     """
 
-    outcomes: tuple[np.ndarray, ...]
-    accuracy: np.ndarray
+    wins: tuple[np.ndarray, ...]
+    counts: tuple[np.ndarray, ...]
+    seeds: tuple[int, ...]
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> PairOutcomes:
-        """Read the outcomes of rows that have a pair accuracy.
+        """Read the outcomes of rows that have a pair accuracy, one seed after the other.
 
         Raises:
             ResultError: predictions are missing or damaged.
         """
-        outcomes = tuple(np.stack([seed.pairs() for seed in row.seeds]) for row in rows)
-        return cls(outcomes, np.array([(row.pair_accuracy or 0.0) / 100 for row in rows]))
+        wins, counts = [], []
+        for row in rows:
+            of_row, counted = _wins_and_counts(row.seeds[0].pairs())
+            for seed in row.seeds[1:]:
+                of_row += _wins_and_counts(seed.pairs())[0]
+            wins.append(of_row)
+            counts.append(counted)
+        return cls(tuple(wins), tuple(counts), tuple(len(row.seeds) for row in rows))
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """R, E and Q, as of an array."""
-        return len(self.outcomes), self.outcomes[0].shape[1], self.outcomes[0].shape[2]
+        return len(self.wins), *self.wins[0].shape
 
     @property
-    def counted(self) -> float:
-        """Share of the queries whose time-reversed class is in their episode."""
-        return float((self.outcomes[0][0] != 255).mean())
+    def counted(self) -> np.ndarray:
+        """Share of the queries that count, `[R]`."""
+        return np.array([of_row.mean() for of_row in self.counts])
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         """1 where the true class scores higher, 1/2 where both are equal, minus the pair accuracy: `[rows, episodes, Q]`.
@@ -98,12 +107,18 @@ class PairOutcomes:
         0 for queries that do not count; the mean over seeds.
         """
         rows, episodes = key
-        out = []
-        for outcome, accuracy in zip(self.outcomes[rows], self.accuracy[rows], strict=True):
-            part = outcome[:, episodes]
-            wins = np.where(part == 2, 0.5, part == 1)
-            out.append(np.where(part == 255, 0.0, wins - accuracy).mean(0))
-        return np.stack(out)
+        return np.stack(
+            [
+                np.where(counts[episodes], wins[episodes] / (2 * seeds) - wins.sum() / (2 * seeds * counts.sum()), 0.0)
+                for wins, counts, seeds in zip(self.wins[rows], self.counts[rows], self.seeds[rows], strict=True)
+            ]
+        )
+
+
+def _wins_and_counts(outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of one seed, from outcomes as of `results.metrics.pair_outcomes`."""
+    counts = outcome != 255
+    return np.where(outcome == 2, 1, 2 * (outcome == 1)).astype(np.uint16), counts
 
 
 Source: TypeAlias = np.ndarray | Outcomes | PairOutcomes

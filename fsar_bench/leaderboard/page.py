@@ -16,7 +16,7 @@ from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.exports import Record, by_board, records
 from fsar_bench.leaderboard.published import Published, verdicts
 from fsar_bench.leaderboard.rows import Row
-from fsar_bench.leaderboard.tables import legend, rank_text, widths_text
+from fsar_bench.leaderboard.tables import BY_RECORDING, CLIPS, legend, rank_text, widths_text
 from fsar_bench.plan import EpisodePlan
 
 SHOWN = 100  # rows of a board on the page, the most accurate ones: its plots show all of them at once
@@ -72,6 +72,7 @@ def _board_data(board: Board, rows: list[Record], published: list[Published], co
         "title": board.title,
         "note": " ".join([board.note, *_left_out(board, confusions)]),
         "legend": legend([board]),
+        "clips_title": BY_RECORDING if board.by_recording else CLIPS,
         "synthetic": first.cell.label.synthetic,
         "chance": 100 / first.protocol.way,
         "classes": [plan.name(c).replace("_", " ") for c in range(class_count)],

@@ -86,13 +86,15 @@ class Places:
             units: number of the recording of each clip, by clip number; None: every clip is one of its own.
 
         Raises:
-            ValueError: the plans hold other classes.
+            ValueError: the plans hold other classes, or clips without a unit.
         """
         classes, shot = plans[0].classes, plans[0].support.shape[2]
         numbers = _distinct(classes)
         class_of = _place_in(numbers, classes)
         appear = [_appearing(class_of, classes, plan) for plan in plans]
         span = 1 + max(int(clips.max()) for _, clips in appear)
+        if units is not None and span > len(units):
+            raise ValueError("they hold clips whose recordings are not known")
         held = [of_class * span + clips for of_class, clips in appear]
         known = reduce(np.union1d, held)
         first = np.searchsorted(known, span * np.arange(len(numbers) + 1))
@@ -134,6 +136,15 @@ class Places:
     def unit_count(self) -> int:
         """Number of units, those that several classes have counted once."""
         return self.shared_units + sum(int((clips.shared < 0).sum()) for clips in self.of_class)
+
+    def units_of_plan(self, number: int) -> int:
+        """Number of units in a plan; those that several classes have are counted in each."""
+        return sum(int(clips.unit_count[number]) for clips in self.of_class)
+
+    @property
+    def fewest_units(self) -> int:
+        """Units of the class that has the fewest, in the plan where these are fewest."""
+        return min(int(clips.unit_count.min()) for clips in self.of_class)
 
     @property
     def fewest_clips(self) -> int:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import variance
+from statistics import fmean, variance
 from typing import Annotated, Any
 
 from pydantic import Field, Strict, ValidationError, field_validator
@@ -24,6 +24,7 @@ from fsar_bench.leaderboard.boards import TESTED, Board, Entry
 from fsar_bench.results.metrics import NORMAL95
 from fsar_bench.results.record import Result
 
+FEWEST_TRAININGS = 3  # of a row that is said to reproduce a figure, or not to
 NAMES = {  # datasets as the literature writes them
     "hmdb51": "HMDB51",
     "ucf101": "UCF101",
@@ -130,21 +131,25 @@ class Verdict:
     def _over_episodes(self) -> float | None:
         """Sum of both variances over episodes, in squared percent.
 
-        That of the paper is the one that it prints, else ours for its number of episodes, else ours.
+        That of the paper is the one that it prints, else that of one of our trainings for its number of episodes.
         """
         ours, count = self.entry.statistics.episodes, self.entry.result.protocol.episodes
         if ours is None:
             return None
         theirs = self.published.interval
         if theirs is None:
-            theirs = ours * math.sqrt(count / (self.published.episodes or count))
+            alone = [seed.result.metrics.interval95 or 0.0 for seed in self.entry.row.seeds]
+            theirs = math.sqrt(fmean(width**2 for width in alone) * count / (self.published.episodes or count))
         return (ours**2 + theirs**2) / NORMAL95**2
 
     @property
     def is_reproduced(self) -> bool | None:
-        """Whether the difference is within `half_width`; None with one training: how much these differ is not known."""
+        """Whether the difference is within `half_width`; None with too few trainings to know how much these differ.
+
+        With one, nothing is known of it, and with two so little that a paper that is points off would be inside.
+        """
         width = self.half_width
-        if width is None or (self.trainings < 2 and self.entry.row.is_trained):
+        if width is None or (self.trainings < FEWEST_TRAININGS and self.entry.row.is_trained):
             return None
         return abs(self.difference) <= width
 

@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import overload
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from fsar_bench.config.settings import Frozen
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.intervals import class_interval, interval, seed_interval
-from fsar_bench.leaderboard.jackknife import Uncertainty, jackknife
+from fsar_bench.leaderboard.jackknife import FEW_EPISODES, Uncertainty, jackknife
 from fsar_bench.leaderboard.outcomes import Outcomes, PairOutcomes
 from fsar_bench.leaderboard.places import Places
 from fsar_bench.leaderboard.ranks import adjusted_with_others, may_be_best, rank_intervals
@@ -29,7 +29,6 @@ from fsar_bench.progress.events import report
 DIGITS = 4  # of accuracies and intervals; further digits depend on the machine
 MOST_COMPARED = 200  # rows of a board of which all pairs are tested: the most accurate ones
 COMPARING = "comparing rows"  # the stage that is reported
-FOUND = 2.8 / 1.96  # half-widths of a 95 % interval: a difference that is found with a probability of 80 %
 _AT_A_TIME = 64  # other rows that are read together
 _PAIR_BYTES = 2**26  # outcomes of pairs that are read together
 
@@ -92,6 +91,7 @@ class BoardStatistics(Frozen):
         widths: half-widths of the 95 % intervals of their differences in percent, `[C, C]`; None where they are not known.
         of_checkpoints: rows were trained, and none has several trainings: other trainings are in no interval and no test.
         fewest_clips: number of clips of the class of which the fewest appear.
+        fewest_units: the same of recordings, or of clips where recordings are not known.
         clips: number of clips that appear.
         recordings: of how many recordings they are; None where these are not known.
     """
@@ -101,14 +101,22 @@ class BoardStatistics(Frozen):
     widths: tuple[tuple[float | None, ...], ...]
     of_checkpoints: bool
     fewest_clips: int
+    fewest_units: int
     clips: int
     recordings: int | None
 
     @property
-    def smallest_difference(self) -> float | None:
-        """The difference in percent that a median pair of rows shows with a probability of 80 %, at 5 %; None: not known."""
+    def found_differences(self) -> tuple[float, float] | None:
+        """True differences in percent that a median pair of rows shows in 80 % of cases: in one test, and in the ranks.
+
+        2.8 standard errors, as (1.96 + 0.84) of them; more where p-values are corrected for all pairs (Bonferroni). None: not
+        known.
+        """
         known = [width for place, line in enumerate(self.widths) for width in line[:place] if width]
-        return FOUND * float(np.median(known)) if known else None
+        if not known:
+            return None
+        error, pairs = float(np.median(known)) / 1.96, len(self.rows) * (len(self.rows) - 1) // 2
+        return (1.96 + 0.84) * error, float(-ndtri(0.025 / pairs) + 0.84) * error
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,10 @@ class Reader:
         try:
             places = Places.of(plans, self.units)
         except ValueError as error:
-            raise ResultError(f"The plans of {rows[0].title} and others cannot be compared: {error}.") from error
+            raise ResultError(
+                f"{rows[0].title} cannot be compared with other rows of its plan: {error}. Delete the result that does not "
+                "belong there, or run its cell again with overwrite=true."
+            ) from error
         outcomes = Outcomes.of(rows) if first is None else first.with_rows_of(Outcomes.of(rows[1:]))
         over_clips = jackknife(outcomes, places, plan_of_row, _ignore_supports(rows))
         overall = self.trainings.of_rows(numbers).added_to(over_clips)
@@ -232,13 +243,15 @@ def rank_rows(reader: Reader) -> BoardStatistics:
     top = reader.compare(range(count))
     report(COMPARING, count, len(rows))
     found = _statistics(reader, top)
-    against_best, fewest = np.ones(len(rows) - count), top.places.fewest_clips
+    against_best = np.ones(len(rows) - count)
+    fewest_clips, fewest_units = top.places.fewest_clips, top.places.fewest_units
     for start in range(count, len(rows), _AT_A_TIME):
         numbers = range(start, min(start + _AT_A_TIME, len(rows)))
         others = reader.compare([0, *numbers], top.outcomes.first_row())
         against_best[np.array(numbers) - count] = others.overall.p_values(others.accuracy)[0, 1:]
         found |= _statistics(reader, others)
-        fewest = min(fewest, others.places.fewest_clips)
+        fewest_clips = min(fewest_clips, others.places.fewest_clips)
+        fewest_units = min(fewest_units, others.places.fewest_units)
         report(COMPARING, numbers.stop, len(rows))
     p, against_best = adjusted_with_others(top.overall.p_values(top.accuracy), against_best)
     best, worst = rank_intervals(top.accuracy, p, against_best)
@@ -258,7 +271,8 @@ def rank_rows(reader: Reader) -> BoardStatistics:
         p=tuple(tuple(map(_significant, line)) for line in p),
         widths=tuple(tuple(map(_width, line)) for line in top.overall.half_widths_of_differences()),
         of_checkpoints=reader.trainings.are_unknown,
-        fewest_clips=fewest,
+        fewest_clips=fewest_clips,
+        fewest_units=fewest_units,
         clips=top.places.clip_count,
         recordings=None if reader.units is None else top.places.unit_count,
     )
@@ -273,19 +287,25 @@ def _statistics(reader: Reader, compared: Compared) -> dict[int, RowStatistics]:
     for place, (number, row) in enumerate(zip(compared.numbers, compared.rows, strict=True)):
         right, plan = compared.outcomes[place : place + 1, :][0], compared.plans[compared.plan_of_row[place]]
         clips = _widths(compared, compared.over_clips, place) if several else None
-        overall = _widths(compared, compared.overall, place) if several and not unknown[place] else None
-        below = overall or clips
-        least = row.accuracy - (below.below if below else float(episodes[place]) if several else 100.0)
+        overall = _widths(compared, compared.overall, place) if clips and not unknown[place] else None
+        if overall and clips and overall.half < clips.half:  # by its larger degrees of freedom
+            overall = clips
+        whole = overall or clips
+        of_classes = class_interval(right, plan.classes)
+        if of_classes is not None and clips is not None:
+            of_classes = max(of_classes, clips.half)  # other classes have other clips
         out[number] = RowStatistics(
             rank=(1, 1),
             may_be_best=True,
-            above_chance=least > 100 / row.result.protocol.way,
+            above_chance=whole is not None
+            and len(plan) >= FEW_EPISODES
+            and row.accuracy - whole.below > 100 / row.result.protocol.way,
             p_against_best=1.0,
             accuracy=round(float(row.accuracy), DIGITS),
             episodes=_rounded(float(episodes[place])) if several else None,
             clips=clips,
             overall=overall,
-            classes=_rounded(class_interval(right, plan.classes)),
+            classes=_rounded(of_classes),
             seeds=_rounded(seed_interval(np.array([s.result.metrics.accuracy for s in row.seeds]))),
             pairs=pairs.get(place),
             classwise=_classwise(right, plan, row.result.data.classes),
@@ -299,8 +319,8 @@ def _widths(compared: Compared, uncertainty: Uncertainty, place: int) -> Widths 
     if np.isnan(error):
         return None
     freedom = float(uncertainty.degrees_of_freedom[place, place])
-    clips = sum(int(of_class.count[compared.plan_of_row[place]]) for of_class in compared.places.of_class)
-    low, high = interval(accuracy, error, freedom, clips)
+    units = compared.places.units_of_plan(int(compared.plan_of_row[place]))
+    low, high = interval(accuracy, error, freedom, units)
     return Widths(below=round(accuracy - low, DIGITS), above=round(high - accuracy, DIGITS))
 
 

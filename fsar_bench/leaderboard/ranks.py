@@ -111,7 +111,7 @@ def _largest_of_equals(uncertainty: Uncertainty, rows: np.ndarray, level: float)
     """The 1 - `level` quantile of the largest difference of any row from each of some rows, in standard errors."""
     known = np.flatnonzero(~np.isnan(np.diag(uncertainty.clips)))
     values, vectors = np.linalg.eigh(uncertainty.clips[np.ix_(known, known)])
-    root = vectors * np.sqrt(np.maximum(values, 0))  # [known, known]
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # the one that does not depend on the vectors' signs
     rng = np.random.default_rng(0)
     maxima = np.empty((len(rows), _DRAWS))
     step = max(1, _AT_A_TIME // len(known))

@@ -61,7 +61,10 @@ class Row:
         Raises:
             ResultError: predictions are missing or damaged.
         """
-        return np.mean([seed.right() for seed in self.seeds], 0)
+        total = self.seeds[0].right().astype(float)
+        for seed in self.seeds[1:]:
+            total += seed.right()
+        return total / len(self.seeds)
 
     @property
     def train_seconds(self) -> float | None:

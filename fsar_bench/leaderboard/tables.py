@@ -36,14 +36,15 @@ CLIPS, BY_RECORDING = "± clips", "± clips, by recording"
 BEGIN, END = "<!-- fsar-bench:begin (made from results/; edits inside are lost) -->", "<!-- fsar-bench:end -->"
 LEGEND = (
     "Accuracy: percent of queries. Rank: from the best to the worst that a row may have, all of them right at once with 95 % "
-    "confidence (paired tests, Holm-corrected); bold: the rank may be 1, and the row is told from chance. May be best: the rows"
-    " among which the truly best is with 95 % confidence (Hsu's comparisons with the best). ± all: half-width of the 95 % "
-    "interval over other clips of these classes and other trainings. ± clips: over other clips, of these weights{unit}. ± "
-    "classes: over other classes. ± episodes: over episodes of these clips, as papers print it. Ends of an interval near 100 % "
-    "are given one by one. Every class weighs the same, however many clips it has. Names: class names reach the prediction. "
-    "Transd.: transductive, the queries of an episode are seen together, and what a clip does to the others is in no interval "
-    "over clips. Parameters are in millions. Times and memory were measured on the machine named in each cost file; memory is "
-    "the peak in GB (10^9 bytes), of the GPU where there was one, else of the host. "
+    "confidence (paired tests, Holm-corrected); bold: the rank may be 1, and the row is told from chance. May be best: a set "
+    "that holds the truly best row with 95 % confidence (Hsu's comparisons with the best). ± all: half-width of the 95 % "
+    "interval over other clips of these classes and other trainings; a row with fewer than three trainings borrows how much "
+    "they differ from rows with several. ± clips: over other clips, of these weights{unit}. ± classes: over other classes. ± "
+    "episodes: over episodes of these clips, as papers print it. Near 0 or 100 % on few clips, both ends of an interval are "
+    "given, and ranks are not to be trusted. Every class weighs the same, however many clips it has. Names: class names reach"
+    " the prediction. Transd.: transductive, the queries of an episode are seen together, and what a clip does to the others "
+    "is in no interval over clips. Parameters are in millions. Times and memory were measured on the machine named in each "
+    "cost file; memory is the peak in GB (10^9 bytes), of the GPU where there was one, else of the host. "
 )
 LEGEND_UNIT = ", which vary together by recording"
 LEGEND_CHECKPOINT = "*: one training: this ranks the checkpoint, not the method; ± all is not known. "
@@ -58,9 +59,9 @@ LEGEND_SUBMITTED = (
 SYNTHETIC = "Measured on synthetic clips: for trying, testing and teaching. Not comparable with real datasets."
 _VERDICT_NOTE = (
     "Same dataset, way, shot and architecture; the episodes, frames and crops of a paper are not known. A paper tests on the "
-    "same clips, so what may differ by chance are the episodes of both and the training. Reproduced: the difference is within "
-    "the 95 % interval of these (±); with one training, how much trainings differ is not known, and there is no verdict: ± is "
-    "of the episodes alone."
+    "same clips, so what may differ by chance are the episodes of both and the training. Reproduced: the difference is within"
+    " the 95 % interval of these (±); with fewer than three trainings, too little is known of how much they differ, and there"
+    " is no verdict; with one, ± is of the episodes alone."
 )
 _PUBLISHED_NOTE = (
     "Not measured here: figures as their sources state them, on their own episodes. Never ranked with measured rows."
@@ -297,27 +298,30 @@ def index(all_boards: list[Board], published: list[Published]) -> str:
 class _Overview:
     """A method in the overview: its cell in each board's column, and its differences from the control."""
 
+    is_control: bool
     cells: dict[str, str] = field(default_factory=dict)
     differences: list[Gap] = field(default_factory=list)
 
     def add(self, column: str, board: Board, place: int, control: int | None) -> None:
-        """Add the row at a place of a board; rows of the same title and another config share a cell."""
+        """Add the row at a place of a board."""
         entry = board.entries[place]
-        text = f"{entry.statistics.accuracy:.2f} ({rank_text(board, entry)})"
-        text = plain_markdown(text)
-        text = f"**{text}**" if entry.statistics.is_first else text
-        self.cells[column] = f"{self.cells[column]}, {text}" if column in self.cells else text
+        text = plain_markdown(f"{entry.statistics.accuracy:.2f} ({rank_text(board, entry)})")
+        self.cells[column] = f"**{text}**" if entry.statistics.is_first else text
         if control is not None and place != control:
             self.differences.append(board.gap(place, control))
 
     @property
     def mean(self) -> float:
         """Mean difference from the control in percent; minus infinity where there is none."""
+        if self.is_control:
+            return 0.0
         return fmean(gap.difference for gap in self.differences) if self.differences else -math.inf
 
     @property
     def text(self) -> str:
         """The mean difference with its interval."""
+        if self.is_control:
+            return "control"
         if not self.differences:
             return _UNKNOWN
         widths = [gap.half_width for gap in self.differences]
@@ -345,12 +349,12 @@ def common_control(all_boards: list[Board]) -> tuple[str, str] | None:
 def _overview(all_boards: list[Board]) -> tuple[pd.DataFrame, list[str]]:
     """The overview of some boards, and sentences on it; of many boards, those of the fewest rows are left out."""
     columns, control = _short_names(all_boards), common_control(all_boards)
-    methods: dict[tuple[str, str], _Overview] = defaultdict(_Overview)
+    methods: dict[tuple[str, str], _Overview] = {}
     for column, board in zip(columns, all_boards, strict=True):
         keys = [(row.title, row.result.backbone_name) for row in board.rows]
         place_of_control = keys.index(control) if control in keys else None
         for place, key in enumerate(keys):
-            methods[key].add(column, board, place, place_of_control)
+            methods.setdefault(key, _Overview(key == control)).add(column, board, place, place_of_control)
     order = sorted(methods, key=lambda key: (-len(methods[key].cells), -methods[key].mean, key))
     sentences = [_OVERVIEW_NOTE.format(control=plain_markdown(control[0])) if control else _OVERVIEW_ALONE]
     if len(columns) > OVERVIEW_BOARDS:

@@ -76,3 +76,8 @@ _VISIBLE = _Visible()
 def plain(text: str) -> str:
     r"""A text with its acting characters as visible escapes such as `\x1b`; line feeds and tabs stay."""
     return text if text.isprintable() else text.translate(_VISIBLE)
+
+
+def counted(count: int, one: str, several: str) -> str:
+    """A number with its noun."""
+    return f"{count} {one if count == 1 else several}"

@@ -117,29 +117,33 @@ def pairwise_p_values(rows: Sequence[Row], plans: Sequence[EpisodePlan]) -> np.n
     trained = list(_of_trainings(rows))
     for i, j in combinations(range(len(rows)), 2):
         error, freedom = slow_difference(slow[i], slow[j])
-        variance = error**2 + trained[i][0] + trained[j][0]
-        terms = error**4 / freedom + sum(v**2 / f for v, f, _ in (trained[i], trained[j]))
-        if trained[i][2] and trained[j][2]:  # the same estimate
-            terms += 2 * trained[i][0] * trained[j][0] / trained[i][1]
+        shares = {row: trained[i].get(row, 0.0) + trained[j].get(row, 0.0) for row in {*trained[i], *trained[j]}}
+        squares = {row: float(np.var(accuracies_of(rows[row]), ddof=1)) for row in shares}
+        variance = error**2 + sum(share * squares[row] for row, share in shares.items())
+        terms = error**4 / freedom
+        terms += sum((share * squares[row]) ** 2 / (len(rows[row].seeds) - 1) for row, share in shares.items())
         t = abs(rows[i].accuracy - rows[j].accuracy) / variance**0.5
         p[i, j] = p[j, i] = 2 * stats.t.sf(t, variance**2 / terms)
     return p
 
 
-def _of_trainings(rows: Sequence[Row]) -> Iterator[tuple[float, float, bool]]:
-    """Variance over trainings of each row's mean, its degrees of freedom, and whether it is that of other rows."""
-    accuracies = [[seed.result.metrics.accuracy for seed in row.seeds] for row in rows]
-    trained = [row.result.traits.trainable for row in rows]
-    several = [a for a, is_trained in zip(accuracies, trained, strict=True) if is_trained and len(a) > 1]
-    freedom = sum(len(a) - 1 for a in several)
-    pooled = sum(np.var(a) * len(a) for a in several) / freedom if several else 0.0
-    for a, is_trained in zip(accuracies, trained, strict=True):
-        if not is_trained:
-            yield 0.0, np.inf, False
-        elif len(a) > 1:
-            yield float(np.var(a, ddof=1)) / len(a), len(a) - 1, False
+def accuracies_of(row: Row) -> list[float]:
+    """Of each training of a row."""
+    return [seed.result.metrics.accuracy for seed in row.seeds]
+
+
+def _of_trainings(rows: Sequence[Row]) -> Iterator[dict[int, float]]:
+    """What each row's variance over trainings has of the s^2 of rows with several trainings, by their number."""
+    several = {number: len(row.seeds) - 1 for number, row in enumerate(rows) if row.is_trained and len(row.seeds) > 1}
+    freedom = sum(several.values())
+    for number, row in enumerate(rows):
+        count = len(row.seeds)
+        if not row.is_trained:
+            yield {}
+        elif count < 3 and freedom >= 2:
+            yield {other: share / freedom / count for other, share in several.items()}
         else:
-            yield pooled, freedom if several else np.inf, True
+            yield {number: 1 / count} if count > 1 else {}
 
 
 def holm_of_pairs(p: np.ndarray) -> np.ndarray:

@@ -32,7 +32,8 @@ from fsar_bench.leaderboard.outcomes import PairOutcomes
 from fsar_bench.leaderboard.places import Places
 from fsar_bench.leaderboard.published import read_published, shipped, verdicts
 from fsar_bench.leaderboard.ranks import adjusted
-from fsar_bench.results.store import read, read_all
+from fsar_bench.plan import _digest
+from fsar_bench.results.store import Stored, read, read_all
 
 PLAN = make_plan()
 
@@ -202,13 +203,64 @@ def test_recordings_are_the_units_of_intervals_and_tests(tmp_path):
     assert "± clips, by recording" in console.export_text()
 
 
-def test_recordings_that_rows_disagree_on_are_not_known(tmp_path):
-    for seed, recordings in enumerate((np.arange(72) // 2, np.arange(72) // 3)):
-        add(tmp_path, f"m{seed}", 0.8, seed, plan=make_plan(recordings=recordings))
+def test_recordings_that_rows_disagree_on_are_joined(tmp_path):
+    for seed, size in enumerate((2, 3)):
+        add(tmp_path, f"m{seed}", 0.8, seed, plan=make_plan(episodes=100, recordings=np.arange(72) // size))
     (board,) = read_boards(tmp_path)
-    assert board.units is None
-    assert "The recordings of these clips are not known" in board.note
-    assert "by recording" not in outputs(tmp_path)["toy-2way_1shot.md"]
+    pairs = {(first, second) for first, second in zip(board.units, np.arange(72) // 6, strict=True)}
+    assert len(pairs) == len(set(board.units)) == 12  # clips 0 to 5 are connected, and so on
+    assert "are of 12 recordings, whose clips vary together, and rows differ in which" in board.note
+
+
+def test_one_recording_a_class_gives_no_interval_and_says_why(tmp_path):
+    for seed, accuracy in enumerate((0.95, 0.4)):
+        add(tmp_path, f"m{seed}", accuracy, seed, plan=make_plan(recordings=np.arange(72) // 12))
+    (board,) = read_boards(tmp_path)
+    found = [(e.statistics.clips, e.statistics.rank, e.statistics.is_first) for e in board.entries]
+    assert found == [(None, (1, 2), False)] * 2
+    assert "All clips of some class are of one recording: no intervals over clips" in board.note
+    few = tmp_path / "few"
+    add(few, "m", 0.9, plan=make_plan(recordings=np.arange(72) // 4))
+    assert "Some classes have only 3 recordings: intervals over clips are rough" in read_boards(few)[0].note
+
+
+def test_a_row_whose_clips_have_no_recording_on_the_board_is_named(tmp_path):
+    known, larger = make_plan(recordings=np.arange(72) // 2), make_plan()
+    query = larger.query.copy()
+    query[0, 0, 0] = 500
+    forged = replace(larger, query=query)
+    forged = replace(forged, realised=_digest(forged.header, forged.classes, forged.support, forged.query))
+    add(tmp_path, "a", 0.9, plan=known)
+    add(tmp_path, "b", 0.8, 1, plan=forged)
+    with pytest.raises(
+        ResultError, match="cannot be compared with other rows of its plan: they hold clips whose recordings"
+    ):
+        outputs(tmp_path)
+
+
+def test_pair_accuracies_on_some_of_the_plans_alone(tmp_path):
+    """Submitted predictions have no outcomes of pairs; here theirs is the only row of its plan."""
+    add(tmp_path, "here", 0.8, pairs=True)
+    short = make_plan(missing=frozenset({"c0_03", "c4_07"}))
+    add(tmp_path, "there", 0.7, 1, plan=short, coverage=70 / 72, fingerprint="1" * 64, submitted=True)
+    (board,) = read_boards(tmp_path)
+    assert [entry.statistics.pairs is None for entry in board.entries] == [False, True]
+
+
+@pytest.mark.parametrize("how", [{}, {"shot": 2}, {"way": 3, "episodes": 90}, {"query": 2}])
+def test_rows_at_100_and_at_0_percent_mirror_each_other(tmp_path, how):
+    """What rounding leaves of their variances decides nothing."""
+    plan = make_plan(**how)
+    add(tmp_path, "all", 2.0, plan=plan)
+    add(tmp_path, "none", -2.0, plan=plan)
+    (board,) = read_boards(tmp_path)
+    best, worst = (entry.statistics for entry in board.entries)
+    assert (best.accuracy, worst.accuracy) == (100, 0)
+    assert best.clips.below == pytest.approx(worst.clips.above)
+    assert (best.clips.above, worst.clips.below) == (0, 0)
+    assert best.clips.below < 10
+    assert board.p[0, 1] == 0
+    assert [entry.statistics.rank for entry in board.entries] == [(1, 1), (2, 2)]
 
 
 def test_every_clip_a_recording_is_said_by_nothing(tmp_path):
@@ -217,7 +269,7 @@ def test_every_clip_a_recording_is_said_by_nothing(tmp_path):
     assert (board.by_recording, board.units_note) == (False, "")
 
 
-def test_the_interval_of_pair_accuracies_is_that_of_the_queries_that_count(tmp_path):
+def test_the_interval_of_pair_accuracies_is_that_of_the_queries_that_count(tmp_path, monkeypatch):
     """Of all queries, it is the interval over clips; of some, that of their deviations over their share."""
     add(tmp_path, "m", 0.6, plan=make_plan(episodes=200), pairs=True)
     (board,) = read_boards(tmp_path)
@@ -228,12 +280,13 @@ def test_the_interval_of_pair_accuracies_is_that_of_the_queries_that_count(tmp_p
     outcome = rng.choice([0, 1, 1, 2, 255], (1, 200, 2)).astype(np.uint8)
     counted = outcome[0] != 255
     wins = np.where(outcome[0] == 2, 0.5, outcome[0] == 1)
-    pairs = PairOutcomes((outcome,), np.array([wins[counted].mean()]))
+    monkeypatch.setattr(Stored, "pairs", lambda stored: outcome[0])
+    pairs = PairOutcomes.of(board.rows)
     found = jackknife(pairs, Places.of([plan]))
     slow = SlowRow(np.where(counted, wins - wins[counted].mean(), 0.0), plan)
     covariance, _, over_episodes = slow_covariance(slow, slow)
     assert found.clips[0, 0] == pytest.approx(max(covariance, over_episodes))
-    assert pairs.counted == counted.mean()
+    assert pairs.counted.tolist() == [counted.mean()]
 
 
 def test_rows_that_share_no_episode_are_compared_on_all_and_by_the_tables_difference(tmp_path):
@@ -414,7 +467,9 @@ def test_a_figure_is_reproduced_within_the_errors_of_episodes_and_trainings(tmp_
     (verdict,) = verdicts(read_boards(tmp_path)[0], read_published(tmp_path))
     accuracies = [seed.result.metrics.accuracy for seed in verdict.entry.row.seeds]
     over_episodes = (verdict.entry.statistics.episodes / 1.96) ** 2
-    expected = stats.t.ppf(0.975, 2) * np.sqrt(over_episodes * (1 + 40 / 10_000) + np.var(accuracies, ddof=1) * 4 / 3)
+    of_one = np.mean([(seed.result.metrics.interval95 / 1.96) ** 2 for seed in verdict.entry.row.seeds])
+    of_both = over_episodes + of_one * 40 / 10_000
+    expected = stats.t.ppf(0.975, 2) * np.sqrt(of_both + np.var(accuracies, ddof=1) * 4 / 3)
     assert verdict.half_width == pytest.approx(expected)
     assert verdict.is_reproduced == (abs(np.mean(accuracies) - 83.4) <= expected)
     printed = replace(verdict, published=verdict.published.model_copy(update={"interval": 0.5}))

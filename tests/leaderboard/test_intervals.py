@@ -132,30 +132,51 @@ def test_few_degrees_of_freedom_keep_more_rows():
 
 
 def test_trainings_by_hand():
-    """Rows of 3, 2 and 1 trainings and one without: s^2 is 1, 8 and, pooled, (2 x 1 + 1 x 8) / 3."""
+    """Rows of 3, 2 and 1 trainings and one without: s^2 is 1 and 8; rows of fewer than three have (2 x 1 + 1 x 8) / 3."""
     trainings = Trainings.of([[70, 71, 72], [60, 64], [50], [40]], [True, True, True, False])
-    assert trainings.variance == pytest.approx([1 / 3, 4, 10 / 3, 0])
-    assert trainings.freedom.tolist() == [2, 1, 3, np.inf]
+    assert trainings.variance == pytest.approx([1 / 3, 10 / 6, 10 / 3, 0])
     whole = trainings.added_to(simple(np.array([0.5, 1, 2, 3.0]), 10))
-    assert np.diag(whole.clips) == pytest.approx([0.5 + 1 / 3, 5, 2 + 10 / 3, 3])
+    assert np.diag(whole.clips) == pytest.approx([0.5 + 1 / 3, 1 + 10 / 6, 2 + 10 / 3, 3])
     freedom = (0.5 + 1 / 3) ** 2 / (0.5**2 / 10 + (1 / 3) ** 2 / 2)
     assert whole.degrees_of_freedom[0, 0] == pytest.approx(freedom)
     assert whole.degrees_of_freedom[3, 3] == 10
-    between = 1.5 + 1 / 3 + 4
-    freedom = between**2 / (1.5**2 / 10 + (1 / 3) ** 2 / 2 + 4**2 / 1)
+    # The second row has half of 2/3 of the first one's s^2 and half of 1/3 of its own.
+    between = 1.5 + (1 / 3 + 1 / 3) * 1 + 1 / 6 * 8
+    freedom = between**2 / (1.5**2 / 10 + (2 / 3 * 1) ** 2 / 2 + (1 / 6 * 8) ** 2 / 1)
     assert whole.degrees_of_freedom[0, 1] == pytest.approx(freedom)
     assert whole.difference(0, 1).clips == pytest.approx(math.sqrt(between))
+    # The second and third together have 3/2 of 2/3 of the first one's s^2, and 3/2 of 1/3 of the second one's.
+    freedom = (3 + 1 * 1 + 0.5 * 8) ** 2 / (3**2 / 10 + 1 / 2 + (0.5 * 8) ** 2 / 1)
+    assert whole.degrees_of_freedom[1, 2] == pytest.approx(freedom)
     assert not trainings.are_unknown
+
+
+def test_two_trainings_of_one_row_are_lent_to_no_other():
+    trainings = Trainings.of([[60, 64], [70], [50]], [True, True, False])
+    assert trainings.variance == pytest.approx([4, np.nan, 0], nan_ok=True)
+    assert trainings.are_unknown
+    same = simple(np.ones(3), 10)
+    assert np.diag(trainings.added_to(same).clips) == pytest.approx([5, 1, 1])
     alone = Trainings.of([[70], [60], [50]], [True, True, False])
     assert alone.are_unknown
-    same = simple(np.ones(3), 10)
     assert (alone.added_to(same).clips == same.clips).all()
-    pooled = Trainings.of([[70, 71, 72], [60], [50]], [True] * 3).added_to(simple(np.full(3, 0.5), 10))
-    assert pooled.degrees_of_freedom[1, 2] == pytest.approx(3**2 / (1 / 10 + 2**2 / 2))  # one estimate for both
+    assert (alone.added_to(same).degrees_of_freedom == 10).all()
+
+
+def test_equal_recipes_of_three_trainings_and_of_one_are_told_apart_at_the_level(capsys):
+    """The one borrows the variance of the three: differences are t of their 2 degrees of freedom."""
+    rng, told = np.random.default_rng(1), 0
+    for _ in range(4000):
+        three, one = rng.normal(0, 1, 3), rng.normal(0, 1, 1)
+        uncertainty = Trainings.of([three, one], [True, True]).added_to(simple(np.zeros(2)))
+        told += int(uncertainty.p_values(np.array([three.mean(), one[0]]))[0, 1] < 0.05)
+    with capsys.disabled():
+        print(f"\nequal recipes told apart: {100 * told / 4000:.1f} % of 4000")
+    assert least(4000, 0.04) <= told <= most(4000, 0.06)
 
 
 def test_the_interval_near_100_by_hand():
-    low, high = interval(60.0, 2.0, 10, 30)  # 12 of 30 clips are wrong
+    low, high = interval(60.0, 2.0, 10, 20)  # 8 of 20 clips are wrong, but 60 % is not near 100
     assert (low, high) == pytest.approx((60 - 2 * stats.t.ppf(0.975, 10), 60 + 2 * stats.t.ppf(0.975, 10)))
     # All right: as 31 of 32, with an error of sqrt(2) / 2 / 30 / (32 / 30), on the scale of the logit.
     low, high = interval(100.0, 0.0, 1e6, 30)

@@ -84,7 +84,7 @@ function drawTable(rows) {
     const cell = element("th", undefined, isText ? "text" : "");
     cell.scope = "col";
     if (state.sort === index) cell.setAttribute("aria-sort", state.down ? "descending" : "ascending");
-    const button = element("button", title);
+    const button = element("button", title === "± clips" ? board().clips_title : title);
     button.type = "button";
     button.dataset.column = index;
     button.addEventListener("click", () => {
