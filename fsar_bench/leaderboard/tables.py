@@ -67,9 +67,9 @@ _PUBLISHED_NOTE = (
     "Not measured here: figures as their sources state them, on their own episodes. Never ranked with measured rows."
 )
 _OVERVIEW_NOTE = (
-    "Accuracy in percent and, in brackets, the rank (a star: of one training); bold: it may be 1. Mean difference: from {control}, in points, paired on "
-    "the same episodes, over the boards that have both; ± is the 95 % interval over clips (and trainings, where there are "
-    "several), as wide as if all boards had the same clips."
+    "Accuracy in percent and, in brackets, the rank (a star: of one training); bold: it may be 1. Mean difference: from "
+    "{control}, in points, paired on the same episodes, over the boards that have both; ± is the 95 % interval over clips "
+    "(and trainings, where there are several), as wide as if all boards had the same clips."
 )
 _OVERVIEW_ALONE = "Accuracy in percent and, in brackets, the rank (a star: of one training); bold: it may be 1."
 _UNKNOWN = "–"
