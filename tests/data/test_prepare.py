@@ -137,7 +137,7 @@ def test_group_disjoint_episodes_are_another_protocol(fsar, tmp_path, videos):
     done = fsar(*run, "dataset=ucf101")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "leaderboards" / "ucf101-5way_1shot.md").read_text()
-    assert "Supports share no source recording with queries of their class." in page
+    assert "Supports share no source recording with queries of their class" in page
     (stored,) = read_all(tmp_path / "leaderboards" / "results")
     split = open_dataset("ucf101", "prepared:ucf101").split("test")
     assert stored.result.data.recordings == digest_of_recordings(recordings("ucf101", split))
