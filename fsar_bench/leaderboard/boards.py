@@ -222,7 +222,7 @@ class Board:
     def limits_note(self) -> str:
         """What its ranks are of, and the differences that it can see."""
         of = (
-            "No row has trainings enough to tell how much these differ: this board ranks checkpoints, not methods. "
+            "No row was trained often enough to tell how much trainings differ: this board ranks checkpoints, not methods. "
             * self.of_checkpoints
         )
         found = self.statistics.found_differences
