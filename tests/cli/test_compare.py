@@ -76,6 +76,18 @@ def test_equivalence_is_two_one_sided_tests(root, capsys):
             compare_command("two", "three", [f"out={root}", f"within={text}"])
 
 
+def test_few_episodes_show_no_equivalence(tmp_path):
+    for episodes, verdict in ((29, None), (30, True)):
+        plan, root = make_plan(episodes=episodes), tmp_path / str(episodes)
+        for name in ("same", "again"):
+            store(root, name, predictions(plan, 0.8, 0), plan)
+        (paired,) = load_results(root).compare("same", "again", within=1)
+        assert paired.over_clips.clips == 0
+        assert paired.is_equivalent is verdict
+        assert ("Within 1 point: not known" in str(paired)) == (verdict is None)
+        assert "over clips +0.00 to +0.00" in str(paired)  # known, and 0
+
+
 def test_trainings_are_in_the_difference_or_are_said_to_be_missing(root, capsys):
     store(root, "alone", predictions(PLAN, 0.8, 30), PLAN, train={"episodes": 5})
     assert compare_command("alone", "two", [f"out={root}"]) == 0

@@ -481,6 +481,24 @@ def test_a_figure_is_reproduced_within_the_errors_of_episodes_and_trainings(tmp_
     assert printed.half_width == pytest.approx(expected)
 
 
+def test_two_trainings_are_too_few_for_a_verdict(tmp_path):
+    plan, how = make_plan(way=5), {"dataset": "hmdb51", "backbone": "vit_b_16", "title": "MA-CLIP"}
+    for seed in (0, 1):
+        add(tmp_path, "ma_clip", 0.8, seed, plan=plan, train={"episodes": 5, "seed": seed}, **how)
+    (verdict,) = verdicts(read_boards(tmp_path)[0], read_published(tmp_path))
+    assert (verdict.trainings, verdict.is_reproduced) == (2, None)
+    assert verdict.half_width > 0
+
+
+def test_no_row_is_bold_on_few_episodes(tmp_path):
+    for episodes, is_first in ((29, False), (30, True)):
+        add(tmp_path / str(episodes), "m", 2.0, plan=make_plan(episodes=episodes))
+        ((entry,),) = (board.entries for board in read_boards(tmp_path / str(episodes)))
+        assert entry.statistics.clips is not None
+        assert entry.statistics.rank == (1, 1)
+        assert entry.statistics.is_first is is_first
+
+
 def test_one_training_gives_a_difference_and_no_verdict(tmp_path):
     plan, how = make_plan(way=5), {"dataset": "hmdb51", "backbone": "vit_b_16", "title": "MA-CLIP"}
     add(tmp_path, "ma_clip", 0.8, plan=plan, train={"episodes": 5}, **how)

@@ -114,7 +114,11 @@ def simple(variance: np.ndarray, freedom: float = 1e6) -> Uncertainty:
 def test_rows_that_may_be_best_are_those_of_dunnett():
     """With equal and independent errors, the differences from a row correlate by 1/2: Dunnett's one-sided quantile."""
     count, z = 5, np.linspace(-8, 8, 4001)
-    below = lambda c: np.sum(stats.norm.pdf(z) * stats.norm.cdf(np.sqrt(2) * c + z) ** (count - 1)) * (z[1] - z[0])  # noqa: E731
+
+    def below(c: float) -> float:
+        """Probability that all four differences are below c standard errors, integrated over the row that they share."""
+        return float(np.sum(stats.norm.pdf(z) * stats.norm.cdf(np.sqrt(2) * c + z) ** (count - 1)) * (z[1] - z[0]))
+
     quantile = optimize.brentq(lambda c: below(c) - 0.95, 0, 5)
     assert quantile == pytest.approx(2.16, abs=0.01)  # Dunnett's table for 4 comparisons
     for excess, stays in ((-0.05, True), (0.05, False)):
