@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import overload
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri
 
 from fsar_bench.config.settings import Frozen
 from fsar_bench.errors import ResultError
@@ -20,7 +20,7 @@ from fsar_bench.leaderboard.intervals import class_interval, interval, seed_inte
 from fsar_bench.leaderboard.jackknife import FEW_EPISODES, Uncertainty, jackknife
 from fsar_bench.leaderboard.outcomes import Outcomes, PairOutcomes
 from fsar_bench.leaderboard.places import Places
-from fsar_bench.leaderboard.ranks import adjusted_with_others, may_be_best, rank_intervals
+from fsar_bench.leaderboard.ranks import LEVEL, adjusted_with_others, may_be_best, rank_intervals
 from fsar_bench.leaderboard.rows import Row
 from fsar_bench.leaderboard.trainings import Trainings
 from fsar_bench.plan import EpisodePlan
@@ -255,7 +255,7 @@ def rank_rows(reader: Reader) -> BoardStatistics:
         report(COMPARING, numbers.stop, len(rows))
     p, against_best = adjusted_with_others(top.overall.p_values(top.accuracy), against_best)
     best, worst = rank_intervals(top.accuracy, p, against_best)
-    stays = [*may_be_best(top.accuracy, top.overall, len(rows)), *(against_best >= 0.05)]
+    stays = [*may_be_best(top.accuracy, top.overall, len(rows)), *(against_best >= LEVEL)]
     to_best = [1.0, *p[0, 1:], *against_best]
     return BoardStatistics(
         rows=tuple(
@@ -334,7 +334,7 @@ def _pair_widths(compared: Compared) -> dict[int, float]:
         rows = [compared.rows[place] for place in places]
         outcomes = PairOutcomes.of(rows)
         u = jackknife(outcomes, compared.places, compared.plan_of_row[places], _ignore_supports(rows))
-        widths = stdtrit(np.diag(u.degrees_of_freedom), 0.975) * u.errors_of_rows / outcomes.counted
+        widths = u.half_widths("clips") / outcomes.counted
         out |= {place: round(float(w), DIGITS) for place, w in zip(places, widths, strict=True) if not np.isnan(w)}
     return out
 
