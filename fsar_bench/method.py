@@ -188,6 +188,8 @@ class FewShotMethod(BaseModel):
         score_only: names of constructor arguments that change `score` alone; cells that differ only in these share one training.
         shots_average: duplicating a shot leaves the scores unchanged; False where shots are summed.
         fits: `fit` selects weights of the score on val.
+        reads_train_bank: the score needs statistics of the train split, which `learn_from_bank` is given; for methods that are
+            not trained.
     """
 
     traits: Traits
@@ -196,6 +198,7 @@ class FewShotMethod(BaseModel):
     score_only: tuple[str, ...] = ()
     shots_average: bool = True
     fits: bool = False
+    reads_train_bank: bool = False
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -267,6 +270,49 @@ class FewShotMethod(BaseModel):
         """
         return features
 
+    def learn_from_bank(self, features: VideoFeatures, classes: Tensor) -> None:
+        """Receive every clip of the train split, encoded in the query role; called once before scoring if `reads_train_bank`.
+
+        What is learned here is a fixed statistic of the train split, such as its mean: val and test never reach it.
+
+        Args:
+            features: output of `encode`, leading dimension V, the clips in the order of the split.
+            classes: class number of each clip among the training classes, int64 `[V]`.
+        """
+        raise NotImplementedError
+
+    def encode_set(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
+        """Encode the videos of a set together, between `encode` and `score`; the default returns them unchanged.
+
+        For layers inside which videos see each other. A method that defines it is set-wise: `encode` is still done once per
+        video, this once per episode and role, which costs far more and makes the queries of an episode depend on each other
+        unless the method keeps them apart. The label of a query never reaches it.
+
+        Args:
+            features: output of `encode`: the supports of each episode `[E, N * K, ...]`, class by class, or its queries
+                `[E, Q, ...]`.
+            class_text: the texts of the episode's classes `[E, N, C]` for supports, None for queries.
+
+        Returns:
+            Features with the same two leading dimensions.
+        """
+        return features
+
+    @property
+    def is_set_wise(self) -> bool:
+        """Whether `encode_set` does anything."""
+        return type(self).encode_set is not FewShotMethod.encode_set
+
+    def score_episodes(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Score encoded supports `[E, N, K, ...]` and queries `[E, Q, ...]`: `encode_set`, where it is defined, then `score`."""
+        if self.is_set_wise:
+            N, K = support.leading(3)[1:]
+            together = VideoFeatures(**{name: tensor.flatten(1, 2) for name, tensor in support.items()})
+            encoded = self.encode_set(together, class_text)
+            support = VideoFeatures(**{name: tensor.unflatten(1, (N, K)) for name, tensor in encoded.items()})
+            query = self.encode_set(query, None)
+        return self.score(support, query, class_text)
+
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Score every query against every class of its episode.
 
@@ -337,7 +383,7 @@ class FewShotMethod(BaseModel):
             Scalars by name. Training minimises the sum of those whose name contains "loss"; the rest are only logged.
         """
         support, query = self.episode_features(episodes)
-        total = self.score(support, query, episodes.class_text).total
+        total = self.score_episodes(support, query, episodes.class_text).total
         return {"loss": query_cross_entropy(total, episodes.labels)}
 
     def episode_features(self, episodes: EpisodeBatch) -> tuple[VideoFeatures, VideoFeatures]:

@@ -29,6 +29,14 @@ def _private_cache(cache) -> None:
     """Every test uses the private cache."""
 
 
+@pytest.fixture
+def arrays(request) -> dict:
+    """The arrays of a golden file; see `golden_arrays.golden`."""
+    from golden_arrays import read
+
+    return read(request.param)
+
+
 @pytest.fixture(scope="session")
 def backbone():
     """The built-in backbone with random weights (fixed), not to be changed by tests."""

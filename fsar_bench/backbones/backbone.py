@@ -39,7 +39,8 @@ class Backbone(nn.Module, ABC):
     A subclass implements `encode_frames` and sets `embedding_width`; that is all that methods which read frame features need.
     For methods that read feature maps it implements `encode_maps` and sets `map_width` and `map_stride`; a video encoder
     implements `time_steps` where it gives another number of features than it takes frames. A ViT may implement `blocks`,
-    `embed_tokens` and `read_tokens` for adapters, an image-text model `encode_text` and `logit_scale`. What is not implemented
+    `embed_tokens`, `read_tokens`, `norm_tokens` and `project_tokens` for adapters, a network with maps of several depths
+    `encode_pyramid` and `pyramid_widths`, an image-text model `encode_text` and `logit_scale`. What is not implemented
     is refused with one clear error where a method needs it.
 
     Args:
@@ -57,6 +58,7 @@ class Backbone(nn.Module, ABC):
         embedding_width: C, width of frame features.
         map_width: D, channels of feature maps.
         map_stride: pixels of a frame per position of its feature map.
+        pyramid_widths: D_i of the maps of `encode_pyramid`; empty where there are none.
         has_text: whether there is a text encoder in the same space.
         sees_order: whether the features depend on the order of frames, as those of a video encoder do.
         frames: T of the only clips that the encoder takes; None for any.
@@ -68,6 +70,7 @@ class Backbone(nn.Module, ABC):
     embedding_width: int
     map_width: int
     map_stride: int
+    pyramid_widths: tuple[int, ...] = ()
     has_text: bool = False
     sees_order: bool = False
     frames: int | None = None
@@ -182,6 +185,32 @@ class Backbone(nn.Module, ABC):
             NotApplicableError: the image tower is not a ViT.
         """
         raise self._without("tokens", "a ViT")
+
+    def norm_tokens(self, tokens: Tensor) -> Tensor:
+        """Apply the last LayerNorm of a ViT, which `read_tokens` applies to the class token, to tokens `[..., D]`.
+
+        Raises:
+            NotApplicableError: the image tower is not a ViT.
+        """
+        raise self._without("tokens", "a ViT")
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Map tokens `[..., D]` after `norm_tokens` to the width of frame features `[..., C]`: CLIP's projection, else nothing.
+
+        Raises:
+            NotApplicableError: the image tower is not a ViT.
+        """
+        raise self._without("tokens", "a ViT")
+
+    def encode_pyramid(self, frames: Tensor) -> list[Tensor]:
+        """Encode uint8 frames `[V, T, 3, H, W]` to maps of four depths `[V, T, D_i, h_i, w_i]`, from the first to the last.
+
+        They are the four stages of a ResNet, and the patch tokens of a ViT after each quarter of its blocks, all of one size.
+
+        Raises:
+            NotApplicableError: the encoder has no such maps.
+        """
+        raise self._without("maps of several depths", "a ResNet or a ViT")
 
     def _without(self, what: str, instead: str) -> NotApplicableError:
         return NotApplicableError(f"The backbone {self.name} has no {what}: choose {instead} with backbone=.")

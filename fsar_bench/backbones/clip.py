@@ -81,6 +81,8 @@ class CLIPBackbone(Backbone):
         self.clip = clip
         self.embedding_width = config["embed_dim"]
         self.map_width, self.map_stride = _map_geometry(tower)
+        if isinstance(tower, ModifiedResNet):
+            self.pyramid_widths = tuple(self.map_width // 2**level for level in (3, 2, 1, 0))
 
     @property
     def visual(self) -> VisionTransformer | ModifiedResNet:
@@ -145,6 +147,25 @@ class CLIPBackbone(Backbone):
         """Compute frame features from the tokens that leave the last block of a ViT; see `Backbone`."""
         tower = self._vit()
         return tower.ln_post(tokens[:, 0]) @ tower.proj
+
+    def norm_tokens(self, tokens: Tensor) -> Tensor:
+        """Apply the last LayerNorm of a ViT to tokens; see `Backbone`."""
+        return self._vit().ln_post(tokens)
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Map tokens to the joint space; see `Backbone`."""
+        return tokens @ self._vit().proj
+
+    def encode_pyramid(self, frames: Tensor) -> list[Tensor]:
+        """Encode frames to the maps of the four stages of a ModifiedResNet; see `Backbone`."""
+        tower = self.visual
+        if not isinstance(tower, ModifiedResNet):
+            raise self._without("maps of several depths", "a ResNet or a ViT")
+        maps, x = [], tower.stem(self.normalise(frames))
+        for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
+            x = stage(x)
+            maps.append(x.unflatten(0, frames.shape[:2]))
+        return maps
 
 
 @cache

@@ -168,6 +168,15 @@ class ImageBackbone(Backbone):
         network = self._vit()
         return network.forward_head(network.norm(tokens), pre_logits=True)
 
+    def norm_tokens(self, tokens: Tensor) -> Tensor:
+        """Apply the last LayerNorm of a ViT to tokens; see `Backbone`."""
+        return self._vit().norm(tokens)
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the tokens: an image model has no projection; see `Backbone`."""
+        self._vit()
+        return tokens
+
 
 def _similar(model: str) -> str:
     """Suggest names of timm's models."""

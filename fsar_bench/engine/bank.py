@@ -77,7 +77,7 @@ def frames_to_tensor(frames: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3))).to(device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def build_bank(
     method: FewShotMethod,
     split: Split,

@@ -59,7 +59,7 @@ class PlanScores:
         return self.total.argmax(-1).astype(np.uint8)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_plan(
     method: FewShotMethod,
     bank: FeatureBank,
@@ -110,7 +110,7 @@ def _score(
 ) -> dict[str, np.ndarray]:
     support, query = bank.episodes(plan, rows)
     text = class_text[torch.from_numpy(plan.classes[rows].astype(np.int64)).to(class_text.device)]
-    scores: object = method.score(support, query, text)
+    scores: object = method.score_episodes(support, query, text)
     expected = (*query.leading(2), plan.classes.shape[1])
     if not isinstance(scores, Scores):
         raise ProtocolError(

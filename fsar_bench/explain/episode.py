@@ -137,7 +137,7 @@ def _score(
     ]
     method.eval()
     try:
-        return method.score(support, query, text), inputs
+        return method.score_episodes(support, query, text), inputs
     finally:
         for hook in hooks:
             hook.remove()

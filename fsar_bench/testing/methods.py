@@ -84,7 +84,7 @@ class MethodTester(Tester[FewShotMethod]):
     def scores(method: FewShotMethod, episodes: EpisodeBatch) -> Scores:
         """Score episodes through `episode_features`, as training does."""
         support, query = method.episode_features(episodes)
-        return method.score(support, query, episodes.class_text)
+        return method.score_episodes(support, query, episodes.class_text)
 
     def total(self, method: FewShotMethod, **changes: Tensor) -> Tensor:
         """Compute the total scores `[E, Q, N]` of the random episodes, with the tensors in `changes` replaced."""
@@ -122,7 +122,7 @@ class MethodTester(Tester[FewShotMethod]):
         with torch.no_grad():
             support = self._encoded(method, episodes.support.flatten(0, 2), text).view(E, N, K)
             query = self._encoded(method, episodes.query.flatten(0, 1), None).view(E, Q)
-            value: object = method.score(support, query, episodes.class_text)
+            value: object = method.score_episodes(support, query, episodes.class_text)
         if not isinstance(value, Scores):
             shape = f"[E, Q, N] = {[E, Q, N]}"
             raise BrokenError(f"score returned {describe_value(value)}: return Scores(total), with total {shape}.")
@@ -270,7 +270,7 @@ class MethodTester(Tester[FewShotMethod]):
         videos = episodes.support.flatten(0, 2)
         support = VideoFeatures.cat([encode(videos[i : i + 1], text[i : i + 1]) for i in range(len(videos))])
         query = VideoFeatures.cat([encode(video[None], None) for video in episodes.query.flatten(0, 1)])
-        bank = method.score(support.view(E, N, K), query.view(E, Q), episodes.class_text).total
+        bank = method.score_episodes(support.view(E, N, K), query.view(E, Q), episodes.class_text).total
         self.expect_same(
             self.total(method), bank, "encoding videos one by one gives other scores than encoding an episode"
         )

@@ -1,0 +1,92 @@
+"""Golden arrays of methods, by what they hold: files are read from a folder whatever their names and shapes.
+
+`tests/golden/more` and `tests/golden/official` hold ours (their README.md lists the keys). `FSAR_BENCH_GOLDEN_MORE` and
+`FSAR_BENCH_GOLDEN_OFFICIAL` name other folders with arrays of the same keys.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+FOLDERS = {
+    "more": Path(os.environ.get("FSAR_BENCH_GOLDEN_MORE") or GOLDEN / "more"),
+    "official": Path(os.environ.get("FSAR_BENCH_GOLDEN_OFFICIAL") or GOLDEN / "official"),
+}
+KINDS = {  # kind: the folder, and keys that only its files hold
+    "aim": ("more", {"t1.features", "t2.features"}),
+    "arn": ("more", {"second_order_query", "relation"}),
+    "ata": ("more", {"score_inductive_50", "score_transductive_50"}),
+    "cmn": ("more", {"videos", "h", "fc.weight"}),
+    "cpm2c": ("more", {"clean.logits_local", "motion_query"}),
+    "d2st": ("more", {"spatial_offsets", "temporal_offsets"}),
+    "emp_net": ("more", {"support_level0", "token_logits", "fused"}),
+    "hyrsm_plusplus": ("more", {"temporal_loss_0", "weights_0"}),
+    "matching_functions": ("more", {"joint_chamfer", "similarity"}),
+    "simple_baselines": ("more", {"simpleshot_cl2n", "nbnn"}),
+    "sloshnet": ("more", {"query_state0", "logits_query0_alone"}),
+    "ta2n": ("more", {"mask_offsets", "k1.theta_support"}),
+    "tarn": ("more", {"EucCos.score", "Mult.score"}),
+    "task_adapter": ("more", {"features_each_alone", "layers_adapted"}),
+    "team": ("more", {"TEAM.logits", "support_instance_tokens"}),
+    "ts_fsar": ("more", {"dc_vector", "clip_class_tokens"}),
+    "clip_fsar": ("official", {"logits.ensemble06.merge_after", "text_test"}),
+    "hyrsm": ("official", {"temporal_atte.w_qs.weight", "classification_layer.weight"}),
+    "metrics": ("official", {"otam.logits", "euclidean_prototype.logits"}),
+    "molo": ("official", {"motion_reduce.weight", "loss_reconstruction_unweighted"}),
+    "strm": ("official", {"second_head.clsW.weight", "logits.patch"}),
+    "trx": ("official", {"logits.2,3", "transformers.1.k_linear.weight"}),
+}
+Arrays = dict[str, Tensor]
+
+
+@cache
+def kind_of(path: Path) -> str:
+    """The kind of a file, by its keys."""
+    with np.load(path) as arrays:
+        held = set(arrays.files)
+    (kind,) = [kind for kind, (folder, keys) in KINDS.items() if keys <= held and path.parent == FOLDERS[folder]]
+    return kind
+
+
+def files(folder: str) -> list[Path]:
+    """All array files of a folder."""
+    return sorted(FOLDERS[folder].glob("*.npz"))
+
+
+def golden(kind: str) -> pytest.MarkDecorator:
+    """Run a test, which takes `arrays`, once for every file of a kind."""
+    paths = [path for path in files(KINDS[kind][0]) if kind_of(path) == kind]
+    return pytest.mark.parametrize("arrays", [pytest.param(path, id=path.stem) for path in paths], indirect=True)
+
+
+def read(path: Path) -> Arrays:
+    """The arrays of a file: float32 where they are floats (half precision is widened), int64 where they are not."""
+    with np.load(path) as stored:
+        arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    return {name: array.float() if array.is_floating_point() else array for name, array in arrays.items()}
+
+
+def under(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def assert_close(ours: Tensor, theirs: Tensor, *, relative: float = 1e-4) -> None:
+    """Assert that two arrays of one shape differ by at most `relative` of the largest value of the golden one."""
+    assert tuple(ours.shape) == tuple(theirs.shape)
+    off = float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-30))
+    assert off <= relative, f"off by {off:.2e} of the largest value"
+
+
+def by_class(arrays: Arrays, support: Tensor) -> Tensor:
+    """Supports in any order `[N * K, ...]`, with `support_labels`, as `[N, K, ...]`."""
+    order = arrays["support_labels"].argsort(stable=True)
+    return support[order].unflatten(0, (int(arrays["support_labels"].max()) + 1, -1))
