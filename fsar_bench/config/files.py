@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -59,12 +59,15 @@ class MethodConfig(Config):
     Attributes:
         title: what tables call the method.
         paper: where it comes from.
+        certainty: how sure its specification is: "code run" (the official code ran, and agrees), "code read" (the official code was
+            read), "declared" (settings of our own where nothing could be read).
         method: config of the method, by registered type.
         train: changes of the training's defaults; None for a method that is not trained.
     """
 
     title: Text | None = None
     paper: Text = ""
+    certainty: Literal["code run", "code read", "declared"] | None = None
     method: dict[str, Any]
     train: dict[str, Any] | None = None
 
