@@ -156,11 +156,17 @@ def _data(stored: Stored) -> Lines:
     result, p, data = stored.result, stored.result.protocol, stored.result.data
     yield "clips", f"{data.clips} of {data.classes} classes, coverage {100 * data.coverage:.2f} %"
     yield "list", f"{data.list_hash[:16]}, contents {data.fingerprint[:16]}"
+    if data.learned_from:
+        yield "train split", f"its statistics are used, contents {data.learned_from[:16]}"
     queries = f"{p.query} {'query' if p.query == 1 else 'queries'} per class, seed {p.seed}"
     yield "episodes", f"{p.episodes}, {queries}, plan {result.episodes.plan[:16]}"
     yield "texts", repr(p.template)
     frames = result.frames
-    yield "frames", f"{p.frames} ({p.sampling}), {frames.reader}, short side {frames.resize}, crop {frames.crop} pixels"
+    shown = "" if p.frames_as == "as_is" else f", shown as {p.frames_as}"
+    yield (
+        "frames",
+        f"{p.frames} ({p.sampling}){shown}, {frames.reader}, short side {frames.resize}, crop {frames.crop} pixels",
+    )
 
 
 def _stored(stored: Stored, work_dir: Path) -> Lines:

@@ -325,7 +325,8 @@ class Cell(Frozen):
         training_seed = self.identity.train and self.identity.train.seed
         seed += f" training seed {training_seed}" if training_seed is not None else ""
         split = "" if p.split == "test" else f" ({p.split} split)"
-        return f"{self.label.row} on {self.identity.dataset.name}{split}, {p.way}-way {p.shot}-shot{seed}"
+        shown = "" if p.frames_as == "as_is" else f", frames {p.frames_as}"
+        return f"{self.label.row} on {self.identity.dataset.name}{split}, {p.way}-way {p.shot}-shot{seed}{shown}"
 
 
 def common_training(cells: Iterable[Cell]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from fsar_bench.config.choice import CellChoice, DatasetChoice, MethodChoice
 from fsar_bench.config.files import AblationConfig, BackboneConfig, DatasetConfig, load, names
 from fsar_bench.config.inputs import Modules
 from fsar_bench.config.overrides import parse_pairs, several, text_settings
-from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, RunOptions
+from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
 
 CHOICE_KEYS = tuple(Choices.model_fields)
@@ -55,7 +55,15 @@ def resolve(settings: list[str] | Mapping[str, Any]) -> Run:
     options = _options(given)
     if not given.get("methods"):
         raise ConfigError(f"Which methods? Say methods=NAME,NAME, or methods=all.{suggest('', names('methods'))}")
+    if "frames_as" in given:
+        given["frames_as"] = _beside_frames_as_they_are(given["frames_as"])
     return _Resolution(given, options).run()
+
+
+def _beside_frames_as_they_are(value: str | list[str]) -> list[str]:
+    """Kinds of frames with `as_is` among them: what a control changes is told from the same row without it."""
+    kinds, as_is = several("frames_as", value), str(Protocol.model_fields["frames_as"].default)
+    return kinds if as_is in kinds else [as_is, *kinds]
 
 
 def dataset_config(name: str) -> DatasetConfig:

@@ -108,10 +108,13 @@ class Settings(Frozen):
         )
 
 
+FramesAs = Literal["as_is", "shuffled", "reversed", "middle", "differences"]
+
+
 class Protocol(Settings):
     """The rules of one evaluation: what is held identical for every method that is compared."""
 
-    unhashed_defaults = frozenset({"group_disjoint"})
+    unhashed_defaults = frozenset({"group_disjoint", "frames_as"})
 
     split: Name = Field("test", description="split that is tested")
     way: int = Field(5, ge=2, le=255, description="classes per episode (N)")
@@ -124,6 +127,11 @@ class Protocol(Settings):
     template: Text = Field("a photo of {}", description="prompt template; {} stands for the class text")
     group_disjoint: bool = Field(
         False, description="supports share no source recording with the queries of their class, in training too"
+    )
+    frames_as: FramesAs = Field(
+        "as_is",
+        description="what methods see of the tested frames: as_is, or, as a control, shuffled, reversed (queries alone), middle "
+        "(that frame in every place) or differences (of the features of neighbours)",
     )
 
     @field_validator("template")

@@ -17,10 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fsar_bench.config.settings import FramesAs
 from fsar_bench.data.contents import contents_of
 from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
+from fsar_bench.engine.controls import differences, order_of_frames, reorder, reorder_features
 from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
@@ -85,6 +87,8 @@ def build_bank(
     class_text: Tensor,
     source: FrameSource,
     *,
+    frames_as: FramesAs = "as_is",
+    queries_alone: bool = False,
     store: BankStore | None = None,
     progress: Progress | None = None,
 ) -> FeatureBank:
@@ -96,17 +100,19 @@ def build_bank(
         clips: numbers of the clips to encode, sorted.
         class_text: text features of all classes of the split, `[classes, C]`.
         source: gives frames.
+        frames_as: what the method sees of the frames.
+        queries_alone: the support role is not needed.
         store: keeps encoded chunks; None keeps nothing.
         progress: called with (videos encoded, videos in all).
     """
     method.eval()
-    roles = ("query",) if method.role_free else ("query", "support")
+    roles = ("query",) if queries_alone or (method.role_free and frames_as != "reversed") else ("query", "support")
     features: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
     seconds, encoded = 0.0, 0
     contents_of([split.clips[number] for number in clips], counter(HASHING))
     if progress:
         progress(0, len(clips) * len(roles))
-    for chunk in _chunks(method, split, clips, class_text, source):
+    for chunk in _chunks(method, split, clips, class_text, source, frames_as):
         for role in roles:
             part = _encode_role(chunk, role, store)
             features[role].append(part.features)
@@ -134,18 +140,24 @@ class _Chunk:
 
     Attributes:
         clips: numbers of the clips.
+        ids: of the clips.
         contents: hashes of their files.
         text: class text of each clip, `[V, C]`.
         read: gives their frames, uint8 `[V, T, H, W, 3]`.
+        frames_as: what the method sees of the frames.
+        time: T.
     """
 
     method: FewShotMethod
     clips: np.ndarray
+    ids: list[str]
     contents: list[str]
     text: Tensor
     read: Callable[[], np.ndarray]
+    frames_as: FramesAs
+    time: int
     _pixels: Tensor | None = field(default=None, init=False)
-    _embedding: VideoFeatures | None = field(default=None, init=False)
+    _embedding: dict[bool, VideoFeatures] = field(default_factory=dict, init=False)
 
     def pixels(self) -> Tensor:
         """Frames uint8 `[V, T, 3, H, W]` on the device."""
@@ -153,13 +165,22 @@ class _Chunk:
             self._pixels = frames_to_tensor(self.read(), self.text.device)
         return self._pixels
 
-    def embed(self, text: Tensor | None) -> VideoFeatures:
-        """The method's embedding, in the support role with text, in the query role without."""
+    def order(self, role: str) -> Tensor | None:
+        """The order of frames that a role sees, `[V, T]`; None where it is their own."""
+        return order_of_frames(self.frames_as, role, self.ids, self.time)
+
+    def embed(self, text: Tensor | None, order: Tensor | None) -> VideoFeatures:
+        """The method's embedding of frames in an order, in the support role with text, in the query role without."""
         if not self.method.role_blind_embedding:
-            return self.method.embed(self.pixels(), text)
-        if self._embedding is None:
-            self._embedding = self.method.embed(self.pixels(), None)
-        return self._embedding
+            return self.method.embed(reorder(self.pixels(), order), text)
+        key = order is None  # all reordered roles of a control see the same order
+        if key not in self._embedding:
+            self._embedding[key] = self.method.embed(reorder(self.pixels(), order), None)
+        return self._embedding[key]
+
+    def encode(self, embedded: VideoFeatures, text: Tensor | None) -> VideoFeatures:
+        """The method's own layers."""
+        return self.method.encode(differences(embedded) if self.frames_as == "differences" else embedded, text)
 
     def timed(self, compute: Callable[[], VideoFeatures]) -> _Timed:
         """Features with the time of their computation; frames are read before the clock starts."""
@@ -183,14 +204,18 @@ def _encode_role(chunk: _Chunk, role: str, store: BankStore | None) -> _Timed:
     """Features of a chunk in one role.
 
     The plain embedding of a frozen encoder is cached for all methods, and encoded by each; otherwise the encoded features
-    are cached for this method.
+    are cached for this method. What a frame-wise encoder gives of reordered frames are its features in that order.
     """
-    text = chunk.text if role == "support" else None
-    if chunk.method.shares_embedding:
-        embedded = _cached(chunk, "embedding", None, lambda: chunk.embed(None), store)
-        encoded = chunk.timed(lambda: chunk.method.encode(embedded.features, text))
-        return _Timed(encoded.features, embedded.seconds + encoded.seconds, embedded.is_cached)
-    return _cached(chunk, role, text, lambda: chunk.method.encode(chunk.embed(text), text), store)
+    text, order = chunk.text if role == "support" else None, chunk.order(role)
+    kind = role if chunk.frames_as == "as_is" else f"{role}|{chunk.frames_as}"
+    if not chunk.method.shares_embedding:
+        return _cached(chunk, kind, text, lambda: chunk.encode(chunk.embed(text, order), text), store)
+    frame_wise = not chunk.method.backbone.sees_order
+    before, after = (None, order) if frame_wise else (order, None)
+    shared = "embedding" if before is None else f"embedding|{kind}"
+    embedded = _cached(chunk, shared, None, lambda: chunk.embed(None, before), store)
+    encoded = chunk.timed(lambda: chunk.encode(reorder_features(embedded.features, after), text))
+    return _Timed(encoded.features, embedded.seconds + encoded.seconds, embedded.is_cached)
 
 
 def _cached(
@@ -210,7 +235,12 @@ def _cached(
 
 
 def _chunks(
-    method: FewShotMethod, split: Split, clips: np.ndarray, class_text: Tensor, source: FrameSource
+    method: FewShotMethod,
+    split: Split,
+    clips: np.ndarray,
+    class_text: Tensor,
+    source: FrameSource,
+    frames_as: FramesAs,
 ) -> Iterator[_Chunk]:
     """Chunks of clips; frames are read ahead by one chunk once any are asked for."""
     class_of = np.array(split.class_of)
@@ -229,9 +259,12 @@ def _chunks(
         yield _Chunk(
             method,
             numbers,
+            [split.clips[number].id for number in numbers],
             [split.clips[number].content for number in numbers],
             class_text[torch.from_numpy(class_of[numbers]).to(class_text.device)],
             lambda start=start: read(start),  # type: ignore[misc]  # the loop's value, not its variable
+            frames_as,
+            source.plan.frames,
         )
 
 

@@ -68,6 +68,11 @@ def _check(cell: Cell, method: FewShotMethod) -> None:
             f"{cell.name} uses class names, and the backbone {cell.identity.backbone['name']} has no text encoder: choose a "
             "CLIP backbone with backbone=."
         )
+    if method.traits.trainable and method.reads_train_bank:
+        raise ConfigError(
+            f"The method {cell.name} is trained and has reads_train_bank: statistics of the train split are for methods that are "
+            "not trained. Compute them in its training."
+        )
     if method.traits.trainable and cell.identity.train is None:
         raise ConfigError(f"The method {cell.name} is trainable, but its config has no train=dict(...).")
 

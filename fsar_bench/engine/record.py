@@ -72,6 +72,7 @@ def _data(run: CellRun) -> DataRecord:
         clips=split.size,
         coverage=float(split.coverage),
         recordings=plan.recordings_digest,
+        learned_from=run.learned_from,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from fsar_bench.data.frames import FrameSource, frame_source
 from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
 from fsar_bench.engine.checkpoint import load_best, load_named
 from fsar_bench.engine.components import build_method
+from fsar_bench.engine.controls import check_takes_differences
 from fsar_bench.engine.device import choose_device, reset_peak_memory
 from fsar_bench.engine.episodes import EvaluationEpisodes, encode_class_text, prepare_method
 from fsar_bench.engine.hashing import hash_splits
@@ -61,6 +63,7 @@ def run_cell(cell: Cell, options: RunOptions, progress: Listener = silent) -> St
     with naming_disks(out=options.out, work_dir=options.work_dir), CellRun.open(cell, options, progress) as run:
         run.check_clips()
         run.train()
+        run.learn()
         run.choose()
         bank = run.encode()
         scores = run.score(bank)
@@ -84,6 +87,7 @@ class CellRun:
         trained: the training; None where nothing was trained here.
         checkpoint: SHA-256 of the trained weights; empty where there are none.
         fitted: what the method chose on val; None where it chooses nothing.
+        learned_from: SHA-256 of the train clips whose statistics the score uses; None where it uses none.
     """
 
     cell: Cell
@@ -98,6 +102,7 @@ class CellRun:
     trained: Trained | None = None
     checkpoint: str = ""
     fitted: dict[str, float | str] | None = None
+    learned_from: str | None = None
     _test_text: Tensor | None = field(default=None, init=False)
 
     @classmethod
@@ -119,10 +124,13 @@ class CellRun:
             reset_peak_memory(device)
             method = build_method(cell)
             trains = method.traits.trainable and not cell.setup.checkpoint
-            if (trains or method.fits) and cell.protocol.split in ("train", "val"):
+            learns_from = {"train": trains or method.reads_train_bank, "val": trains or method.fits}
+            if learns_from.get(cell.protocol.split):
                 raise ConfigError(
                     f"The protocol tests on {cell.protocol.split!r}, which {cell.name} is trained or selected on."
                 )
+            if cell.protocol.frames_as == "differences":
+                check_takes_differences(method, cell.protocol.frames)
             dataset, train_dataset = (open_dataset(**d.model_dump()) for d in (cell.dataset, cell.train_dataset))
             source, train_source = (_source(cell, options, method, d) for d in (dataset, train_dataset))
             splits = [train_dataset.split(name) for name in ("train", "val")] if trains else []
@@ -191,10 +199,10 @@ class CellRun:
             DataError: a clip is missing, empty, unreadable, or not the one that its annotation records.
             ProtocolError: a tested clip is one that the method learns from.
         """
-        chosen_on = [self.dataset.split("val")] if self.method.fits else []
-        hash_splits([*chosen_on, self.test.split])
-        learns_from = ("train", "val") if self.keys.training else ("val",) if self.method.fits else ()
-        LeakCheck()(self.cell, learns_from=learns_from)
+        of_method = {"train": self.method.reads_train_bank, "val": self.method.fits}
+        learns_from = [name for name, learns in of_method.items() if learns]
+        hash_splits([*map(self.dataset.split, learns_from), self.test.split])
+        LeakCheck()(self.cell, learns_from=("train", "val") if self.keys.training else tuple(learns_from))
 
     def need_training(self) -> None:
         """Raise `ResultError` unless the training of the cell is finished or not needed."""
@@ -203,6 +211,28 @@ class CellRun:
                 f"The trained weights of {self.cell.label.row} are not in {self.training_folder}. Name the work_dir= of the "
                 "run, or train again with fsar-bench run and overwrite=true."
             )
+
+    def learn(self) -> None:
+        """Let the method learn statistics of the train split, each clip encoded once; the test split stays closed."""
+        if not self.method.reads_train_bank:
+            return
+        with split_closed("test"):
+            split = self.dataset.split("train")
+            clips = np.array([n for n, clip in enumerate(split.clips) if clip.id not in split.missing])
+            bank = build_bank(
+                self.method,
+                split,
+                clips,
+                encode_class_text(self.method.backbone, split, self.cell.protocol.template),
+                self.train_source,
+                frames_as=self.cell.protocol.frames_as,
+                queries_alone=True,
+                store=self._bank_store(self.keys.train_embedding),
+                progress=counter("statistics of train: encoding"),
+            )
+            classes = torch.from_numpy(np.array(split.class_of)[clips].astype(np.int64)).to(self.device)
+            self.method.learn_from_bank(bank.query, classes)
+            self.learned_from = split.fingerprint
 
     def choose(self) -> None:
         """Let the method choose weights of its score on val episodes; the test split stays closed."""
@@ -233,13 +263,15 @@ class CellRun:
     def _bank(
         self, episodes: EvaluationEpisodes, text: Tensor, source: FrameSource, store: BankStore | None, stage: str
     ) -> FeatureBank:
-        clips = episodes.plan.used_clips
-        return build_bank(self.method, episodes.split, clips, text, source, store=store, progress=counter(stage))
+        clips, control = episodes.plan.used_clips, self.cell.protocol.frames_as if episodes is self.test else "as_is"
+        arguments = self.method, episodes.split, clips, text, source
+        return build_bank(*arguments, frames_as=control, store=store, progress=counter(stage))
 
     def score(self, bank: FeatureBank) -> PlanScores:
         """Score the test plan. Partial scores are reused only if weights, checkpoint, fitted values and clips are unchanged."""
         state = f"{self.keys.embedding}|{self.keys.weights}|{self.checkpoint}|{self.test.split.fingerprint}"
         state += f"|{self.fitted}" if self.fitted else ""
+        state += f"|{self.learned_from}" if self.learned_from else ""
         folder = self.folder / f"scores-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
         return score_plan(
             self.method,

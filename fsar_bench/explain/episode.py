@@ -76,6 +76,7 @@ def explain_stored(stored: Stored, pairs: list[str], episode: int) -> Explained:
     with CellRun.open(cell, options) as run:
         run.need_training()
         run.train()
+        run.learn()
         run.choose()
         return explain(run, episode, stored.result.episodes.realised)
 
@@ -100,7 +101,8 @@ def explain(run: CellRun, episode: int, realised: str) -> Explained:
         )
     classes, support, query = plan.classes[episode], plan.support[episode], plan.query[episode].ravel()
     clips = np.unique(np.concatenate([support.ravel(), query]))
-    bank = build_bank(run.method, split, clips, run.test_text, run.source)
+    control = run.cell.protocol.frames_as
+    bank = build_bank(run.method, split, clips, run.test_text, run.source, frames_as=control)
     text = run.test_text[torch.from_numpy(classes.astype(np.int64)).to(run.device)][None]
     scores, inputs = _score(run.method, *bank.episodes(plan, slice(episode, episode + 1)), text)
     frames = run.source.read([Request(split.clips[i]) for i in [*support.ravel(), *query]])

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from fsar_bench.errors import ResultError
 from fsar_bench.io import read_whole, to_json
 from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, Reader, RowStatistics, rank_rows
-from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, same_episodes
+from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, is_control, same_episodes, with_controls
 from fsar_bench.plan import EpisodePlan, PlanSizes, digest_of_names, plan_sizes
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
@@ -29,7 +29,7 @@ from fsar_bench.texts.characters import counted
 TESTED = "test"
 NOT_TEST = "no result of a benchmark, and not comparable with any"
 _PLAN_BYTES = 2**26  # of the plans that a board keeps in memory
-VERSION = 4  # of the cached statistics; raised when their definition changes
+VERSION = 5  # of the cached statistics; raised when their definition changes
 
 
 @dataclass(frozen=True)
@@ -371,6 +371,9 @@ class Board:
             content.append([row.realised, result.data.classes, result.data.recordings])
             content.append([row.is_trained, result.traits.ignores_supports])
             content.append([seed.result.predictions for seed in row.seeds])
+            for control in row.controls:
+                kind = control.result.protocol.frames_as
+                content.append([kind, *(seed.result.predictions for seed in control.seeds)])
         files = sorted({row.seeds[0].plan_file for row in self.rows})
         content.append([hashlib.sha256(read_whole(file)).hexdigest() for file in files])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -420,12 +423,14 @@ def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]
 
     Rows on incomplete data join those on complete data; complete data of another content is another board. Submitted
     predictions join a board of their plan, regardless of their frames: of several, the one that they have most in common
-    with.
+    with. Controls (`frames_as`) are no rows: each stands beside the row that it is a control of, and is left out without it.
 
     Args:
         stored: results in any order.
         cache: folder of statistics that were computed before; None keeps nothing.
     """
+    controls = [each for each in stored if is_control(each)]
+    stored = [each for each in stored if not is_control(each)]
     groups = _groups([each for each in stored if not each.result.submitted])
     by_plan: dict[tuple[str | int, ...], list[list[Stored]]] = {}
     for group in groups:
@@ -438,7 +443,7 @@ def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]
             groups.append(of_plan[0])
         _join(of_plan, submission)
     groups.sort(key=lambda group: _key(group[0]))
-    return [Board(group_seeds(group), cache) for group in groups]
+    return [Board(with_controls(group_seeds(group), controls), cache) for group in groups]
 
 
 def _plan_key(stored: Stored) -> tuple[str | int, ...]:

@@ -10,7 +10,18 @@ import pandas as pd
 
 from fsar_bench.leaderboard.boards import Board, Entry
 from fsar_bench.leaderboard.published import Published
-from fsar_bench.leaderboard.tables import SHOWN, as_text, index, left_out, page, published_page, rank_text, widths_text
+from fsar_bench.leaderboard.ranking import RowStatistics
+from fsar_bench.leaderboard.tables import (
+    CONTROLS,
+    SHOWN,
+    as_text,
+    index,
+    left_out,
+    page,
+    published_page,
+    rank_text,
+    widths_text,
+)
 from fsar_bench.texts.escapes import csv_cell
 
 TEX_MARK = "% Made by fsar-bench leaderboard"
@@ -82,7 +93,16 @@ def _score_fields(entry: Entry) -> Record:
         "half_width_seeds": statistics.seeds,
         "pair_accuracy": entry.row.pair_accuracy,
         "half_width_pairs": statistics.pairs,
+        **_control_fields(statistics),
     }
+
+
+def _control_fields(statistics: RowStatistics) -> Record:
+    fields: Record = {"blind_to_order": statistics.is_blind_to_order}
+    for kind in CONTROLS:
+        change = statistics.controls.get(kind)
+        fields |= {f"change_{kind}": change and change.difference, f"half_width_{kind}": change and change.half_width}
+    return fields
 
 
 def _cost_fields(entry: Entry) -> Record:

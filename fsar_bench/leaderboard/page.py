@@ -16,7 +16,7 @@ from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.exports import Record, by_board, records
 from fsar_bench.leaderboard.published import Published, verdicts
 from fsar_bench.leaderboard.rows import Row
-from fsar_bench.leaderboard.tables import BY_RECORDING, CLIPS, legend, rank_text, widths_text
+from fsar_bench.leaderboard.tables import BY_RECORDING, CLIPS, CONTROLS, change_text, legend, rank_text, widths_text
 from fsar_bench.plan import EpisodePlan
 
 SHOWN = 100  # rows of a board on the page, the most accurate ones: its plots show all of them at once
@@ -116,6 +116,7 @@ def _row_data(board: Board, published: list[Published], confusions: int) -> list
                 "is_first": entry.statistics.is_first,
                 "all_text": widths_text(entry.statistics.overall),
                 "clips_text": widths_text(entry.statistics.clips),
+                "controls_text": {kind: change_text(entry.statistics, kind) for kind in CONTROLS},
                 "classwise": list(entry.statistics.classwise),
                 "confusion": confusion(entry.row, board.plan(entry.row), entry.result.data.classes)
                 if place < confusions

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import overload
 
 import numpy as np
+from pydantic import Field
 from scipy.special import ndtri
 
 from fsar_bench.config.settings import Frozen
@@ -27,6 +28,7 @@ from fsar_bench.plan import EpisodePlan
 from fsar_bench.progress.events import report
 
 DIGITS = 4  # of accuracies and intervals; further digits depend on the machine
+NO_CHANGE = 1.0  # points: a control that changes less is said to change nothing
 MOST_COMPARED = 200  # rows of a board of which all pairs are tested: the most accurate ones
 COMPARING = "comparing rows"  # the stage that is reported
 _AT_A_TIME = 64  # other rows that are read together
@@ -45,6 +47,18 @@ class Widths(Frozen):
         return (self.below + self.above) / 2
 
 
+class Change(Frozen):
+    """By how many points a control differs from its row, paired on the same queries; None: the half-width is not known."""
+
+    difference: float
+    half_width: float | None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the true difference is within `NO_CHANGE` points, with 95 % confidence or because no prediction changed."""
+        return self.half_width is not None and abs(self.difference) + self.half_width <= NO_CHANGE
+
+
 class RowStatistics(Frozen):
     """Rank, accuracy and intervals of one row. Half-widths are those of 95 % intervals in percent; None: not known.
 
@@ -61,6 +75,7 @@ class RowStatistics(Frozen):
         seeds: half-width over training seeds.
         pairs: half-width of the pair accuracy over clips.
         classwise: accuracy in percent by class number; None for a class that is in no episode.
+        controls: what changes with other frames, by `frames_as`.
     """
 
     rank: tuple[int, int]
@@ -75,6 +90,13 @@ class RowStatistics(Frozen):
     seeds: float | None
     pairs: float | None
     classwise: tuple[float | None, ...]
+    controls: dict[str, Change] = Field({})
+
+    @property
+    def is_blind_to_order(self) -> bool | None:
+        """Whether nothing is lost when the frames are shuffled; None where that is not known."""
+        shuffled = self.controls.get("shuffled")
+        return None if shuffled is None or shuffled.half_width is None else shuffled.is_none
 
     @property
     def is_first(self) -> bool:
@@ -264,6 +286,7 @@ def rank_rows(reader: Reader) -> BoardStatistics:
                     "rank": (int(best[number]), int(worst[number])),
                     "may_be_best": bool(stays[number]),
                     "p_against_best": _significant(to_best[number]),
+                    "controls": _changes(reader, rows[number]),
                 }
             )
             for number in range(len(rows))
@@ -276,6 +299,19 @@ def rank_rows(reader: Reader) -> BoardStatistics:
         clips=top.places.clip_count,
         recordings=None if reader.units is None else top.places.unit_count,
     )
+
+
+def _changes(reader: Reader, row: Row) -> dict[str, Change]:
+    """What changes where a row is shown other frames: over clips and episodes, of the trainings that both have."""
+    out = {}
+    for control in row.controls:
+        pair = Reader(row.beside(control), reader.plan_of, reader.units).compare([0, 1])
+        width = float(pair.over_clips.half_widths_of_differences()[0, 1])
+        out[control.result.protocol.frames_as] = Change(
+            difference=round(float(pair.accuracy[1] - pair.accuracy[0]), DIGITS),
+            half_width=None if np.isnan(width) else round(width, DIGITS),
+        )
+    return out
 
 
 def _statistics(reader: Reader, compared: Compared) -> dict[int, RowStatistics]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 
+from fsar_bench.config.settings import Protocol
 from fsar_bench.io import canonical
 from fsar_bench.results.record import Cost, Result
 from fsar_bench.results.store import Stored
+
+AS_IS = Protocol.model_fields["frames_as"].default
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,13 @@ class Row:
 
     Attributes:
         seeds: the results of the trainings, by seed.
+        controls: the same method where it was shown other frames (`frames_as`), a row for each kind.
         mark: tells it from another row of its board with the same title, such as one of another version of its code.
     """
 
     seeds: tuple[Stored, ...]
     mark: str = ""
+    controls: tuple[Row, ...] = ()
 
     @property
     def result(self) -> Result:
@@ -54,6 +59,12 @@ class Row:
     def realised(self) -> str:
         """Hash of the episodes as they were on the machine of the result."""
         return self.result.episodes.realised
+
+    def beside(self, control: Row) -> tuple[Row, Row]:
+        """This row and a control of it, each with the trainings that both have."""
+        mine = {each.result.training_key: each for each in self.seeds}
+        both = [each for each in control.seeds if each.result.training_key in mine]
+        return Row(tuple(mine[each.result.training_key] for each in both)), Row(tuple(both))
 
     def right(self) -> np.ndarray:
         """Share of seeds in which each query was right, float64 `[E, Q]`.
@@ -106,6 +117,25 @@ def _rate(count: float | None, seconds: float | None) -> float | None:
     return count / seconds if count and seconds and seconds > 1e-6 else None
 
 
+def is_control(stored: Stored) -> bool:
+    """Whether the method was shown other frames than those of the clips: such a result is no row of a table."""
+    return stored.result.protocol.frames_as != AS_IS
+
+
+def with_controls(rows: list[Row], controls: list[Stored]) -> list[Row]:
+    """Rows with those controls that differ from them in the frames alone."""
+    of_row: dict[str, list[Row]] = {}
+    for control in group_seeds(controls):
+        of_row.setdefault(_without_seed(control.result, frames_as=False), []).append(control)
+    out = []
+    for row in rows:
+        own = of_row.get(_without_seed(row.result, frames_as=False), [])
+        known = [control for control in own if row.beside(control)[0].seeds]
+        known.sort(key=lambda control: control.result.protocol.frames_as)
+        out.append(replace(row, controls=tuple(known)) if known else row)
+    return out
+
+
 def group_seeds(stored: list[Stored]) -> list[Row]:
     """Rows of some results: those that differ in their training's seed alone share one."""
     groups: dict[str, list[Stored]] = {}
@@ -119,9 +149,11 @@ def group_seeds(stored: list[Stored]) -> list[Row]:
     return rows
 
 
-def _without_seed(result: Result) -> str:
-    """Everything that makes a row but the training's seed, as text."""
+def _without_seed(result: Result, *, frames_as: bool = True) -> str:
+    """Everything that makes a row but the training's seed and, unless `frames_as` says so, the kind of control, as text."""
     identity = result.cell.identity.model_dump(mode="json")
+    if not frames_as:
+        identity["protocol"].pop("frames_as", None)
     if identity.get("train"):
         identity["train"].pop("seed", None)
     backbone = result.backbone.model_dump(mode="json")

@@ -14,7 +14,7 @@ import pandas as pd
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry, Gap
 from fsar_bench.leaderboard.published import Published, Verdict, verdicts
-from fsar_bench.leaderboard.ranking import Widths
+from fsar_bench.leaderboard.ranking import RowStatistics, Widths
 from fsar_bench.leaderboard.rows import differing
 from fsar_bench.texts.escapes import markdown as plain_markdown
 
@@ -33,6 +33,7 @@ TEXT_COLUMNS = (
     "reproduced",
 )
 CLIPS, BY_RECORDING = "± clips", "± clips, by recording"
+CONTROLS = ("shuffled", "reversed", "middle", "differences")  # kinds of `frames_as`
 BEGIN, END = "<!-- fsar-bench:begin (made from results/; edits inside are lost) -->", "<!-- fsar-bench:end -->"
 LEGEND = (
     "Accuracy: percent of queries. Rank: from the best to the worst that a row may have, all of them right at once with 95 % "
@@ -51,6 +52,11 @@ LEGEND_CHECKPOINT = "*: one training: this ranks the checkpoint, not the method;
 LEGEND_PAIR = (
     "Pair: among queries whose time-reversed class is in the episode, the percentage that scores the true class above it "
     "(blind to order: 50), with the half-width of its interval over clips. "
+)
+LEGEND_CONTROLS = (
+    "Shuffled, reversed, middle, differences: change of the accuracy in points where the method sees the frames in a random "
+    "order, queries backwards, the middle frame alone, or differences of neighbouring features (± 95 % interval over clips, "
+    "paired); blind: shuffling changes less than 1 point, so the order of frames does not matter to it. "
 )
 LEGEND_SUBMITTED = (
     "(submitted): predictions of another code base on these episodes; frames, crops and training are those of their own code "
@@ -89,7 +95,7 @@ def frame(board: Board, places: Sequence[int] | None = None) -> pd.DataFrame:
     chance = dict.fromkeys(lines[0], "")
     chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
     table = pd.DataFrame([*lines, chance])
-    empty = [name for name in ("pair %", "± pair", "± all", "± seeds") if set(table[name]) <= {_UNKNOWN, ""}]
+    empty = [name for name in ("pair %", "± pair", "± all", "± seeds", *CONTROLS) if set(table[name]) <= {_UNKNOWN, ""}]
     if "± all" not in empty and table["± all"].equals(table[CLIPS]):  # nothing was trained
         empty.append("± all")
     if all(entry.result.trained_on in (None, entry.result.dataset) for entry in entries):
@@ -116,6 +122,7 @@ def _line(board: Board, entry: Entry) -> dict[str, str]:
         "± seeds": as_text(statistics.seeds, 2),
         "pair %": as_text(row.pair_accuracy, 1),
         "± pair": as_text(statistics.pairs, 1),
+        **{kind: change_text(statistics, kind) for kind in CONTROLS},
         "backbone": result.backbone_name,
         "pre-training": result.backbone.pretraining,
         "trained on": result.trained_on or _UNKNOWN,
@@ -138,6 +145,16 @@ def rank_text(board: Board, entry: Entry) -> str:
     best, worst = entry.statistics.rank
     of_checkpoint = board.of_checkpoints and entry.row.is_trained
     return (str(best) if best == worst else f"{best}–{worst}") + "*" * of_checkpoint
+
+
+def change_text(statistics: RowStatistics, kind: str) -> str:
+    """What a control changes, such as -12.3 ± 0.9; a dash where it was not run."""
+    change = statistics.controls.get(kind)
+    if change is None:
+        return _UNKNOWN
+    width = "" if change.half_width is None else f" ± {change.half_width:.1f}"
+    blind = " blind" if kind == "shuffled" and change.is_none else ""
+    return f"{change.difference:+.1f}{width}{blind}"
 
 
 def as_text(value: float | None, digits: int) -> str:
@@ -220,6 +237,8 @@ def legend(group: list[Board]) -> str:
         text += LEGEND_CHECKPOINT
     if any(row.pair_accuracy is not None for row in rows):
         text += LEGEND_PAIR
+    if any(row.controls for row in rows):
+        text += LEGEND_CONTROLS
     if any(row.result.submitted for row in rows):
         text += LEGEND_SUBMITTED
     return text.strip()

@@ -30,9 +30,11 @@ class DataRecord(Frozen):
         coverage: share of the list that was on that machine.
         recordings: SHA-256 of the numbers of the source recordings of the clips, which the plan keeps; None where they are not
             known.
+        learned_from: SHA-256 over the ids and contents of the train clips whose statistics the score uses; None where it uses
+            none.
     """
 
-    unhashed_defaults = frozenset({"recordings"})
+    unhashed_defaults = frozenset({"recordings", "learned_from"})
 
     list_hash: Sha
     fingerprint: Sha
@@ -41,6 +43,7 @@ class DataRecord(Frozen):
     clips: Annotated[int, Field(ge=2, le=10**8)]
     coverage: Annotated[float, Field(ge=0, le=1)]
     recordings: Sha | None = None
+    learned_from: Sha | None = None
 
 
 class EpisodesRecord(Frozen):

@@ -63,7 +63,17 @@ class MethodTester(Tester[FewShotMethod]):
         with torch.random.fork_rng(devices=[]):  # layers made by `prepare` are the same in every copy
             torch.manual_seed(0)
             method.prepare(torch.randn(CLASSES, self.text_width, generator=generator).to(dtype))
-        return with_noise(method, generator).to(dtype).eval()
+        method = with_noise(method, generator).to(dtype).eval()
+        if method.reads_train_bank:
+            self._learn(method)
+        return method
+
+    @torch.no_grad()
+    def _learn(self, method: FewShotMethod) -> None:
+        """Give the method statistics of random clips, three of each training class."""
+        generator = torch.Generator().manual_seed(3)
+        frames = smooth_videos(3 * CLASSES, self.frames, self.crop, generator)
+        method.learn_from_bank(method.encode(method.embed(frames, None), None), torch.arange(3 * CLASSES) % CLASSES)
 
     def episodes(self, *, count: int = E, dtype: torch.dtype = torch.float64) -> EpisodeBatch:
         """Return random episodes: smooth colour patterns that change over time."""

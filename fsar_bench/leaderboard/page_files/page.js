@@ -18,6 +18,7 @@ const COLUMNS = [
   ["± seeds", (r) => r.half_width_seeds, number(2)],
   ["pair %", (r) => r.pair_accuracy, number(1), false, true],
   ["± pair", (r) => r.half_width_pairs, number(1)],
+  ...["shuffled", "reversed", "middle", "differences"].map((kind) => [kind, (r) => r[`change_${kind}`], (_, r) => r.controls_text[kind]]),
   ["paper %", (r) => (r.published ? r.published.accuracy : null), number(1), false, true],
   ["backbone", (r) => r.backbone, String, true],
   ["pre-training", (r) => r.pretraining, String, true],
