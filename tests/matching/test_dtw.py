@@ -21,11 +21,8 @@ def slow_dtw(distance: np.ndarray, smoothing: float) -> float:
     for i, row in enumerate(distance):
         for j, value in enumerate(row):
             before = [cost[p] for p in ((i - 1, j), (i, j - 1), (i - 1, j - 1)) if p in cost]
-            if smoothing == 0:
-                least = min(before)
-            else:
-                least = -smoothing * math.log(sum(math.exp(-x / smoothing) for x in before))
-            cost[i, j] = value + least
+            soft = smoothing and -smoothing * math.log(sum(math.exp(-x / smoothing) for x in before))
+            cost[i, j] = value + (soft if smoothing else min(before))
     return cost[len(distance) - 1, len(distance[0]) - 1]
 
 

@@ -1,4 +1,4 @@
-"""Tied Gaussian: golden arrays, both forms of the inverse, the nearest mean at full shrinkage, the covariance of the train split."""
+"""Tied Gaussian: golden arrays, both forms of the inverse, full shrinkage, the covariance of the train split."""
 
 from __future__ import annotations
 
