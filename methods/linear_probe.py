@@ -2,8 +2,8 @@
 
 Followed: scikit-learn's convention: multinomial, loss_weight (its C) times the sum of cross-entropies plus half the squared
 weights, bias not penalised. Features are normalised.
-Differs: Newton's method in float64 for all episodes of a batch at once, in an orthonormal basis of the span of the supports,
-in which the minimiser lies.
+Differs: Newton's method, with conjugate gradients, in float64 for all episodes of a batch at once, in an orthonormal basis of
+the span of the supports, in which the minimiser lies.
 Unknown: a published setting for few-shot videos; the points (mean frames of videos, or all frames with their logits averaged)
 and the weight 1 are ours.
 """
@@ -30,8 +30,9 @@ from fsar_bench.method import (
 
 On = Literal["videos", "frames"]
 STEPS = 100  # of Newton; about 8 are needed
+CG_STEPS = 200  # of conjugate gradients within one step; about 10 are needed
 TOLERANCE = 1e-10  # largest gradient at the minimum, relative to the loss's weight
-CHUNK = 2**25  # numbers in the Hessians that are in memory together
+CHUNK = 2**24  # numbers in the points that are fitted together
 
 
 def fit_logistic(points: Tensor, labels: Tensor, classes: int, loss_weight: float) -> tuple[Tensor, Tensor]:
@@ -54,6 +55,7 @@ def fit_logistic(points: Tensor, labels: Tensor, classes: int, loss_weight: floa
     E, _, R = x.shape
     penalty = torch.ones(R, dtype=x.dtype, device=x.device)
     penalty[-1] = 0
+    factor = torch.linalg.cholesky(loss_weight / classes * x.transpose(1, 2) @ x + torch.diag(penalty))
     target = F.one_hot(labels, classes).to(x)
 
     def objective(w: Tensor) -> Tensor:  # [E]
@@ -66,19 +68,44 @@ def fit_logistic(points: Tensor, labels: Tensor, classes: int, loss_weight: floa
         gradient = loss_weight * (p - target).transpose(1, 2) @ x + penalty * w
         if float(gradient.abs().max()) <= TOLERANCE * max(1.0, loss_weight):
             return w[..., :-1] @ basis.transpose(1, 2), w[..., -1]
-        w = _line_search(objective, w, gradient, _newton_step(x, p, gradient, penalty, loss_weight))
+        w = _line_search(objective, w, gradient, _newton_step(x, p, gradient, factor, penalty, loss_weight))
     raise ConfigError(f"The logistic regression did not converge. Lower method.loss_weight={loss_weight:g}.")
 
 
-def _newton_step(x: Tensor, p: Tensor, gradient: Tensor, penalty: Tensor, loss_weight: float) -> Tensor:
-    """Solve Hessian * step = gradient: `[E, N, R]`."""
-    E, N, R = gradient.shape
-    weighted = (p[..., None] * x[:, :, None]).flatten(2)  # [E, M, N * R]
-    hessian = -loss_weight * weighted.transpose(1, 2) @ weighted
-    blocks = hessian.view(E, N, R, N, R).diagonal(dim1=1, dim2=3)  # [E, R, R, N], a view
-    blocks += loss_weight * torch.einsum("emn,emi,emj->eijn", p, x, x) + torch.diag(penalty)[..., None]
-    hessian.view(E, N, R, N, R)[:, :, -1, :, -1] += 1.0  # equal biases change no score: their sum stays 0
-    return torch.cholesky_solve(gradient.reshape(E, -1, 1), torch.linalg.cholesky(hessian)).view(E, N, R)
+def _newton_step(x: Tensor, p: Tensor, gradient: Tensor, factor: Tensor, penalty: Tensor, loss_weight: float) -> Tensor:
+    """Solve Hessian * step = gradient by conjugate gradients to a share of 1e-3: `[E, N, R]`.
+
+    Args:
+        x: `[E, M, R]`.
+        p: probabilities `[E, M, N]`.
+        gradient: `[E, N, R]`; sums to 0 over the classes, as all steps do, and there the Hessian is positive definite.
+        factor: Cholesky factor of the Hessian at equal probabilities, `[E, R, R]`: the preconditioner.
+        penalty: `[R]`.
+        loss_weight: factor of the losses.
+    """
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum((1, 2), keepdim=True)
+
+    def precondition(a: Tensor) -> Tensor:
+        return torch.cholesky_solve(a.transpose(1, 2), factor).transpose(1, 2)
+
+    step, residual = torch.zeros_like(gradient), gradient
+    direction = z = precondition(residual)
+    size = dot(residual, z)
+    enough, least = 1e-6 * size, torch.finfo(x.dtype).tiny
+    for _ in range(CG_STEPS):
+        change = p * (x @ direction.transpose(1, 2))
+        change = change - p * change.sum(-1, keepdim=True)
+        curved = loss_weight * change.transpose(1, 2) @ x + penalty * direction
+        length = size / dot(direction, curved).clamp_min(least)
+        step, residual = step + length * direction, residual - length * curved
+        z = precondition(residual)
+        before, size = size, dot(residual, z)
+        if bool((size <= enough).all()):
+            break
+        direction = z + (size / before.clamp_min(least)) * direction
+    return step
 
 
 def _line_search(objective: Callable[[Tensor], Tensor], w: Tensor, gradient: Tensor, step: Tensor) -> Tensor:
@@ -134,6 +161,6 @@ class LinearProbe(FewShotMethod):
         points = support.points.double()
         E, N, K, P, C = points.shape
         labels = torch.arange(N, device=points.device).repeat_interleave(K * P)
-        chunk = max(1, CHUNK // (N * (min(N * K * P, C) + 1)) ** 2)
+        chunk = max(1, CHUNK // (N * K * P * C))
         fitted = [fit_logistic(x, labels, N, self.loss_weight) for x in points.reshape(E, -1, C).split(chunk)]
         return torch.cat([W for W, _ in fitted]), torch.cat([b for _, b in fitted])
