@@ -118,3 +118,40 @@ def frame_distance(query: Tensor, support: Tensor, *, epsilon: float) -> Tensor:
         norms = x.norm(dim=-1)[:, :, None] * y.norm(dim=-1)[:, None]
         cosine = (x @ y.transpose(1, 2)) / (norms + epsilon)
     return 1 - cosine.view(E, Q, T, N, K, S).permute(0, 1, 3, 4, 2, 5)
+
+
+class PairMatcher(Matcher):
+    """A matcher that is a cost of the frame distances of a query and the shots of a class.
+
+    Attributes:
+        what: meaning of the cost's gradient in words, for `alignment`.
+
+    Args:
+        epsilon: added to the product of norms in the cosine.
+    """
+
+    what: str
+
+    def __init__(self, epsilon: float = 0.0) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def cost(self, distance: Tensor) -> Tensor:
+        """Compute the distance of a query to a class.
+
+        Args:
+            distance: frame distances `[..., K, T, S]`.
+
+        Returns:
+            Distances `[...]`.
+        """
+        raise NotImplementedError
+
+    def forward(self, query: Tensor, support: Tensor) -> Tensor:
+        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
+        return self.cost(frame_distance(query, support, epsilon=self.epsilon))
+
+    def alignment(self, query: Tensor, support: Tensor) -> Alignment | None:
+        """Return the share of each pair of frames in the cost: its gradient."""
+        distance = frame_distance(query[None, None], support[None, None], epsilon=self.epsilon)[0, 0, 0]
+        return Alignment(distance, influence(self.cost, distance), self.what)

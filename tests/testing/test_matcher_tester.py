@@ -230,13 +230,29 @@ def test_what_is_returned_and_what_is_expected_is_said_once(kind, message):
 
 def test_builtin_matchers_keep_the_contract():
     checked = subjects("matcher", "all", [])
-    assert {"OTAM", "BiMHM", "TRX", "CosinePrototype", "MatchingNetwork"} <= {subject.name for subject in checked}
+    expected = {"OTAM", "BiMHM", "TRX", "CosinePrototype", "MatchingNetwork", "DTW", "Chamfer", "TupleChamfer"}
+    assert expected <= {subject.name for subject in checked}
     for subject in checked:
         assert [o for o in subject.tester().run() if o.state == "broken"] == [], subject.name
 
 
 @pytest.mark.parametrize(
-    "name", ["OTAM", "BiMHM", "TRX", "CosinePrototype", "MeanCosine", "EuclideanPrototype", "MatchingNetwork"]
+    "name",
+    [
+        "AllPairs",
+        "BiMHM",
+        "Chamfer",
+        "CosinePrototype",
+        "DTW",
+        "Diagonal",
+        "EuclideanPrototype",
+        "LinearPairs",
+        "MatchingNetwork",
+        "MeanCosine",
+        "NearestPair",
+        "OTAM",
+        "TRX",
+    ],
 )
 def test_an_inverted_copy_of_a_builtin_matcher_is_caught(name):
     kind = MATCHERS.get(name)

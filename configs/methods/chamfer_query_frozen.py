@@ -1,0 +1,17 @@
+"""Chamfer-query, training-free: Chamfer matching of the query's frames.
+
+Command: fsar-bench run methods=chamfer_query_frozen
+
+Followed: the official code (jbertrand89/matching_based_fsar) for the matching function and the mean over shots.
+Differs: frozen frame features; there a projection is trained on features of R(2+1)D.
+"""
+
+title = "Chamfer-query, frozen"
+paper = "Bertrand et al., arXiv 2303.16084"
+certainty = "code run"
+method = dict(
+    type="MetricMethod",
+    matcher=dict(type="Chamfer", direction="query", joint=False, epsilon=0.01),
+    tune="none",
+    scale=1.0,
+)
