@@ -31,7 +31,7 @@ MAY_IMPORT = {  # room: the rooms that it may import; arrows point down
     "plan": GROUND,
     "matching": GROUND | {"layers"},
     "layers": GROUND,
-    "backbones": GROUND,
+    "backbones": GROUND | {"layers"},
     "method": GROUND | {"config", "backbones", "layers"},
     "testing": GROUND | {"method", "backbones", "matching"},
     "data": GROUND | {"plan"},
