@@ -1,7 +1,7 @@
 """AIM (ICLR 2023, arXiv 2302.03024) as a few-shot method: adapters for time, space and both in every block of a frozen ViT.
 
-Followed: the official code of AIM for action recognition: three adapters in each block (four with two temporal ones), attention over
-time at every position with the frozen attention, the temporal embedding, initialisation, optimiser and weight decay.
+Followed: the official code of AIM for action recognition: three adapters in each block (four with two temporal ones), attention
+over time at every position with the frozen attention, the temporal embedding, initialisation, optimiser and weight decay.
 Differs: AIM classifies videos; here a matcher compares frames with class prototypes, the frame-by-frame means of the shots, as
 in MA-CLIP. Frames are projected to the joint space (`project`), which AIM does not do. No drop path (AIM: up to 0.2), and weight
 decay also reaches the temporal embedding. OTAM, with MA-CLIP's settings, so that the row differs from MA-CLIP's only by the

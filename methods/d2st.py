@@ -2,9 +2,9 @@
 
 Followed: the official code for ViTs: the adapter with its two branches and their initialisation, the temporal embedding, class
 tokens after the last LayerNorm without projection, mean shots, Bi-MHM with the plain cosine, optimiser, learning rate.
-Differs: ViTs only; the official code also adapts the stages of a ResNet, which `DeformableAdapter` can compute. Windows follow the grid
-(see `windows_of`) and are the official ones at 14 x 14 patches and 8 frames. The suite's queries per class, accumulation and
-schedule (official: 1 query per class, 16 episodes per update). No classification loss: the official configs set none.
+Differs: ViTs only; the official code also adapts the stages of a ResNet, which `DeformableAdapter` can compute. Windows follow
+the grid (see `windows_of`) and are the official ones at 14 x 14 patches and 8 frames. The suite's queries per class and schedule
+(official: 1 query per class, its own schedule). No classification loss: the official configs set none.
 Unknown: nothing that the official code does not settle.
 """
 

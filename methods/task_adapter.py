@@ -1,10 +1,10 @@
-"""Task-Adapter (ACM MM 2024, arXiv 2408.00249): adapters in the last blocks of frozen CLIP, one of them across the videos of a set.
+"""Task-Adapter (ACM MM 2024, arXiv 2408.00249): adapters in the last blocks of frozen CLIP, one across the videos of a set.
 
 Followed: the official code: three space-time adapters and one across videos in each of the last blocks, their initialisation
-(the adapter across videos does not start at zero), supports and queries in two sets, score = cosine with the class prototype times
-cosine with the class text, factor 64 in the loss, one query per class, plain SGD with its learning rate.
-Differs: a set is all supports, or all queries, of an episode regardless of the number of devices; the official code splits each set
-over two GPUs or more. The prompt is the protocol's (official: "a photo of action about {}"). Training episodes, accumulation,
+(the adapter across videos does not start at zero), supports and queries in two sets, score = cosine with the class prototype
+times cosine with the class text, factor 64 in the loss, one query per class, plain SGD with its learning rate.
+Differs: a set is all supports, or all queries, of an episode regardless of the number of devices; the official code splits each
+set over two GPUs or more. The prompt is the protocol's (official: "a photo of action about {}"). Training episodes, accumulation,
 warm-up and cosine are the suite's (official: an update per episode at a constant learning rate).
 Unknown: nothing that the official code does not settle.
 """

@@ -1,4 +1,4 @@
-"""Deformable attention over space and time, and the adapter made of it, between blocks of a frozen network (D2ST-Adapter, ICCV 2025)."""
+"""Deformable attention over space and time, and the adapter made of it, for frozen networks (D2ST-Adapter, ICCV 2025)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Window:
             raise ConfigError(f"method.{name}_kernel and method.{name}_stride need three positive whole numbers each.")
         if any(k > n for k, n in zip(self.kernel, grid, strict=True)):
             raise ConfigError(
-                f"method.{name}_kernel={tuple(self.kernel)} is larger than the grid of {tuple(grid)} frames, rows and columns, so "
-                "that it gives no sample. Lower it, or set it to none."
+                f"method.{name}_kernel={tuple(self.kernel)} is larger than the grid of {tuple(grid)} frames, rows and "
+                "columns, so that it gives no sample. Lower it, or set it to none."
             )
         return tuple((n - k) // s + 1 for n, k, s in zip(grid, self.kernel, self.stride, strict=True))
 

@@ -69,7 +69,7 @@ class FeatureBank:
         return self.support[self._index(plan.support[rows])], self.query[self._index(query)]
 
     def episode_bytes(self, plan: EpisodePlan) -> int:
-        """Bytes of the features of one episode."""
+        """Bytes of the features of one episode, as `episodes` gathers them."""
         return plan.support[0].size * _clip_bytes(self.support) + plan.query[0].size * _clip_bytes(self.query)
 
     def _index(self, clips: np.ndarray) -> Tensor:
@@ -206,7 +206,7 @@ def _encode_role(chunk: _Chunk, role: str, store: BankStore | None) -> _Timed:
 def _cached(
     chunk: _Chunk, kind: str, text: Tensor | None, compute: Callable[[], VideoFeatures], store: BankStore | None
 ) -> _Timed:
-    """Stored features with the seconds that they took, or computed ones, which are stored unless they are larger than `LARGEST`."""
+    """Stored features with the seconds that they took, or computed ones, which are stored if they are not too large."""
     key = chunk.key(store, kind, text) if store else ""
     path = store.folder / f"{key}.safetensors" if store else None
     if path is not None:

@@ -83,7 +83,7 @@ def score_plan(
         progress: called with (episodes scored, episodes in all).
     """
     method.eval()
-    batch = max(1, min(batch, GATHERED // bank.episode_bytes(plan)))
+    batch = max(1, min(batch, GATHERED // max(1, bank.episode_bytes(plan))))
     stored: list[dict[str, np.ndarray]] = []
     shape = (plan.query[0].size, plan.classes.shape[1])
     if progress:
