@@ -106,3 +106,48 @@ def score_features(method, support: Tensor, query: Tensor, text: Tensor | None =
     s = method.encode(VideoFeatures(**{name: support.flatten(0, 1)}), own).view(1, N, K)
     q = method.encode(VideoFeatures(**{name: query}), None).view(1, len(query))
     return method.score(s, q, text[None])
+
+
+def clip_tower(weights: dict[str, Tensor], heads: int):
+    """A frozen CLIP ViT with official weights (adapters among them are left out); frames enter it normalised, as floats.
+
+    Where the weights have no projection, it is the identity, so that frame features are normalised class tokens.
+    """
+    import torch
+    from open_clip.transformer import QuickGELU, VisionTransformer
+    from torch import nn
+
+    from fsar_bench.backbones import CLIPBackbone
+
+    class Tower(CLIPBackbone):
+        def __init__(self, visual: VisionTransformer, crop: int) -> None:
+            Backbone.__init__(self, "tower", crop=crop)
+            self.clip = nn.Module()
+            self.clip.visual = visual
+            self.embedding_width = visual.proj.shape[1]
+            self.map_width, self.map_stride = visual.conv1.out_channels, visual.conv1.stride[0]
+
+        def normalise(self, frames: Tensor) -> Tensor:
+            return frames.flatten(0, 1)
+
+    D, patch = weights["conv1.weight"].shape[0], weights["conv1.weight"].shape[-1]
+    side = round((len(weights["positional_embedding"]) - 1) ** 0.5)
+    proj = weights.get("proj", torch.eye(D))
+    layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("transformer.resblocks."))
+    mlp_ratio = len(weights["transformer.resblocks.0.mlp.c_fc.bias"]) / D
+    visual = VisionTransformer(
+        side * patch, patch, D, layers, heads, mlp_ratio, output_dim=proj.shape[1], act_layer=QuickGELU
+    )
+    wanted = visual.state_dict()
+    visual.load_state_dict({name: value for name, value in {**weights, "proj": proj}.items() if name in wanted})
+    return Tower(visual.eval(), side * patch)
+
+
+def vit_b_16_on_meta():
+    """The image tower of CLIP ViT-B/16 without storage, for counting parameters."""
+    import torch
+    from open_clip.transformer import VisionTransformer
+
+    with torch.device("meta"):
+        weights = VisionTransformer(224, 16, 768, 12, 12, 4.0, output_dim=512).state_dict()
+        return clip_tower(weights, 12)

@@ -32,6 +32,11 @@ class ViTBlock:
     attend: Callable[[Tensor, int], Tensor]
     mlp: Callable[[Tensor], Tensor]
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the block as it is on tokens `[B, L, D]`."""
+        x = x + self.attend(self.norm1(x), x.shape[1])
+        return x + self.mlp(self.norm2(x))
+
 
 class Backbone(nn.Module, ABC):
     """An encoder of the frames of a clip, one by one (an image encoder) or together (a video encoder).

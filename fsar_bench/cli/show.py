@@ -144,6 +144,7 @@ def _traits(result: Result) -> list[str]:
         "sensitive to the order of frames" if traits.order_sensitive else "blind to the order of frames",
         "transductive" if traits.transductive else "inductive",
         *(["ignores the supports"] if traits.ignores_supports else []),
+        *(["encodes the videos of an episode together"] if traits.set_wise else []),
     ]
 
 

@@ -55,15 +55,17 @@ class Traits(Frozen):
         transductive: the prediction for a query depends on the other queries.
         order_sensitive: the order of frames can change a prediction.
         ignores_supports: predictions do not depend on the supports (zero-shot text).
+        set_wise: the videos of an episode are encoded together, which is done again for every episode.
     """
 
-    unhashed_defaults = frozenset({"ignores_supports"})
+    unhashed_defaults = frozenset({"ignores_supports", "set_wise"})
 
     uses_class_names: bool
     trainable: bool
     transductive: bool
     order_sensitive: bool
     ignores_supports: bool = False
+    set_wise: bool = False
 
 
 class DatasetSource(Frozen):

@@ -31,6 +31,7 @@ from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, check_tensors, seal_tensors
 
 CHUNK = 32  # clips encoded at a time; fixed, so that shapes, and so floats, do not depend on a resume
+LARGEST = 1 << 20  # bytes per clip that are stored; what is larger, such as all tokens of a ViT, would fill disks
 
 Progress = Callable[..., None]  # of videos encoded, videos in all and, where they were stored before, CACHED
 
@@ -69,9 +70,18 @@ class FeatureBank:
         query = plan.query[rows].reshape(len(plan.query[rows]), -1)
         return self.support[self._index(plan.support[rows])], self.query[self._index(query)]
 
+    def episode_bytes(self, plan: EpisodePlan) -> int:
+        """Bytes of the features of one episode, as `episodes` gathers them."""
+        return plan.support[0].size * _clip_bytes(self.support) + plan.query[0].size * _clip_bytes(self.query)
+
     def _index(self, clips: np.ndarray) -> Tensor:
         device = next(tensor for _, tensor in self.query.items()).device
         return torch.from_numpy(self.row[clips]).to(device)
+
+
+def _clip_bytes(features: VideoFeatures) -> int:
+    """Bytes per clip of features."""
+    return sum(tensor.nbytes for _, tensor in features.items()) // len(features)
 
 
 def frames_to_tensor(frames: np.ndarray, device: torch.device) -> Tensor:
@@ -221,7 +231,7 @@ def _encode_role(chunk: _Chunk, role: str, store: BankStore | None) -> _Timed:
 def _cached(
     chunk: _Chunk, kind: str, text: Tensor | None, compute: Callable[[], VideoFeatures], store: BankStore | None
 ) -> _Timed:
-    """Stored features with the seconds that they took, or computed ones, which are stored."""
+    """Stored features with the seconds that they took, or computed ones, which are stored if they are not too large."""
     key = chunk.key(store, kind, text) if store else ""
     path = store.folder / f"{key}.safetensors" if store else None
     if path is not None:
@@ -285,7 +295,7 @@ def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
 
 
 def _save(path: Path | None, part: _Timed, key: str) -> None:
-    if path is None:
+    if path is None or _clip_bytes(part.features) > LARGEST:
         return
     data = save({name: tensor.contiguous() for name, tensor in part.features.items()})
     sealed = seal_tensors(data, key, {"seconds": repr(part.seconds)})

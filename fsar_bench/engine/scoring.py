@@ -24,6 +24,7 @@ from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, unseal, write_sealed
 
 PART = 1000  # episodes of one stored part
+GATHERED = 1 << 30  # bytes of features that are gathered at a time, for methods that keep more than vectors per clip
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ def score_plan(
         bank: features of the clips that the plan uses.
         plan: the episodes.
         class_text: text features of all classes of the split, `[classes, C]`.
-        batch: episodes scored at a time.
+        batch: episodes scored at a time; fewer where their features are larger than `GATHERED`.
         store: keeps scores; None keeps nothing.
         progress: called with (episodes scored, episodes in all).
     """
     method.eval()
+    batch = max(1, min(batch, GATHERED // max(1, bank.episode_bytes(plan))))
     stored: list[dict[str, np.ndarray]] = []
     shape = (plan.query[0].size, plan.classes.shape[1])
     if progress:

@@ -246,6 +246,16 @@ class MethodTester(Tester[FewShotMethod]):
                 before[:, 1:], after[:, 1:], "a query changes the scores of another, and transductive is not declared"
             )
 
+    def test_set_wise_if_declared(self) -> None:
+        """`encode_set` is defined exactly if `set_wise` is declared."""
+        method = self.fresh()
+        if method.is_set_wise and not method.traits.set_wise:
+            raise BrokenError(
+                "encode_set is defined, and set_wise is not declared: an episode costs more than it seems"
+            )
+        if method.traits.set_wise and not method.is_set_wise:
+            raise BrokenError("declared set-wise, but encode_set is not defined")
+
     def test_supports_matter_unless_declared_ignored(self) -> None:
         """Other supports change the scores exactly if `ignores_supports` is not declared."""
         method, episodes = self.method(), self.episodes()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fsar_bench.engine import scoring
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.scoring import score_plan
 from fsar_bench.errors import ProtocolError
@@ -42,3 +43,22 @@ def test_scores_do_not_depend_on_the_batch(setting, batch):
     method = ZeroShot(torch.nn.Identity())
     whole = score_plan(method, bank, plan, text, batch=20)
     assert np.allclose(score_plan(method, bank, plan, text, batch=batch).total, whole.total, atol=1e-4)
+
+
+def test_large_features_are_gathered_for_fewer_episodes(setting, monkeypatch):
+    """An episode has 10 videos of 8 x 4 floats: 1,280 bytes."""
+    bank, plan, text = setting
+    sizes = []
+
+    class Counting(ZeroShot):
+        def score(self, support, query, class_text):
+            sizes.append(len(class_text))
+            return super().score(support, query, class_text)
+
+    assert bank.episode_bytes(plan) == 1280
+    method = Counting(torch.nn.Identity())
+    for most, expected in ((1 << 20, [20]), (10_000, [7, 7, 6]), (1, [1] * 20)):
+        monkeypatch.setattr(scoring, "GATHERED", most)
+        sizes.clear()
+        score_plan(method, bank, plan, text, batch=250)
+        assert sizes == expected

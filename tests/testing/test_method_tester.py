@@ -174,6 +174,19 @@ class DeclaresTransductive(Good):
     traits = Traits(uses_class_names=False, trainable=True, transductive=True, order_sensitive=False)
 
 
+class EncodesSets(Good):
+    def encode_set(self, features, class_text):
+        return VideoFeatures(video=2 * features.video)
+
+
+class DeclaresSets(Good):
+    traits = Good.traits.model_copy(update={"set_wise": True})
+
+
+class DeclaresWhatItDoes(EncodesSets):
+    traits = DeclaresSets.traits
+
+
 class IgnoresSupports(Good):
     def score(self, support, query, class_text):
         return Scores(query.video[..., :1] + 0 * super().score(support, query, class_text).total)
@@ -300,6 +313,7 @@ BROKEN = {
     "order of shots changes nothing": [LastShotOnly],
     "duplicated shots": [SumsShots, DeclaresSummedShots],
     "queries are independent unless declared transductive": [LooksAtOtherQueries, DeclaresTransductive],
+    "set wise if declared": [EncodesSets, DeclaresSets],
     "supports matter unless declared ignored": [
         IgnoresSupports, IgnoresSupportsByNames, DeclaresToIgnoreSupports, ReadsNamesAndDeclaresToIgnoreSupports,
     ],
@@ -339,7 +353,7 @@ def test_a_sound_method_passes_everything():
 
 
 @pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.parametrize("kind", [ReportsMoreThanLosses, ScoresInSinglePrecision])
+@pytest.mark.parametrize("kind", [ReportsMoreThanLosses, ScoresInSinglePrecision, DeclaresWhatItDoes])
 def test_unusual_but_sound_methods_pass(kind, name):
     assert kit_of(kind).check(name).state == "holds"
 
