@@ -112,9 +112,7 @@ class ARN(FewShotMethod):
     role_free = True
     reads = "maps"
 
-    def __init__(
-        self, backbone: Backbone, *, tune: Tuned = "visual", momentum: float = 0.1, frames: int = 8
-    ) -> None:
+    def __init__(self, backbone: Backbone, *, tune: Tuned = "visual", momentum: float = 0.1, frames: int = 8) -> None:
         super().__init__(backbone)
         if not 0 < momentum <= 1:
             raise ConfigError(f"method.momentum={momentum:g} must be above 0 and at most 1, such as 0.1.")

@@ -1,4 +1,4 @@
-"""ProtoMAML (Triantafillou et al., ICLR 2020): a linear classifier that starts at the prototypes and takes S steps on the supports.
+"""ProtoMAML (Triantafillou et al., ICLR 2020): a linear classifier starts at the prototypes and takes steps on the supports.
 
 Re-implementation after the MAML rows of video tables (CMN, ECCV 2018; OTAM, CVPR 2020), settings declared.
 

@@ -91,7 +91,9 @@ def test_batch_norm_follows_the_episode_in_training_alone():
     assert not statistics.any()
     method.train().encode(features, None)
     reduced = method.reduce(features.maps.flatten(0, 1)).unflatten(0, (6, 4)).transpose(1, 2)
-    assert torch.allclose(statistics, method.attention.shrink[0](reduced).mean((0, 2, 3, 4)))  # momentum 1: this call alone
+    assert torch.allclose(
+        statistics, method.attention.shrink[0](reduced).mean((0, 2, 3, 4))
+    )  # momentum 1: this call alone
 
 
 @torch.no_grad()

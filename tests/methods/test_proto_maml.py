@@ -69,7 +69,13 @@ def test_each_step_lowers_the_loss_of_the_supports():
     losses = []
     for steps in range(6):
         weight, bias = adapt(
-            x, labels, 2 * prototypes.transpose(1, 2), -prototypes.square().sum(-1), steps=steps, lr=0.1, second_order=True
+            x,
+            labels,
+            2 * prototypes.transpose(1, 2),
+            -prototypes.square().sum(-1),
+            steps=steps,
+            lr=0.1,
+            second_order=True,
         )
         losses.append([F.cross_entropy(x[e] @ weight[e] + bias[e], labels) for e in range(2)])
     assert (torch.tensor(losses).diff(dim=0) < 0).all()

@@ -26,7 +26,9 @@ def from_golden(arrays, kind: str, compare: str) -> tuple[TARN, torch.Tensor]:
     """The method with golden weights, and the bias of the last layer, which we leave out."""
     weights = under(arrays, f"{kind}.w.")
     hidden = weights["dml_fc.weight"].shape[1]
-    method = TARN(GivenFeatures(arrays["query"].shape[-1]), hidden=hidden, compare=compare, attention_over="query").eval()
+    method = TARN(
+        GivenFeatures(arrays["query"].shape[-1]), hidden=hidden, compare=compare, attention_over="query"
+    ).eval()
     method.gru.load_state_dict(under(weights, "feats_gru."))
     method.pairs.load_state_dict(
         {
@@ -40,9 +42,7 @@ def from_golden(arrays, kind: str, compare: str) -> tuple[TARN, torch.Tensor]:
 
 
 @golden("tarn")
-@pytest.mark.parametrize(
-    ("kind", "compare"), [("EucCos", "cos_euclid"), ("Mult", "product"), ("Subt", "difference")]
-)
+@pytest.mark.parametrize(("kind", "compare"), [("EucCos", "cos_euclid"), ("Mult", "product"), ("Subt", "difference")])
 @torch.no_grad()
 def test_golden_scores_of_pairs(arrays, kind, compare):
     method, bias = from_golden(arrays, kind, compare)
