@@ -1,10 +1,11 @@
 """CMN (ECCV 2018): multi-saliency embedding of a video, and the nearest class mean.
 
-Followed: the re-implementation in FSL-Video (MCG-NJU/FSL-Video), which was read and run; the authors' repository
-holds class lists alone. Eight saliency vectors h_j divide the frames p_i among themselves, a_ij = softmax over j of p_i.h_j / sqrt(C); q_j = sum over i of a_ij (p_i - h_j), normalised; a linear layer maps the
-concatenated q_j to C channels and starts as their sum; the score is the negated squared Euclidean distance to the class
-mean. All h_j start equal and so do all blocks of the layer. Their gradients are then equal too, and training never tells
-them apart: that code learns one saliency vector, eight times. `saliency_std` above 0 starts them apart.
+Followed: the re-implementation in FSL-Video (MCG-NJU/FSL-Video), which was read and run; the authors' repository holds class
+lists alone. Eight saliency vectors h_j divide the frames p_i among themselves, a_ij = softmax over j of p_i.h_j / sqrt(C);
+q_j = sum over i of a_ij (p_i - h_j), normalised; a linear layer maps the concatenated q_j to C channels and starts as their
+sum; the score is the negated squared Euclidean distance to the class mean. All h_j start equal and so do all blocks of the
+layer. Their gradients are then equal too, and training never tells them apart: that code learns one saliency vector, eight
+times. `saliency_std` above 0 starts them apart.
 Differs: the bias of the linear layer, which cancels in every distance, stays 0. The memory of the paper, which is read and
 written by keys and abstracts, is not part of that code and is not built. Training: AdamW 1e-5 with warm-up and cosine, the
 code's is Adam with a constant 1e-5.
