@@ -14,4 +14,7 @@ methods = dict(
     clip_fsar=dict(method=dict(class_weight=3.0), train=dict(optimizer=dict(lr=5e-5))),
     hyrsm=dict(method=dict(class_weight=0.6), train=dict(optimizer=dict(lr=1e-4))),
     molo=dict(method=dict(class_weight=0.8, reconstruction_weight=0.4), train=dict(optimizer=dict(lr=1e-4))),
+    hyrsm_plusplus=dict(
+        method=dict(class_weight=0.6, temporal_window=1, temporal_balance=51.0), train=dict(optimizer=dict(lr=1e-4))
+    ),
 )

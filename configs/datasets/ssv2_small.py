@@ -13,4 +13,5 @@ methods = dict(
     clip_fsar=dict(method=dict(class_weight=3.0), train=dict(optimizer=dict(lr=5e-5))),
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=1e-4))),
     molo=dict(method=dict(class_weight=0.15, reconstruction_weight=0.2), train=dict(optimizer=dict(lr=1e-4))),
+    hyrsm_plusplus=dict(method=dict(class_weight=0.2), train=dict(optimizer=dict(lr=1e-4))),
 )
