@@ -24,4 +24,5 @@ methods = dict(
         ),
         train=dict(optimizer=dict(lr=5e-5)),
     ),
+    team=dict(method=dict(num_tokens=50)),  # ViT-B/16
 )

@@ -14,4 +14,5 @@ methods = dict(
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=1e-4))),
     molo=dict(method=dict(class_weight=0.15, reconstruction_weight=0.2), train=dict(optimizer=dict(lr=1e-4))),
     hyrsm_plusplus=dict(method=dict(class_weight=0.2), train=dict(optimizer=dict(lr=1e-4))),
+    team=dict(method=dict(num_tokens=50)),  # ViT-B/16
 )
