@@ -25,4 +25,5 @@ methods = dict(
         train=dict(optimizer=dict(lr=5e-5)),
     ),
     team=dict(method=dict(num_tokens=50)),  # ViT-B/16
+    ts_fsar=dict(method=dict(class_weight=1.0), train=dict(optimizer=dict(lr=2e-4))),  # ViT-B/16, 1 shot
 )
