@@ -124,7 +124,7 @@ class TEAM(FewShotMethod):
             return Scores(positive, {"positive": positive})
         others = other_classes(frames)
         crossed = (token_distance(query.exclusive, instance), token_distance(query.instance, exclusive))
-        negative = -sum(distance[..., others].amax(-1) for distance in crossed) / 2
+        negative = -torch.stack([distance[..., others].amax(-1) for distance in crossed]).mean(0)
         return Scores(positive + negative, {"positive": positive, "negative": negative})
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:

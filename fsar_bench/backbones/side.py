@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -117,12 +118,13 @@ class SideNetwork(nn.Module):
         Raises:
             NotApplicableError: the backbone does not give the weights of its blocks.
         """
-        for side, block in zip(self.blocks, blocks, strict=True):
+        for module, block in zip(self.blocks, blocks, strict=True):
+            side = cast("SideBlock", module)  # torch does not type a list's items
             layers = {**dict(side.attn.named_children()), "fc1": side.fc1, "fc2": side.fc2}
             for name, layer in layers.items():
                 start_layer(layer, block, name)
             for ours, theirs in ((side.norm1, block.norm1), (side.norm2, block.norm2)):
-                _copy_reduced(ours, theirs.weight, theirs.bias)
+                _copy_reduced(ours, theirs.get_parameter("weight"), theirs.get_parameter("bias"))
 
     def forward(self, backbone: Backbone, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Run the ViT and the side network next to it.
@@ -160,8 +162,9 @@ def start_layer(layer: nn.Module, block: ViTBlock, name: str) -> None:
 
 @torch.no_grad()
 def _copy_reduced(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    layer.weight.copy_(reduced(weight, layer.weight.shape))
-    layer.bias.copy_(reduced(bias, layer.bias.shape))
+    for name, source in (("weight", weight), ("bias", bias)):
+        target = layer.get_parameter(name)
+        target.copy_(reduced(source, target.shape))
 
 
 def reduced(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
