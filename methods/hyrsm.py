@@ -1,5 +1,7 @@
 """HyRSM (CVPR 2022, arXiv 2204.13423): relations within each video, then across the videos of a task, then Bi-MHM.
 
+HyRSM++ (arXiv 2301.03330) is the same network with one more training loss, `temporal_weight`; its card is in its config.
+
 Followed: the official code (alibaba-mmai-research/HyRSM): scaling and positions of the frames (frequencies fall twice as fast
 as usual), attention with one LayerNorm before it within a video, attention with a LayerNorm after it over class means and
 one query, Bi-MHM as sums over normalised frames, frame-level classification of training classes. The code has one class for
@@ -71,6 +73,26 @@ class TaskAttention(nn.Module):
         return self.norm(x + self.drop(self.out(attended.transpose(-2, -3).flatten(-2))))
 
 
+def coherence_target(frames: int, window: int, balance: float, *, like: Tensor) -> Tensor:
+    """Return W `[T, T]` of HyRSM++: 1 / ((i-j)^2 + 1) up to `window` frames apart, else 1 - exp(-(|i-j| - window)^2 / balance)."""
+    index = torch.arange(frames, device=like.device, dtype=like.dtype)
+    apart = (index[:, None] - index).abs()
+    return torch.where(apart <= window, 1 / (apart**2 + 1), 1 - torch.exp(-((apart - window) ** 2) / balance))
+
+
+def coherence_loss(frames: Tensor, window: int, balance: float, far_weight: float) -> Tensor:
+    """Compute the temporal coherence loss of HyRSM++ on frames `[..., T, C]`: near ones are drawn together, far ones kept apart.
+
+    With D the cosine distance of two frames of a video and W the target: near W D + far_weight far relu(W - D), averaged over
+    videos and over all T^2 pairs, those at most `window` frames apart being near. A scalar that is not negative.
+    """
+    unit = F.normalize(frames, dim=-1)
+    distance = 1 - unit @ unit.transpose(-1, -2)
+    target = coherence_target(frames.shape[-2], window, balance, like=frames)
+    is_near = torch.ones_like(target).tril(window).triu(-window).bool()
+    return torch.where(is_near, target * distance, far_weight * F.relu(target - distance)).mean()
+
+
 @METHODS.register_module()
 class HyRSM(FewShotMethod):
     """Hybrid relation module over frame features, and a matcher; every query gets its own prototypes.
@@ -83,6 +105,10 @@ class HyRSM(FewShotMethod):
         heads: number of attention heads.
         input_scale: A; frames are multiplied by sqrt(C / A).
         position_scale: B, factor of the positions.
+        temporal_weight: weight of HyRSM++'s temporal coherence loss; 0 is HyRSM.
+        temporal_window: w, largest distance in time of frames that the loss draws together.
+        temporal_balance: v, how slowly the distance that the loss demands of other frames grows.
+        temporal_far_weight: g, factor of the pairs beyond the window.
 
     Raises:
         ConfigError: an unknown word for `tune`, or `heads` that do not divide the embedding width.
@@ -101,11 +127,17 @@ class HyRSM(FewShotMethod):
         heads: int = 8,
         input_scale: float = 10.0,
         position_scale: float = 1.0,
+        temporal_weight: float = 0.0,
+        temporal_window: int = 1,
+        temporal_balance: float = 51.0,
+        temporal_far_weight: float = 10.0,
     ) -> None:
         super().__init__(backbone)
         self.tune(tune)
         C = backbone.embedding_width
         self.matcher, self.class_weight = build_matcher(matcher, C), class_weight
+        self.temporal_weight = temporal_weight
+        self.temporal = (temporal_window, temporal_balance, temporal_far_weight)
         self.factor = math.sqrt(C / input_scale)
         self.positions = SinusoidalPositions(
             C, scale=position_scale, dropout=0.1, frequency_power=2, pair_frequency=False
@@ -130,26 +162,35 @@ class HyRSM(FewShotMethod):
         weight = self.merge.weight[:, : related.shape[-1]]
         return VideoFeatures(merged=F.linear(related, weight, self.merge.bias), video=related.mean(1))
 
-    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
-        """Total = -distance of a query to the prototypes that its task gives it."""
-        E, Q, T, C = query.merged.shape
-        N = support.merged.shape[1]
+    def place_in_task(self, support: VideoFeatures, query: VideoFeatures) -> tuple[Tensor, Tensor]:
+        """Return the queries `[E, Q, T, C]` and the prototypes of each `[E, Q, N, T, C]`, with their places in its task."""
+        Q, N = query.video.shape[1], support.video.shape[1]
         classes = support.video.mean(2)[:, None].expand(-1, Q, -1, -1)
         task = torch.cat([classes, query.video[:, :, None]], 2)  # [E, Q, N + 1, C]
-        place = F.linear(F.relu(self.across(task)), self.merge.weight[:, C:])
-        prototypes = support.merged.mean(2)[:, None] + place[:, :, :N, None]  # [E, Q, N, T, C]
-        queries = query.merged + place[:, :, N, None]
-        distance = self.matcher(queries.reshape(E * Q, 1, T, C), prototypes.reshape(E * Q, N, 1, T, C))
-        return Scores(-distance.view(E, Q, N))
+        place = F.linear(F.relu(self.across(task)), self.merge.weight[:, task.shape[-1] :])
+        prototypes = support.merged.mean(2)[:, None] + place[:, :, :N, None]
+        return query.merged + place[:, :, N, None], prototypes
+
+    def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
+        """Total = -distance of a query to the prototypes that its task gives it."""
+        return self._compare(*self.place_in_task(support, query))
+
+    def _compare(self, queries: Tensor, prototypes: Tensor) -> Scores:
+        distance = self.matcher(queries.flatten(0, 1)[:, None], prototypes.flatten(0, 1)[:, :, None])
+        return Scores(-distance.view(prototypes.shape[:3]))
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
-        """Cross-entropy of the scores plus class_weight times the frame-level cross-entropy over training classes."""
+        """Cross-entropy of the scores, the frame-level one over training classes, and temporal coherence if it has a weight."""
         related = self.relate(self.embed(episodes.videos(), None).frames)
-        support, query = episodes.split(self._encode(related))
-        total = self.score(support, query, episodes.class_text).total
+        queries, prototypes = self.place_in_task(*episodes.split(self._encode(related)))
+        total = self._compare(queries, prototypes).total
         classes = episodes.video_classes()[:, None].expand(-1, related.shape[1])
         frame_loss = F.cross_entropy(self.classifier(related).flatten(0, 1), classes.flatten())
-        return {
+        losses = {
             "loss_metric": query_cross_entropy(total, episodes.labels),
             "loss_class": self.class_weight * frame_loss,
         }
+        if self.temporal_weight:
+            coherence = coherence_loss(prototypes, *self.temporal) + coherence_loss(queries, *self.temporal)
+            losses["loss_temporal"] = self.temporal_weight * coherence
+        return losses

@@ -13,4 +13,17 @@ methods = dict(
     clip_fsar=dict(method=dict(class_weight=1.2), train=dict(optimizer=dict(lr=1e-5))),
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=5e-5))),
     molo=dict(method=dict(class_weight=0.4, reconstruction_weight=0.2), train=dict(optimizer=dict(lr=5e-5))),
+    hyrsm_plusplus=dict(
+        method=dict(
+            class_weight=0.15,
+            temporal_weight=0.2,
+            temporal_window=1,
+            temporal_balance=51.0,
+            temporal_far_weight=20.0,
+            input_scale=50.0,
+        ),
+        train=dict(optimizer=dict(lr=5e-5)),
+    ),
+    team=dict(method=dict(num_tokens=50)),  # ViT-B/16
+    ts_fsar=dict(method=dict(class_weight=1.0), train=dict(optimizer=dict(lr=2e-4))),  # ViT-B/16, 1 shot
 )

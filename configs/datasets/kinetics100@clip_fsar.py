@@ -22,4 +22,6 @@ methods = dict(
         train=dict(optimizer=dict(lr=2e-5)),
     ),
     ma_clip=dict(train=dict(episodes=1008, val_interval=112)),  # table 9 of the paper: 1,000 tasks
+    hyrsm_plusplus=dict(method=dict(class_weight=0.1, temporal_weight=0.1), train=dict(optimizer=dict(lr=2.2e-5))),
+    team=dict(method=dict(num_tokens=80)),  # ViT-B/16
 )

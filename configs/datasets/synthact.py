@@ -26,4 +26,14 @@ methods = dict(
     strm=dict(
         train=dict(optimizer=dict(lr=3e-4))
     ),  # better on val than 1e-4; for HyRSM and TRX 1e-4 was better than 3e-4
+    ts_fsar=dict(  # SSv2-Small's weights; temperature of the small CLIP, whose cosines spread more than CLIP's
+        method=dict(
+            powers=(0.4, 0.2, 0.4),
+            temperature=20.0,
+            class_weight=2.0,
+            clip_weight=0.1,
+            distillation_temperature=4.0,
+        ),
+        train=dict(optimizer=dict(lr=1e-3)),
+    ),
 )

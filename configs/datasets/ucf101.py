@@ -13,4 +13,6 @@ methods = dict(
     clip_fsar=dict(method=dict(class_weight=1.5), train=dict(optimizer=dict(lr=2e-6))),
     hyrsm=dict(method=dict(class_weight=0.15), train=dict(optimizer=dict(lr=5e-5))),
     molo=dict(method=dict(class_weight=0.6, reconstruction_weight=0.2), train=dict(optimizer=dict(lr=5e-5))),
+    hyrsm_plusplus=dict(method=dict(class_weight=0.6, temporal_weight=0.1), train=dict(optimizer=dict(lr=5e-5))),
+    team=dict(method=dict(num_tokens=70)),  # ViT-B/16
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,12 +25,15 @@ class ViTBlock:
         norm2: LayerNorm before the MLP.
         attend: maps `(tokens [B, L, D], rows)` to `[B, rows, D]`: the outputs of the first `rows` tokens, which attend to all L.
         mlp: maps `[B, L, D]` to `[B, L, D]`.
+        weights: weight and bias of its linear layers "q", "k", "v", "out", "fc1" and "fc2", for networks that start from them;
+            empty where the backbone does not give them.
     """
 
     norm1: nn.Module
     norm2: nn.Module
     attend: Callable[[Tensor, int], Tensor]
     mlp: Callable[[Tensor], Tensor]
+    weights: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the block as it is on tokens `[B, L, D]`."""

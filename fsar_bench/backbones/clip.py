@@ -131,7 +131,7 @@ class CLIPBackbone(Backbone):
     def blocks(self) -> list[ViTBlock]:
         """Return the transformer blocks of a ViT; see `Backbone`."""
         return [
-            ViTBlock(block.ln_1, block.ln_2, partial(_attend, block), partial(_mlp, block))
+            ViTBlock(block.ln_1, block.ln_2, partial(_attend, block), partial(_mlp, block), _weights(block))
             for block in self._vit().transformer.resblocks
         ]
 
@@ -190,6 +190,14 @@ def _embed(tower: VisionTransformer, pixels: Tensor) -> Tensor:
 
 def _attend(block: ResidualAttentionBlock, tokens: Tensor, rows: int) -> Tensor:
     return block.ls_1(block.attention(tokens[:, :rows], k_x=tokens, v_x=tokens))
+
+
+def _weights(block: ResidualAttentionBlock) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the weight and bias of each linear layer of a block, as `ViTBlock` names them."""
+    attention = block.attn
+    thirds = zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
+    layers = {"out": attention.out_proj, "fc1": block.mlp.c_fc, "fc2": block.mlp.c_proj}
+    return dict(zip("qkv", thirds, strict=True)) | {name: (layer.weight, layer.bias) for name, layer in layers.items()}
 
 
 def _mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
