@@ -34,7 +34,7 @@ from fsar_bench.method import (
 
 
 def diagonal_prior(frames: int, sigma: float = 1.0) -> Tensor:
-    """Attention of frame t to prototype s of a class whose clips are synchronous, `[T, T]`: a normal density of t - s, rows sum to 1."""
+    """Attention of frame t to prototype s if clips are synchronous: normal in t - s, rows sum to 1, `[T, T]`."""
     t = torch.arange(frames, dtype=torch.double)
     spread = 2 * (sigma * frames) ** 2 * (2 / 64)
     return (-((t[:, None] - t) ** 2) / spread).softmax(-1)
