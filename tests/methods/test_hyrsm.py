@@ -9,7 +9,6 @@ from helpers import AsGiven, GivenFeatures, score_features
 
 from fsar_bench.methods.hyrsm import HyRSM
 
-
 WITHIN = {"norm.weight": "norm.weight", "norm.bias": "norm.bias", "out.weight": "fn.to_out.0.weight",
           "out.bias": "fn.to_out.0.bias"}  # fmt: skip
 ACROSS = {"to_q": "w_qs", "to_k": "w_ks", "to_v": "w_vs", "out": "fc", "norm": "layer_norm"}
