@@ -242,5 +242,5 @@ def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
         setting = (result.name, result.backbone_name, result.dataset, result.protocol.way, result.protocol.shot)
         same = figures.get(setting, [])
         original = [p for p in same if not p.cited] or same
-        out += [Verdict(p, entry) for p in sorted(original, key=lambda p: (p.source, p.accuracy))]
+        out += [Verdict(p, entry) for p in sorted(original, key=lambda p: (bool(p.flags), p.source, p.accuracy))]
     return out

@@ -67,10 +67,10 @@ _VERDICT_NOTE = (
 _PUBLISHED_NOTE = (
     "Not measured here: figures as their sources state them, on their own episodes. Never ranked with measured rows."
 )
-_FLAGGED_NOTE = (
-    "Flagged, and not ranked with the figures above. Leak: in the released code, the labels of the queries reach their scores. "
-    "Transductive: so do the other queries of the episode. Selected on test: the released code chooses the checkpoint on the "
-    "test split. Unknown list: which clips were used is not known. No flag means that nothing of the kind is known."
+_FLAGS_NOTE = (
+    "Leak: in the released code, the labels of the queries reach their scores. Transductive: so do the other queries of the "
+    "episode. Selected on test: the released code chooses the checkpoint on the test split. Unknown list: which clips were used "
+    "is not known. No flag means that nothing of the kind is known."
 )
 _OVERVIEW_NOTE = (
     "Accuracy in percent and, in brackets, the rank (a star: of one training); bold: it may be 1. Mean difference: from "
@@ -214,7 +214,13 @@ def page(group: list[Board], published: list[Published]) -> str:
             ]
     of_page = [p for p in published if p.page_of(first.first)]
     if of_page:
-        out += ["## Published", "", _PUBLISHED_NOTE, "", *_published_tables(of_page, _FLAGGED_NOTE)]
+        out += [
+            "## Published",
+            "",
+            _PUBLISHED_NOTE,
+            "",
+            *_published_tables(of_page, f"Flagged, and not ranked with the others. {_FLAGS_NOTE}"),
+        ]
     return "\n".join(out)
 
 
@@ -420,7 +426,7 @@ def published_page(published: list[Published]) -> str:
         "",
         "Cited: the source only repeats the figure of another paper.",
         "",
-        _FLAGGED_NOTE.replace("Flagged, and not ranked with the figures above.", "Flagged figures are in tables of their own."),
+        f"Flagged figures are in tables of their own, and not ranked with the others. {_FLAGS_NOTE}",
         "",
     ]
     groups: dict[tuple[str, int, int], list[Published]] = defaultdict(list)
