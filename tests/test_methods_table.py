@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tools import methods_table
 
 from fsar_bench.config.cards import card, unspecified
+from tools import methods_table
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,11 @@ NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its 
 configs: what holds for every dataset of real videos, and what the config of one changes; the built-in SynthAct has settings
 of its own, without augmentation. Evaluation always takes the centre crop.
 """
-LEGEND = """Certainty of the specification: *code run*, golden arrays of the official code agree; *code read*, written from the official
-code alone; *declared*, settings of our own where nothing could be read. Uses: what a method uses besides the frames of a query
-and of the supports. Trained M: trained parameters in millions on ViT-B/16. Recipe: *suite* is the common training, *official*
-(`recipe=official`) the published one, for the datasets named. Systems without a public specification are at the end."""
+LEGEND = """Certainty of the specification: *code run*, golden arrays of the official code agree; *code read*, written from
+the official code alone; *declared*, settings of our own where nothing could be read. Uses: what a method uses besides the
+frames of a query and of the supports. Trained M: trained parameters in millions on ViT-B/16. Recipe: *suite* is the common
+training, *official* (`recipe=official`) the published one, for the datasets named. Systems without a public specification
+are at the end."""
 EXPLAINED = """The two rows without adapters and the whole model agree to the printed digits (90,999,040 is printed as
 90.99). The steps between them do not: the paper's are 4.79, 7.10 and 3.50 M, ours 8.28, 3.55 and 3.55 M; both sum to
 15.39 M. 7.10 M are two adapters in every block, so the paper may count the multimodal adapter with the temporal row, and only
