@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores
+
 GOLDEN = Path(__file__).parent / "golden"
 FOLDERS = {
     "more": Path(os.environ.get("FSAR_BENCH_GOLDEN_MORE") or GOLDEN / "more"),
@@ -82,7 +84,7 @@ def under(arrays: Arrays, prefix: str) -> Arrays:
 def assert_close(ours: Tensor, theirs: Tensor, *, relative: float = 1e-4) -> None:
     """Assert that two arrays of one shape differ by at most `relative` of the largest value of the golden one."""
     assert tuple(ours.shape) == tuple(theirs.shape)
-    off = float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-30))
+    off = float((ours.detach().double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-30))
     assert off <= relative, f"off by {off:.2e} of the largest value"
 
 
@@ -90,3 +92,42 @@ def by_class(arrays: Arrays, support: Tensor) -> Tensor:
     """Supports in any order `[N * K, ...]`, with `support_labels`, as `[N, K, ...]`."""
     order = arrays["support_labels"].argsort(stable=True)
     return support[order].unflatten(0, (int(arrays["support_labels"].max()) + 1, -1))
+
+
+def episode(arrays: Arrays, name: str = "") -> EpisodeBatch:
+    """The episode of an official file as a batch of one.
+
+    Args:
+        arrays: the arrays.
+        name: ending of the arrays to take in place of the features, such as "_pixels".
+    """
+    support = by_class(arrays, arrays[f"support{name}"])[None]
+    N = support.shape[1]
+    return EpisodeBatch(
+        support=support,
+        query=arrays[f"query{name}"][None],
+        labels=arrays["query_labels"][None],
+        classes=arrays.get("classes", torch.arange(N))[None],
+        class_text=torch.zeros(1, N, 0),
+    )
+
+
+def scores(method: FewShotMethod, episodes: EpisodeBatch) -> Scores:
+    """Scores of a batch of episodes, encoded as in training."""
+    return method.score_episodes(*method.episode_features(episodes), episodes.class_text)
+
+
+def assert_gradients_close(ours: Arrays, theirs: Arrays) -> None:
+    """Assert that gradients of the same names agree to 1e-4, or to the rounding of the largest of all.
+
+    Those that are zero but for rounding (below 1e-5 of the largest of all) may be off by 1e-5 of the largest of all.
+    """
+    assert theirs
+    largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+    for name, gradient in theirs.items():
+        is_zero = float(gradient.abs().max()) < 1e-5 * largest
+        off = float((ours[name].double() - gradient.double()).abs().max())
+        rounding = torch.finfo(torch.float32).eps * largest
+        allowed = 1e-5 * largest if is_zero else max(1e-4 * float(gradient.abs().max()), rounding)
+        assert tuple(ours[name].shape) == tuple(gradient.shape), name
+        assert off <= allowed, f"gradient of {name} is off by {off:.2e}, {allowed:.2e} is allowed"

@@ -12,6 +12,7 @@ Unknown: learning rate per backbone; HyRSM's code has no config of the metric al
 
 title = "Bi-MHM"
 paper = "Wang et al., CVPR 2022 (the metric of HyRSM alone)"
+certainty = "code run"
 method = dict(type="MetricMethod", matcher=dict(type="BiMHM", epsilon=0.0), tune="visual", scale=1.0)
 train = dict(
     episodes=20_000,

@@ -7,4 +7,5 @@ Followed: HyRSM's official code for the metric.
 
 title = "Bi-MHM, frozen"
 paper = "Wang et al., CVPR 2022 (the metric of HyRSM alone)"
+certainty = "code run"
 method = dict(type="MetricMethod", matcher=dict(type="BiMHM", epsilon=0.0), tune="none", scale=1.0)

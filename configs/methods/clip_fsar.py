@@ -5,6 +5,7 @@ Command: fsar-bench run methods=clip_fsar method.mode=visual,text,ensemble (one 
 
 title = "CLIP-FSAR"
 paper = "arXiv 2303.02982"
+certainty = "code run"
 method = dict(
     type="CLIPFSAR",
     matcher=dict(

@@ -5,6 +5,7 @@ Command: fsar-bench run methods=hyrsm
 
 title = "HyRSM"
 paper = "arXiv 2204.13423"
+certainty = "code run"
 method = dict(
     type="HyRSM",
     matcher=dict(type="BiMHM", epsilon=0.0),

@@ -5,6 +5,7 @@ Command: fsar-bench run methods=ma_clip   (tables 3 to 7 of the paper: methods=a
 
 title = "MA-CLIP"
 paper = "arXiv 2308.01532"
+certainty = "declared"
 method = dict(
     type="MACLIP",
     matcher=dict(type="OTAM", smoothing=0.1, bidirectional=True, epsilon=0.01),  # lambda: not in the paper; OTAM's own

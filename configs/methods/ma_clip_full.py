@@ -5,5 +5,6 @@ Command: fsar-bench run methods=ma_clip_full backbone=rn50
 
 _base_ = "./ma_clip.py"
 title = "MA-CLIP, full fine-tuning"
+certainty = "declared"
 method = dict(tune="visual", multimodal=False, temporal=False, joint=False)
 train = dict(optimizer=dict(lr=1e-5, weight_decay=1e-3))

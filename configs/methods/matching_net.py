@@ -11,6 +11,7 @@ declared: crop and flip as in the TRX authors' baselines, the rest as for proton
 
 title = "MatchingNet"
 paper = "Vinyals et al., NeurIPS 2016"
+certainty = "declared"
 method = dict(
     type="MetricMethod",
     matcher=dict(type="MatchingNetwork", temperature=1.0, epsilon=0.01),

@@ -7,6 +7,7 @@ Followed: the same as matching_net, without training.
 
 title = "MatchingNet, frozen"
 paper = "Vinyals et al., NeurIPS 2016"
+certainty = "declared"
 method = dict(
     type="MetricMethod",
     matcher=dict(type="MatchingNetwork", temperature=1.0, epsilon=0.01),

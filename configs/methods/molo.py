@@ -5,6 +5,7 @@ Command: fsar-bench run methods=molo   (with OTAM, the paper's other metric: mat
 
 title = "MoLo"
 paper = "arXiv 2304.00946"
+certainty = "code run"
 method = dict(
     type="MoLo",
     matcher=dict(type="BiMHM", epsilon=0.01),

@@ -14,6 +14,7 @@ Unknown: learning rate per backbone; the training of the paper itself, whose cod
 
 title = "OTAM"
 paper = "Cao et al., CVPR 2020"
+certainty = "code run"
 method = dict(
     type="MetricMethod",
     matcher=dict(type="OTAM", smoothing=0.1, bidirectional=True, epsilon=0.01),

@@ -8,6 +8,7 @@ Unknown: the metric of these rows; OTAM with lambda 0.1 is assumed.
 
 title = "OTAM, frozen"
 paper = "Cao et al., CVPR 2020"
+certainty = "code run"
 method = dict(
     type="MetricMethod",
     matcher=dict(type="OTAM", smoothing=0.1, bidirectional=True, epsilon=0.01),

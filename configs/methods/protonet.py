@@ -13,6 +13,7 @@ Unknown: learning rate per backbone.
 
 title = "ProtoNet"
 paper = "Snell et al., NeurIPS 2017"
+certainty = "code run"
 method = dict(type="MetricMethod", matcher=dict(type="EuclideanPrototype", scale=1.0), tune="visual", scale=1.0)
 train = dict(
     episodes=20_000,

@@ -5,6 +5,7 @@ Command: fsar-bench run methods=strm
 
 title = "STRM"
 paper = "arXiv 2112.05132"
+certainty = "code run"
 method = dict(
     type="STRM",
     matcher=dict(type="TRX", cardinalities=(2,), out=1152, position_scale=0.1, dropout=0.1),

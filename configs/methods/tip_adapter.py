@@ -5,4 +5,5 @@ Command: fsar-bench run methods=tip_adapter   (alpha and beta chosen on val: met
 
 title = "Tip-Adapter"
 paper = "arXiv 2207.09519"
+certainty = "code read"
 method = dict(type="TipAdapter", alpha=1.0, beta=5.5, weights="fixed", temperature=100.0)

@@ -14,6 +14,7 @@ Unknown: learning rate per backbone.
 
 title = "TRX"
 paper = "arXiv 2101.06184"
+certainty = "code run"
 method = dict(
     type="MetricMethod",
     matcher=dict(type="TRX", cardinalities=(2, 3), out=1152, position_scale=0.1, dropout=0.1),

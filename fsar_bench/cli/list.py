@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fsar_bench.config.cards import card
+from fsar_bench.config.cards import card, stated_certainty, unspecified
 from fsar_bench.config.files import names, package_folder, prepared_datasets
 from fsar_bench.config.keys import keys, method_keys
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
@@ -65,13 +65,40 @@ def list_command(kind: str | None, name: str | None, *, verbose: bool = False) -
     for section in [kind] if kind else KINDS:
         table = Table(title=section, title_justify="left", box=None, show_header=False, padding=(0, 2, verbose, 0))
         table.add_column(style="bold", no_wrap=True)
+        certainty = _certainty(section, verbose=verbose)
+        if certainty:
+            table.title = "methods (name, certainty of its specification, description)"
+            table.add_column(no_wrap=True)
         table.add_column()
         for entry, description in entries(section).items():
             if verbose:
                 description = _card(entry) if section == "methods" else _docstring(section, entry) or description
-            table.add_row(entry, Text(description))
+            table.add_row(entry, *([certainty[entry]] if certainty else []), Text(description))
         console.print(table)
         console.print()
+        if section == "methods":
+            _print_unspecified(console, verbose=verbose)
+
+
+def _certainty(section: str, *, verbose: bool) -> dict[str, str]:
+    """How sure the specification of each method is; nothing for other kinds, and where its card says it."""
+    if section != "methods" or verbose:
+        return {}
+    return {name: stated_certainty(path) or "-" for name, path in _files(section).items()}
+
+
+def _print_unspecified(console: Console, *, verbose: bool) -> None:
+    """Systems that have published figures and cannot be re-implemented."""
+    table = Table(
+        title="no public specification", title_justify="left", box=None, show_header=False, padding=(0, 2, verbose, 0)
+    )
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for system in unspecified():
+        known = f" Known: {system.known}" if verbose else ""
+        table.add_row(system.title, Text(f"{system.paper}.{known} Missing: {system.missing}."))
+    console.print(table)
+    console.print()
 
 
 def _print_keys(console: Console, method: str | None) -> None:
@@ -105,4 +132,5 @@ def _card(name: str) -> str:
     method = card(name)
     where = f"; class {method.kind} in methods/{method.source.name}" if method.source else f"; class {method.kind}"
     lines = [f"{method.title} ({method.paper}{where})", method.description]
+    lines += [f"Certainty: {method.certainty}"] if method.certainty else []
     return "\n".join([*lines, *(f"{key}: {text}" for key, text in method.fields.items())])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Card:
         name: what `methods=` calls it.
         title: what tables call it.
         paper: where it comes from.
+        certainty: how sure its specification is, see `MethodConfig`; empty where its config does not say.
         description: one line.
         kind: the registered class.
         source: file of the class, if it is a built-in one.
@@ -36,10 +38,42 @@ class Card:
     name: str
     title: str
     paper: str
+    certainty: str
     description: str
     kind: str
     source: Path | None
     fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unspecified:
+    """A system of the literature without a public specification: it has published figures and no method here.
+
+    Attributes:
+        title: what the literature calls it.
+        paper: where it comes from.
+        known: what can be read of it.
+        missing: what would be needed to implement it.
+    """
+
+    title: str
+    paper: str
+    known: str
+    missing: str
+
+
+def unspecified() -> list[Unspecified]:
+    """Systems without a public specification, as `methods/unspecified.toml` lists them."""
+    text = read_text(package_folder("fsar_bench.methods") / "unspecified.toml")
+    return [Unspecified(**system) for system in tomllib.loads(text)["system"]]
+
+
+def stated_certainty(path: Path) -> str:
+    """What a method's config says in `certainty`, read without running it; empty where it does not say."""
+    for node in ast.parse(read_text(path)).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["certainty"]:
+            return str(ast.literal_eval(node.value))
+    return ""
 
 
 def card(name: str) -> Card:
@@ -57,7 +91,8 @@ def card(name: str) -> Card:
     fields = {key: value for key in WRITTEN if (value := _field(text, key) or _field(module, key))}
     if config.train is not None:
         fields["Training"] = training_in_words(stem, config.train)
-    return Card(stem, config.title or stem, config.paper, text.split("\n")[0], kind, source, fields)
+    description = text.split("\n")[0]
+    return Card(stem, config.title or stem, config.paper, config.certainty or "", description, kind, source, fields)
 
 
 def arguments(kind: str) -> dict[str, str]:

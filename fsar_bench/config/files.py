@@ -59,8 +59,8 @@ class MethodConfig(Config):
     Attributes:
         title: what tables call the method.
         paper: where it comes from.
-        certainty: how sure its specification is: "code run" (the official code ran, and agrees), "code read" (the official code
-            was read), "declared" (settings of our own where nothing could be read).
+        certainty: how sure its specification is: "code run" (golden arrays of the official code agree), "code read" (the
+            official code was read), "declared" (settings of our own where nothing could be read).
         method: config of the method, by registered type.
         train: changes of the training's defaults; None for a method that is not trained.
     """

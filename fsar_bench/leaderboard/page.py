@@ -14,7 +14,7 @@ from fsar_bench import __version__
 from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard.boards import Board
 from fsar_bench.leaderboard.exports import Record, by_board, records
-from fsar_bench.leaderboard.published import Published, verdicts
+from fsar_bench.leaderboard.published import Published, in_order, verdicts
 from fsar_bench.leaderboard.rows import Row
 from fsar_bench.leaderboard.tables import BY_RECORDING, CLIPS, CONTROLS, change_text, legend, rank_text, widths_text
 from fsar_bench.plan import EpisodePlan
@@ -82,11 +82,12 @@ def _board_data(board: Board, rows: list[Record], published: list[Published], co
             {
                 "method": p.method,
                 "accuracy": p.accuracy,
+                "flags": ", ".join(p.flags),
                 "backbone": p.backbone,
                 "pretraining": p.pretraining,
                 "source": p.source + (" (cited there)" if p.cited else ""),
             }
-            for p in sorted(published, key=lambda p: (-p.accuracy, p.method, p.source))
+            for p in in_order(published)
             if p.page_of(first)
         ],
     }
@@ -121,7 +122,8 @@ def _row_data(board: Board, published: list[Published], confusions: int) -> list
                 "confusion": confusion(entry.row, board.plan(entry.row), entry.result.data.classes)
                 if place < confusions
                 else None,
-                "published": figure and {"accuracy": figure.accuracy, "source": figure.source},
+                "published": figure
+                and {"accuracy": figure.accuracy, "source": figure.source, "flags": ", ".join(figure.flags)},
             }
         )
     return out

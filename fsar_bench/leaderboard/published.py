@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, variance
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, Strict, ValidationError, field_validator
 from scipy.special import stdtrit
 
 from fsar_bench.config.fields import explain_fault
 from fsar_bench.config.settings import Frozen, Text
-from fsar_bench.errors import ResultError, shown
+from fsar_bench.errors import ResultError, shown, suggest
 from fsar_bench.io import read_text, reason_of
 from fsar_bench.leaderboard.boards import TESTED, Board, Entry
 from fsar_bench.results.metrics import NORMAL95
 from fsar_bench.results.record import Result
 
+Flag = Literal["leak", "transductive", "selected on test", "unknown list"]
 FEWEST_TRAININGS = 3  # of a row that is said to reproduce a figure, or not to
 NAMES = {  # datasets as the literature writes them
     "hmdb51": "HMDB51",
@@ -55,6 +56,9 @@ class Published(Frozen):
         our_dataset: name of the dataset's config.
         interval: half-width of the figure's 95 % interval over episodes in percent, as printed; None where none is.
         episodes: number of test episodes; None where the source does not say.
+        flags: what is known to keep it from being compared with others, several separated by `;` in the file. "leak": in the
+            released code, labels of the queries reach their scores; "transductive": so do the other queries of the episode;
+            "selected on test": the checkpoint was chosen on the test split; "unknown list": which clips were used is not known.
     """
 
     method: Text
@@ -73,6 +77,21 @@ class Published(Frozen):
     our_dataset: Text
     interval: Annotated[float, Strict(False), Field(ge=0, le=100)] | None = None
     episodes: Annotated[int, Strict(False), Field(ge=1, le=10**9)] | None = None
+    flags: tuple[Flag, ...] = ()
+
+    @field_validator("flags", mode="before")
+    @classmethod
+    def _is_separated(cls, flags: Any) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in (flags or "").split(";")) if isinstance(flags, str | None) else flags
+        if names == ("",):
+            return ()
+        known = get_args(Flag)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"flags={shown(name)} is unknown.{suggest(name, known)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"flags={shown(flags)} names a flag twice.")
+        return names
 
     @field_validator("interval", "episodes", mode="before")
     @classmethod
@@ -201,6 +220,11 @@ def _parsed(row: dict[Any, Any], place: str) -> Published:
         raise ResultError(f"{place} cannot be read: {fault} Fix or delete the line.") from error
 
 
+def in_order(published: list[Published]) -> list[Published]:
+    """Figures in the order in which they are shown: those with flags after all others, each kind best first."""
+    return sorted(published, key=lambda p: (bool(p.flags), -p.accuracy, p.method, p.backbone, p.source))
+
+
 def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
     """Rows of a board next to the published figures of their setting; cited figures only where there are no others.
 
@@ -218,5 +242,5 @@ def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
         setting = (result.name, result.backbone_name, result.dataset, result.protocol.way, result.protocol.shot)
         same = figures.get(setting, [])
         original = [p for p in same if not p.cited] or same
-        out += [Verdict(p, entry) for p in sorted(original, key=lambda p: (p.source, p.accuracy))]
+        out += [Verdict(p, entry) for p in sorted(original, key=lambda p: (bool(p.flags), p.source, p.accuracy))]
     return out

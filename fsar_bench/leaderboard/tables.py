@@ -13,7 +13,7 @@ import pandas as pd
 
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry, Gap
-from fsar_bench.leaderboard.published import Published, Verdict, verdicts
+from fsar_bench.leaderboard.published import Published, Verdict, in_order, verdicts
 from fsar_bench.leaderboard.ranking import RowStatistics, Widths
 from fsar_bench.leaderboard.rows import differing
 from fsar_bench.texts.escapes import markdown as plain_markdown
@@ -31,6 +31,7 @@ TEXT_COLUMNS = (
     "source",
     "published",
     "reproduced",
+    "flags",
 )
 CLIPS, BY_RECORDING = "± clips", "± clips, by recording"
 CONTROLS = ("shuffled", "reversed", "middle", "differences")  # kinds of `frames_as`
@@ -71,6 +72,11 @@ _VERDICT_NOTE = (
 )
 _PUBLISHED_NOTE = (
     "Not measured here: figures as their sources state them, on their own episodes. Never ranked with measured rows."
+)
+_FLAGS_NOTE = (
+    "Leak: in the released code, the labels of the queries reach their scores. Transductive: so do the other queries of the "
+    "episode. Selected on test: the released code chooses the checkpoint on the test split. Unknown list: which clips were used "
+    "is not known. No flag means that nothing of the kind is known."
 )
 _OVERVIEW_NOTE = (
     "Accuracy in percent and, in brackets, the rank (a star: of one training); bold: it may be 1. Mean difference: from "
@@ -225,7 +231,13 @@ def page(group: list[Board], published: list[Published]) -> str:
             ]
     of_page = [p for p in published if p.page_of(first.first)]
     if of_page:
-        out += ["## Published", "", _PUBLISHED_NOTE, "", _markdown(published_frame(of_page).map(plain_markdown)), ""]
+        out += [
+            "## Published",
+            "",
+            _PUBLISHED_NOTE,
+            "",
+            *_published_tables(of_page, f"Flagged, and not ranked with the others. {_FLAGS_NOTE}"),
+        ]
     return "\n".join(out)
 
 
@@ -245,7 +257,7 @@ def legend(group: list[Board]) -> str:
 
 
 def _verdict_frame(compared: list[Verdict]) -> pd.DataFrame:
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "method": v.entry.row.title,
             "published": v.published.method,
@@ -257,25 +269,39 @@ def _verdict_frame(compared: list[Verdict]) -> pd.DataFrame:
             "trainings": str(v.trainings),
             "reproduced": {True: "yes", False: "no", None: _UNKNOWN}[v.is_reproduced],
             "source": v.published.source,
+            "flags": ", ".join(v.published.flags),
         }
         for v in compared
     )
+    return table if any(v.published.flags for v in compared) else table.drop(columns="flags")
 
 
 def published_frame(published: list[Published]) -> pd.DataFrame:
-    """Published figures, best first; figures that another paper only cites are marked."""
-    ordered = sorted(published, key=lambda p: (-p.accuracy, p.method, p.backbone, p.source))
-    return pd.DataFrame(
+    """Published figures, those without flags first, each kind best first; figures that another paper only cites are marked."""
+    table = pd.DataFrame(
         {
             "method": p.method,
             "accuracy %": f"{p.accuracy:.1f}" + (" (cited)" if p.cited else ""),
+            "flags": ", ".join(p.flags),
             "backbone": p.backbone,
             "pre-training": p.pretraining,
             "year": p.year,
             "source": p.source,
         }
-        for p in ordered
+        for p in in_order(published)
     )
+    return table if any(p.flags for p in published) else table.drop(columns="flags")
+
+
+def _published_tables(published: list[Published], note: str) -> list[str]:
+    """Lines of a table of the figures without flags and, after a note, one of those with flags."""
+    clean, flagged = ([p for p in published if bool(p.flags) is has_flags] for has_flags in (False, True))
+    out = []
+    if clean:
+        out += [_markdown(published_frame(clean).map(plain_markdown)), ""]
+    if flagged:
+        out += [note, "", _markdown(published_frame(flagged).map(plain_markdown)), ""]
+    return out
 
 
 def _separation(group: list[Board], number: int) -> str:
@@ -419,13 +445,15 @@ def published_page(published: list[Published]) -> str:
         "",
         "Cited: the source only repeats the figure of another paper.",
         "",
+        f"Flagged figures are in tables of their own, and not ranked with the others. {_FLAGS_NOTE}",
+        "",
     ]
     groups: dict[tuple[str, int, int], list[Published]] = defaultdict(list)
     for p in published:
         groups[p.dataset, p.way, p.shot].append(p)
     for (dataset, way, shot), group in sorted(groups.items()):
         title = f"{plain_markdown(dataset)}, {way}-way {shot}-shot"
-        out += [f"## {title}", "", _markdown(published_frame(group).map(plain_markdown)), ""]
+        out += [f"## {title}", "", *_published_tables(group, "Flagged:")]
     return "\n".join(out)
 
 

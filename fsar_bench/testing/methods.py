@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ CLASSES = 7  # training classes
 COPIES = 16  # episodes in which queries are copies of supports
 SAME = 1e-8  # largest difference of equal scores, relative to their spread
 SAME_SINGLE = 1e-4  # the same for a method that scores in float32 regardless of its input
+SAME_TRANSDUCTIVE = 1e-6  # the same where sums over queries are taken in another order
 DIFFERENT = 1e-5  # smallest difference of different scores, relative to their spread
 
 
@@ -100,9 +103,9 @@ class MethodTester(Tester[FewShotMethod]):
         """Compute the total scores `[E, Q, N]` of the random episodes, with the tensors in `changes` replaced."""
         return self.scores(method, EpisodeBatch(**{**vars(self.episodes()), **changes})).total
 
-    def expect_same(self, a: Tensor, b: Tensor, what: str) -> None:
-        """Raise `BrokenError` with the message `what` unless two score tensors are equal."""
-        if (off := relative_distance(a, b)) > (SAME if a.dtype == torch.float64 else SAME_SINGLE):
+    def expect_same(self, a: Tensor, b: Tensor, what: str, *, same: float = SAME) -> None:
+        """Raise `BrokenError` with the message `what` unless two score tensors differ by at most `same` of their spread."""
+        if (off := relative_distance(a, b)) > (same if a.dtype == torch.float64 else SAME_SINGLE):
             raise BrokenError(f"{what} (by {off:.2g} of the spread of the scores).")
 
     def expect_different(self, a: Tensor, b: Tensor, what: str) -> None:
@@ -256,6 +259,80 @@ class MethodTester(Tester[FewShotMethod]):
         if method.traits.set_wise and not method.is_set_wise:
             raise BrokenError("declared set-wise, but encode_set is not defined")
 
+    def test_permuting_the_queries_permutes_the_scores(self) -> None:
+        """The queries of an episode are a set, also where there are as many as classes and a transposed table would fit."""
+        method, episodes = self.method(), self.episodes()
+        same = SAME_TRANSDUCTIVE if method.traits.transductive else SAME
+        for count in (N, Q):
+            query, order = episodes.query[:, :count], torch.arange(count).roll(2).flip(0)
+            before = self.total(method, query=query, labels=episodes.labels[:, :count])
+            after = self.total(method, query=query[:, order], labels=episodes.labels[:, :count][:, order])
+            self.expect_same(
+                before[:, order], after, f"permuting {count} queries does not just permute the rows", same=same
+            )
+
+    def test_a_query_scores_the_same_alone_and_in_company(self) -> None:
+        """A query of an inductive method scores the same alone; a transductive one can score one query."""
+        method, episodes = self.method(), self.episodes()
+        alone = [
+            self.total(method, query=episodes.query[:, i : i + 1], labels=episodes.labels[:, i : i + 1])
+            for i in range(Q)
+        ]
+        expect_tensor(torch.cat(alone, 1), "total of single queries", "[E, Q, N]", (E, Q, N))
+        if method.traits.transductive:
+            raise NotTestedError("declared transductive: its queries may depend on each other")
+        self.expect_same(self.total(method), torch.cat(alone, 1), "a query scores differently alone and in company")
+
+    def test_queries_of_one_class_change_nothing_unless_transductive(self) -> None:
+        """A query of an inductive method scores the same where all others are of one class."""
+        method, episodes = self.method(), self.episodes()
+        query, labels = episodes.query.clone(), torch.full_like(episodes.labels, N - 1)
+        query[:, 1:] = episodes.support[:, -1, torch.arange(Q - 1) % K]
+        labels[:, 0] = episodes.labels[:, 0]
+        after = self.total(method, query=query, labels=labels)
+        expect_tensor(after, "total of queries of one class", "[E, Q, N]", (E, Q, N))
+        if method.traits.transductive:
+            raise NotTestedError("declared transductive: its scores may depend on how many queries a class has")
+        self.expect_same(
+            self.total(method)[:, :1], after[:, :1], "a query scores differently where all others are of one class"
+        )
+
+    def test_labels_of_queries_never_reach_a_score(self) -> None:
+        """Other labels change no score: in an episode, while a loss is computed, and after it."""
+        episodes = self.episodes()
+        other = replace(episodes, labels=(episodes.labels + 1) % N)
+        first, second = self.method(), self.method()
+        self.expect_same(
+            self.scores(first, episodes).total,
+            self.scores(second, other).total,
+            "labels of queries change their scores",
+        )
+        pairs = zip(self._scores_within_loss(first, episodes), self._scores_within_loss(second, other), strict=True)
+        for a, b in pairs:
+            self.expect_same(a, b, "labels of queries change the scores of which a loss is made")
+        self.expect_same(
+            self.total(first), self.total(second), "the labels of a loss change the scores of later episodes"
+        )
+
+    @staticmethod
+    def _scores_within_loss(method: FewShotMethod, episodes: EpisodeBatch) -> list[Tensor]:
+        """Total of each call of `score` while the training loss is computed, with the same random numbers each time."""
+        totals: list[Tensor] = []
+        score = method.score
+
+        def record(*args: Any, **kwargs: Any) -> Scores:
+            scores = score(*args, **kwargs)
+            totals.append(scores.total.detach())
+            return scores
+
+        method.__dict__["score"] = record
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            method.train().loss(episodes)
+        del method.__dict__["score"]
+        method.eval()
+        return totals
+
     def test_supports_matter_unless_declared_ignored(self) -> None:
         """Other supports change the scores exactly if `ignores_supports` is not declared."""
         method, episodes = self.method(), self.episodes()
@@ -270,13 +347,44 @@ class MethodTester(Tester[FewShotMethod]):
             )
 
     def test_batches_of_episodes_change_nothing(self) -> None:
-        """An episode scores the same alone and in a batch."""
+        """An episode scores the same alone, in a batch, and in one that is filled up with copies of an episode."""
         method, episodes = self.method(), self.episodes()
         alone = [
             self.scores(method, EpisodeBatch(**{k: v[i : i + 1] for k, v in vars(episodes).items()})).total
             for i in range(E)
         ]
         self.expect_same(self.total(method), torch.cat(alone), "an episode scores differently alone and in a batch")
+        padding = torch.tensor([*range(E), 0, 0])
+        padded = self.scores(method, EpisodeBatch(**{k: v[padding] for k, v in vars(episodes).items()})).total
+        self.expect_same(self.total(method), padded[:E], "an episode scores differently in a padded batch")
+
+    @torch.no_grad()
+    def test_sets_are_encoded_apart_if_set_wise(self) -> None:
+        """`encode_set` gives a set the same features alone, in a batch and after other sets: it keeps nothing of a call."""
+        method, episodes = self.method(), self.episodes()
+        if not method.is_set_wise:
+            raise NotTestedError("no encode_set")
+        support, query = method.episode_features(episodes)
+        together = VideoFeatures(**{name: tensor.flatten(1, 2) for name, tensor in support.items()})
+        for what, features, text in (("supports", together, episodes.class_text), ("queries", query, None)):
+            whole = self.method().encode_set(features, text)
+            parts = [
+                self.method().encode_set(features[i : i + 1], text if text is None else text[i : i + 1])
+                for i in range(E)
+            ]
+            self._expect_same_features(whole, VideoFeatures.cat(parts), f"{what} depend on the other sets of a batch")
+            used = self.method()
+            used.encode_set(query[:, torch.arange(Q).flip(0)][:1], None)
+            used.encode_set(together[:1], episodes.class_text[:1])
+            used.encode_set(query[1:], None)
+            self._expect_same_features(whole, used.encode_set(features, text), f"{what} depend on sets encoded earlier")
+
+    @staticmethod
+    def _expect_same_features(a: VideoFeatures, b: VideoFeatures, what: str) -> None:
+        """Raise `BrokenError` with the message `what` unless features are equal."""
+        for (name, x), (_, y) in zip(a.items(), b.items(), strict=True):
+            if (off := float((x - y).abs().max() / x.abs().max().clamp_min(1e-12))) > SAME:
+                raise BrokenError(f"encode_set: {what} ({name!r} by {off:.2g} of its largest value).")
 
     @torch.no_grad()
     def test_videos_encoded_one_by_one_score_the_same(self) -> None:

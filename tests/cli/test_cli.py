@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from fsar_bench.config.cards import card
+from fsar_bench.config.cards import card, unspecified
 from fsar_bench.config.files import names
 from fsar_bench.config.settings import Choices, RunOptions
 from fsar_bench.engine.contract import cells_to_check, make_tester
@@ -58,6 +59,29 @@ def test_list_describes_everything(fsar):
     assert "(synthetic" in fsar("list", "datasets")[1]
 
 
+def test_list_methods_shows_certainty_and_systems_without_a_specification(fsar, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    out = fsar("list", "methods")[1]
+    methods, others = out.split("no public specification")
+    lines = {line.split()[0]: line for line in methods.splitlines()[1:] if line.strip()}
+    assert set(lines) == set(names("methods"))
+    for name, line in lines.items():
+        assert re.match(rf"{name} +{card(name).certainty} +\S", line), line
+    systems = unspecified()
+    assert {"GgHM", "HCL", "ITANet (alignment)", "MTFAN", "MVP-Shot"} == {system.title for system in systems}
+    for system in systems:
+        line = next(line for line in others.splitlines() if line.startswith(system.title))
+        assert system.paper in line
+        assert f"Missing: {system.missing}." in line
+    assert systems[0].known in fsar("list", "methods", "--verbose")[1].split("no public specification")[1]
+    assert "no public specification" not in fsar("list", "datasets")[1]
+
+
+def test_every_method_says_how_certain_its_specification_is():
+    for name in names("methods"):
+        assert card(name).certainty in ("code run", "code read", "declared"), name
+
+
 def test_list_keys_shows_the_values_of_a_method(fsar, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = fsar("list", "keys", "ma_clip")
@@ -87,6 +111,7 @@ def test_verbose_list_shows_cards_and_headers(fsar, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     methods = fsar("list", "methods", "--verbose")[1]
     assert "Followed: the official code (tobyperrett/trx)" in methods
+    assert "Certainty: code run" in methods
     assert "class STRM in methods/strm.py" in methods
     assert "methods=ablations/table4" in fsar("list", "ablations", "--verbose")[1]
 

@@ -29,8 +29,9 @@ from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.intervals import interval, seed_interval
 from fsar_bench.leaderboard.jackknife import jackknife, jackknife_over_clips
 from fsar_bench.leaderboard.outcomes import PairOutcomes
+from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.places import Places
-from fsar_bench.leaderboard.published import read_published, shipped, verdicts
+from fsar_bench.leaderboard.published import in_order, read_published, shipped, verdicts
 from fsar_bench.leaderboard.ranks import adjusted
 from fsar_bench.plan import _digest
 from fsar_bench.results.store import Stored, read, read_all
@@ -528,6 +529,67 @@ def test_damaged_published_figures_are_named(tmp_path, change, message):
     (tmp_path / "published.csv").write_text("\n".join([lines[0], change(lines[1]), *lines[2:]]))
     with pytest.raises(ResultError, match=message):
         read_published(tmp_path)
+
+
+def with_flags(figure, accuracy: float, *flags: str):
+    return figure.model_copy(update={"accuracy": accuracy, "flags": flags})
+
+
+def test_flags_of_published_figures_are_read_and_validated(tmp_path):
+    header, line, *_ = shipped().read_text().splitlines()
+    place = header.split(",").index("flags")
+
+    def read(flags: str):
+        cells = next(csv.reader([line]))
+        cells[place] = flags
+        text = io.StringIO()
+        csv.writer(text).writerows([header.split(","), cells])
+        (tmp_path / "published.csv").write_text(text.getvalue())
+        (figure,) = read_published(tmp_path)
+        return figure.flags
+
+    assert read("") == ()
+    assert read("leak") == ("leak",)
+    assert read("transductive;selected on test") == read("transductive ; selected on test")
+    assert read("transductive; selected on test") == ("transductive", "selected on test")
+    with pytest.raises(
+        ResultError, match=r"line 2 cannot be read.*'leek' is unknown. Did you mean 'leak'.*unknown list"
+    ):
+        read("transductive; leek")
+    with pytest.raises(ResultError, match="twice"):
+        read("leak; leak")
+    (tmp_path / "published.csv").write_text("\n".join(part.rpartition(",")[0] for part in (header, line)))
+    assert place == header.count(",")  # it is the last column: files without it can be read
+    assert read_published(tmp_path)[0].flags == ()
+
+
+def test_flagged_figures_are_never_ranked_with_clean_ones(tmp_path):
+    figure = next(p for p in read_published(tmp_path) if p.our_method == "ma_clip" and p.our_dataset == "hmdb51")
+    figures = [
+        with_flags(figure, 50),
+        with_flags(figure, 99, "leak", "transductive"),
+        with_flags(figure, 60),
+        with_flags(figure, 70, "unknown list"),
+    ]
+    assert [p.accuracy for p in in_order(figures)] == [60, 50, 99, 70]
+    add(tmp_path, "ma_clip", 0.8, plan=make_plan(way=5), dataset="hmdb51", backbone=figure.our_backbone)
+    boards = read_boards(tmp_path)
+    page = tables.page(boards, figures)
+    measured, _, literature = page.partition("\n## Published\n")
+    assert "leak, transductive" in measured
+    for text in (literature, tables.published_page(figures)):
+        clean, flagged = re.sub(" +", " ", text).rsplit("\nFlagged", 1)
+        assert re.findall(r"\| (\d+\.\d) \|", clean) == ["60.0", "50.0"]
+        assert re.findall(r"\| (\d+\.\d \| [a-z, ]+) \|", flagged) == [
+            "99.0 | leak, transductive",
+            "70.0 | unknown list",
+        ]
+    (board,) = page_data(boards, figures)["boards"]
+    assert [p["flags"] for p in board["published"]] == ["", "", "leak, transductive", "unknown list"]
+    (row,) = board["rows"]
+    assert row["published"]["flags"] == ""  # a figure without flags is preferred for the column
+    (alone,) = page_data(boards, figures[1:2])["boards"]
+    assert alone["rows"][0]["published"]["flags"] == "leak, transductive"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")

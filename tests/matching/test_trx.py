@@ -7,12 +7,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from golden_arrays import Arrays, assert_close, assert_gradients_close, episode, golden, scores, under
+from helpers import AsGiven
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsar_bench.errors import ConfigError
 from fsar_bench.matching import TRX, build_matcher, tuple_distance
 from fsar_bench.matching.trx import CHUNK
+from fsar_bench.methods.metric import MetricMethod
 
 
 def slow_trx(query, support, transformer, scale: float = 0.0) -> np.ndarray:
@@ -62,33 +65,46 @@ def test_agrees_with_the_slow_loop(T, S, K, w, seed):
     assert np.allclose(ours, slow_trx(query.numpy(), support.numpy(), matcher.transformers[0], 0.1), rtol=1e-9)
 
 
-def from_golden(arrays: dict) -> TRX:
-    matcher = TRX(16, cardinalities=(2, 3), out=24).eval()
-    for transformer in matcher.transformers:
-        prefix = f"trx{transformer.cardinality}"
-        names = {"key": "k_linear", "value": "v_linear", "norm": "norm_k"}
-        transformer.load_state_dict(
-            {
-                f"{ours}.{kind}": torch.from_numpy(arrays[f"{prefix}.{theirs}.{kind}"])
-                for ours, theirs in names.items()
-                for kind in ("weight", "bias")
-            }
-        )
-    return matcher
+NAMES = {"key": "k_linear", "value": "v_linear", "norm": "norm_k"}  # ours: official
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("kind", ["5way1shot", "5way5shot"])
-@pytest.mark.parametrize("part", [(0,), (1,), (0, 1)])
-def test_golden(golden, kind, part):
-    arrays = golden[kind]
-    matcher = from_golden(arrays)
-    matcher.transformers = torch.nn.ModuleList(matcher.transformers[i] for i in part)
-    order = np.argsort(arrays["support_labels"], kind="stable")
-    support = torch.from_numpy(arrays["support"][order]).unflatten(0, (5, -1))
-    logits = -matcher(torch.from_numpy(arrays["query"])[None], support[None])[0]
-    expected = arrays["trx.logits" if len(part) == 2 else f"trx{part[0] + 2}.logits"]
-    assert np.allclose(logits, expected, rtol=1e-4, atol=0)
+def from_golden(arrays: Arrays) -> MetricMethod:
+    """The official model on its features; a transformer's cardinality is how many frames its layers take."""
+    C = arrays["query"].shape[-1]
+    numbers = sorted({name.split(".")[1] for name in arrays if name.startswith("transformers.")})
+    weights = [under(arrays, f"transformers.{number}.") for number in numbers]
+    out, cardinalities = len(weights[0]["k_linear.bias"]), tuple(w["k_linear.weight"].shape[1] // C for w in weights)
+    matcher = {"type": "TRX", "cardinalities": cardinalities, "out": out, "position_scale": 0.1}
+    method = MetricMethod(AsGiven(C), matcher, tune="visual").eval()
+    for transformer, official in zip(method.matcher.transformers, weights, strict=True):
+        kinds = [(ours, theirs, kind) for ours, theirs in NAMES.items() for kind in ("weight", "bias")]
+        transformer.load_state_dict({f"{ours}.{kind}": official[f"{theirs}.{kind}"] for ours, theirs, kind in kinds})
+    return method
+
+
+def official_name(name: str) -> str:
+    """The official name of a parameter `matcher.transformers.I.LAYER.KIND`."""
+    _, transformers, number, layer, kind = name.split(".")
+    return f"{transformers}.{number}.{NAMES[layer]}.{kind}"
+
+
+@golden("trx")
+def test_golden_logits_loss_and_gradients(arrays):
+    episodes = episode(arrays)
+    for name, expected in under(arrays, "logits.").items():
+        chosen = [int(size) for size in name.split(",")]
+        part = from_golden(arrays)
+        kept = [t for t in part.matcher.transformers if t.cardinality in chosen]
+        assert len(kept) == len(chosen)
+        part.matcher.transformers = torch.nn.ModuleList(kept)
+        with torch.no_grad():
+            assert_close(scores(part, episodes).total[0], expected)
+    method = from_golden(arrays)
+    loss = method.loss(episodes)["loss"]
+    assert_close(loss, arrays["loss"])
+    loss.backward()
+    ours = {official_name(name): parameter.grad for name, parameter in method.named_parameters()}
+    assert_gradients_close(ours, under(arrays, "2,3.grad."))
 
 
 def test_parameters():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_arrays import Arrays, assert_close, assert_gradients_close, episode, golden, scores, under
 from helpers import GivenFeatures, score_features
 
 from fsar_bench.matching import bi_mhm, frame_distance
+from fsar_bench.method import EpisodeBatch
 from fsar_bench.methods.molo import MoLo, decoder, three_factors
 
 
@@ -105,3 +109,88 @@ def test_both_matchers(matcher):
     torch.manual_seed(0)
     method = MoLo(GivenFeatures(16, 12), {"type": matcher}).double().eval()
     assert score_features(method, maps(4, 2), maps(3), name="maps").total.shape == (1, 3, 4)
+
+
+BRANCHES = {"appearance": "", "motion": "_motion"}  # ours: ending of the official names
+LAYERS = {
+    **{f"decoder.{4 * i + 1}": f"up{i + 1}.conv.double_conv.0" for i in range(3)},
+    **{f"decoder.{4 * i + 2}": f"up{i + 1}.conv.double_conv.1" for i in range(3)},
+    "decoder.12": "outc.conv",
+    "reduce": "motion_reduce",
+    "conv": "motion_conv",
+    "expand": "motion_up",
+    "classifier": "classification_layer",
+}
+
+
+def to_official(tensors: Arrays) -> Arrays:
+    """Tensors by our names (weights, or their gradients) by the official ones."""
+    official = {"scale": tensors["scale"].view(1), "scale_motion": tensors["motion_scale"].view(1)}
+    for ours, ending in BRANCHES.items():
+        block, layer = under(tensors, f"{ours}.block."), f"temporal_atte_before{ending}.layers.0"
+        official[f"class_token{ending}"] = tensors[f"{ours}.token"]
+        official[f"{layer}.0.fn.to_qkv.weight"] = torch.cat([block[f"to_{x}.weight"] for x in "qkv"])
+        for name, theirs in {"norm": "0.norm", "out": "0.fn.to_out.0", "ffn.0": "1.net.0", "ffn.3": "1.net.3"}.items():
+            official |= {f"{layer}.{theirs}.{kind}": block[f"{name}.{kind}"] for kind in ("weight", "bias")}
+    for ours, theirs in LAYERS.items():
+        official |= {f"{theirs}.{kind}": tensor for kind, tensor in under(tensors, f"{ours}.").items()}
+    return official
+
+
+class Maps(GivenFeatures):
+    """A stand-in for a backbone: pixels are normalised as in the official code, maps are given, supports first."""
+
+    def __init__(self, maps: torch.Tensor, stride: int) -> None:
+        super().__init__(maps.shape[2], stride)
+        self.maps = maps
+
+    def encode_maps(self, frames):
+        assert len(frames) == len(self.maps)
+        return self.maps
+
+    def normalise(self, frames):
+        return (frames.flatten(0, 1).float() / 255 - 0.45) / 0.225
+
+
+def from_golden(arrays: Arrays, pixels: EpisodeBatch, matcher: str) -> MoLo:
+    """The official model in eval mode, on its maps."""
+    maps = episode(arrays).videos()
+    scales = {"input_scale": float(arrays["A"]), "position_scale": float(arrays["B"])}
+    backbone = Maps(maps, pixels.query.shape[-1] // maps.shape[-1])
+    kinds = {"OTAM": {"type": "OTAM", "smoothing": 0.1}, "BiMHM": {"type": "BiMHM", "epsilon": 0.01}}
+    method = MoLo(backbone, kinds[matcher], **scales).eval()
+    method.prepare(torch.zeros(len(arrays["classification_layer.weight"]), 0))
+    with torch.no_grad():  # what is a part of an official tensor is written through a view of it
+        state = method.state_dict(keep_vars=True)
+        for name, tensor in to_official({**state}).items():
+            if name.endswith("to_qkv.weight"):
+                branch = "motion" if "_motion" in name else "appearance"
+                for letter, part in zip("qkv", arrays[name].chunk(3), strict=True):
+                    state[f"{branch}.block.to_{letter}.weight"].copy_(part)
+            else:
+                assert tensor.shape == arrays[name].shape, name
+                tensor.copy_(arrays[name])
+    return method
+
+
+@golden("molo")
+def test_golden_logits_losses_and_gradients(arrays):
+    pixels = episode(arrays, "_pixels")
+    sides = {side: getattr(pixels, side) for side in ("support", "query")}
+    pixels = replace(
+        pixels, **{side: x.repeat_interleave(32, -1).repeat_interleave(32, -2) for side, x in sides.items()}
+    )
+    for name, expected in under(arrays, "logits.").items():
+        method = from_golden(arrays, pixels, name)
+        with torch.no_grad():
+            assert_close(scores(method, pixels).total[0], expected)
+    method = from_golden(arrays, pixels, "BiMHM")
+    method.decoder.train()  # its batch norm uses the batch; all dropouts are off
+    losses = method.loss(pixels)
+    assert_close(losses["loss_metric"], arrays["loss_metric"])
+    assert_close(losses["loss_class"] / method.class_weight, arrays["loss_class_unweighted"])
+    assert_close(losses["loss_reconstruction"] / method.reconstruction_weight, arrays["loss_reconstruction_unweighted"])
+    assert_close(losses["loss_contrast"] / method.contrast_weight, sum(under(arrays, "loss_contrast.").values()))
+    sum(losses.values()).backward()
+    gradients = {name: parameter.grad for name, parameter in method.named_parameters()}
+    assert_gradients_close(to_official(gradients), under(arrays, "BiMHM.grad."))

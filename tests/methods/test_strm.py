@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from helpers import GivenFeatures, score_features
+from golden_arrays import assert_close, assert_gradients_close, episode, golden, scores, under
+from helpers import AsGiven, GivenFeatures, score_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +92,49 @@ def test_gate_starts_closed():
 def test_maps_of_any_size_become_sixteen_patches(side):
     features = make().encode(VideoFeatures(maps=maps(2, side=side)), None)
     assert features.patch.shape == features.frame.shape == (2, 4, 16)
+
+
+OFFICIAL = {  # our layers: the official ones
+    "matcher.transformers.0.key": "transformers.0.k_linear",
+    "matcher.transformers.0.value": "transformers.0.v_linear",
+    "matcher.transformers.0.norm": "transformers.0.norm_k",
+    "patches.query": "attn_pat.query_proj",
+    "patches.key": "attn_pat.key_proj",
+    "patches.value": "attn_pat.value_conv",
+    "patches.bottleneck.0": "attn_pat.Bot_MLP.inp_fc",
+    "patches.bottleneck.2": "attn_pat.Bot_MLP.hid_fc",
+    "patches.bottleneck.4": "attn_pat.Bot_MLP.out_fc",
+    "frames.tokens.0": "fr_enrich.Tok_MLP.inp_fc",
+    "frames.tokens.2": "fr_enrich.Tok_MLP.out_fc",
+    "frames.channels.0": "fr_enrich.Bot_MLP.inp_fc",
+    "frames.channels.2": "fr_enrich.Bot_MLP.out_fc",
+    "projection": "second_head.clsW",
+}
+
+
+def official_name(name: str) -> str:
+    """The official name of one of our parameters."""
+    layer, _, kind = name.rpartition(".")
+    return "attn_pat.gamma" if name == "patches.gate" else f"{OFFICIAL[layer]}.{kind}"
+
+
+@golden("strm")
+def test_golden_logits_losses_and_gradients(arrays):
+    T, D = arrays["query"].shape[1:3]
+    out = len(arrays["transformers.0.k_linear.bias"])
+    matcher = {"type": "TRX", "cardinalities": (2,), "out": out, "position_scale": 0.1}
+    method = STRM(AsGiven(D), matcher, frames=T).eval()
+    method.load_state_dict({name: arrays[official_name(name)] for name in method.state_dict()})
+    episodes = episode(arrays)
+    ours = scores(method, episodes)
+    for name, logits in {**ours.parts, "total": ours.total}.items():
+        assert_close(logits[0], arrays[f"logits.{name}"])
+    losses = method.loss(episodes)
+    assert_close(losses["loss_frame"], arrays["loss_frame"])
+    assert_close(losses["loss_patch"] / method.second_weight, arrays["loss_patch_unweighted"])
+    (losses["loss_frame"] + losses["loss_patch"]).backward()
+    gradients = {official_name(name): parameter.grad for name, parameter in method.named_parameters()}
+    assert_gradients_close(gradients, under(arrays, "total.grad."))
 
 
 def test_unknown_head_is_refused():

@@ -5,6 +5,10 @@ const number = (digits) => (value) => (value === null || value === undefined ? "
 const yesNo = (value) => (value ? "yes" : "no");
 const million = (value) => number(2)(value / 1e6);
 
+// flagged figures of papers are sorted apart from the others, and say why
+const paper = (published) => (published ? published.accuracy - (published.flags ? 1000 : 0) : null);
+const figure = ({ accuracy, flags }) => number(1)(accuracy) + (flags ? ` (${flags})` : "");
+
 // title, value to sort by, text to show (of the value, and of the row), whether the column is text, whether it sorts in descending order first
 const COLUMNS = [
   ["rank", (r) => r.place, (_, r) => r.rank_text],
@@ -19,7 +23,7 @@ const COLUMNS = [
   ["pair %", (r) => r.pair_accuracy, number(1), false, true],
   ["± pair", (r) => r.half_width_pairs, number(1)],
   ...["shuffled", "reversed", "middle", "differences"].map((kind) => [kind, (r) => r[`change_${kind}`], (_, r) => r.controls_text[kind]]),
-  ["paper %", (r) => (r.published ? r.published.accuracy : null), number(1), false, true],
+  ["paper %", (r) => paper(r.published), (_, r) => figure(r.published), false, true],
   ["backbone", (r) => r.backbone, String, true],
   ["pre-training", (r) => r.pretraining, String, true],
   ["trained on", (r) => r.trained_on, (value) => value ?? "–", true],
@@ -247,12 +251,13 @@ function drawConfusion() {
 function drawPublished() {
   const rows = board().published;
   $("published").hidden = !rows.length;
-  const columns = [["method", true], ["accuracy", false], ["backbone", true], ["pretraining", true], ["source", true]];
+  const flags = rows.some((row) => row.flags) ? [["flags", true]] : [];
+  const columns = [["method", true], ["accuracy", false], ...flags, ["backbone", true], ["pretraining", true], ["source", true]];
   const head = element("tr");
   head.append(...columns.map(([name, isText]) => element("th", name, isText ? "text" : "")));
   $("published-table").tHead.replaceChildren(head);
   $("published-table").tBodies[0].replaceChildren(...rows.map((row) => {
-    const line = element("tr");
+    const line = element("tr", undefined, row.flags ? "flagged" : "");
     line.append(...columns.map(([name, isText]) => element("td", name === "accuracy" ? row[name].toFixed(1) : row[name], isText ? "text" : "")));
     return line;
   }));
