@@ -144,7 +144,7 @@ class HyRSM(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the scores plus class_weight times the frame-level cross-entropy over training classes."""
-        related = self.relate(self.embed(episodes.videos(), None).frames)
+        related = self.relate(self.embed_videos(episodes).frames)
         support, query = episodes.split(self._encode(related))
         total = self.score(support, query, episodes.class_text).total
         classes = episodes.video_classes()[:, None].expand(-1, related.shape[1])

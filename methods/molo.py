@@ -209,7 +209,7 @@ class MoLo(FewShotMethod):
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the scores, classification, four contrast terms and reconstruction of frame differences."""
         videos = episodes.videos()
-        maps = self.embed(videos, None).maps
+        maps = self.embed_videos(episodes).maps
         difference = self.difference(maps)
         features = self.branches(maps, difference)
         support, query = episodes.split(features)
