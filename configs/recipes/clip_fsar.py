@@ -130,10 +130,10 @@ _ssv2_full = [
 source = "alibaba-mmai-research/CLIP-FSAR @30cf0a8"
 encoder = "rn50"
 not_taken = [
-    "evaluation, which is the same for all methods: test frames are drawn at random too (one per segment; on Kinetics equidistant)",
+    "evaluation, the same for all methods: test frames are drawn at random too (one per segment; on Kinetics equidistant)",
     "test frames are squeezed to 256 x 256",
-    "the checkpoint is chosen on test",
-    "training frames are squeezed at once; here their short side is resized first, so the long side is resized twice",
+    "the checkpoint is chosen on test, at the tested number of shots (here on val, at that of the training)",
+    "training frames are squeezed in one step (here their short side is resized first, so the long side is resized twice)",
     "the classes of val, which the suite chooses checkpoints on, have no texts there and keep the suite's",
 ]
 common = dict(

@@ -6,10 +6,10 @@ Iterations there are per GPU: an iteration is four episodes, on four GPUs.
 source = "alibaba-mmai-research/HyRSM @82100b6"
 encoder = "resnet50"
 not_taken = [
-    "evaluation, which is the same for all methods: test frames are drawn at random too (one per segment; on Kinetics equidistant)",
+    "evaluation, the same for all methods: test frames are drawn at random too (one per segment; on Kinetics equidistant)",
     "test frames are squeezed to 256 x 256",
-    "the checkpoint is chosen on test",
-    "training frames are squeezed at once; here their short side is resized first, so the long side is resized twice",
+    "the checkpoint is chosen on test (here on val)",
+    "training frames are squeezed in one step (here their short side is resized first, so the long side is resized twice)",
     "the first batch norm of the ResNet has weight decay, because its name there has no 'bn'",
 ]
 common = dict(

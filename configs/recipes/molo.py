@@ -7,10 +7,10 @@ losses are, so `reconstruction_weight` is four times as large.
 source = "alibaba-mmai-research/MoLo @f7f73b6"
 encoder = "resnet50"
 not_taken = [
-    "evaluation, which is the same for all methods: test frames are drawn at random too (one per segment; on Kinetics equidistant)",
+    "evaluation, the same for all methods: test frames are drawn at random too (one per segment; on Kinetics equidistant)",
     "test frames are squeezed to 256 x 256",
-    "the checkpoint is chosen on test",
-    "training frames are squeezed at once; here their short side is resized first, so the long side is resized twice",
+    "the checkpoint is chosen on test, at the tested number of shots (here on val, at that of the training)",
+    "training frames are squeezed in one step (here their short side is resized first, so the long side is resized twice)",
     "the first batch norm of the ResNet has weight decay, because its name there has no 'bn'",
 ]
 common = dict(

@@ -7,9 +7,9 @@ per clip of 256 x 256 pixels, as `scripts/extract_ssv2.py` and `scripts/shrink_d
 source = "tobyperrett/few-shot-action-recognition @3687f3a"
 encoder = "resnet50"
 not_taken = [
-    "evaluation, which is the same for all methods: test frames are linspace(0, n - 1)",
+    "evaluation, the same for all methods: test frames are linspace(0, n - 1)",
     "test frames are squeezed to 256 x 256",
-    "the last checkpoint is tested; here val chooses",
+    "the last checkpoint is tested (here val chooses)",
 ]
 common = dict(
     train=dict(

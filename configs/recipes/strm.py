@@ -7,9 +7,9 @@ Each script tests one checkpoint, and its length is taken: after 75,000 episodes
 source = "Anirudh257/strm @54368fe"
 encoder = "resnet50"
 not_taken = [
-    "evaluation, which is the same for all methods: test frames are linspace(1, n - 2) where more than eight were kept",
+    "evaluation, the same for all methods: test frames are linspace(1, n - 2) where more than eight were kept",
     "test frames are squeezed to 256 x 256 on Something-Something",
-    "the checkpoint of a fixed length is looked at on test; here val chooses",
+    "the checkpoint after a fixed length is tested, which was found on test (here val chooses)",
     "the second head drops features at test too",
     "seeds are random",
     "the first step has 15 episodes, because the code counts from 1",

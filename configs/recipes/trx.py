@@ -8,9 +8,9 @@ repository (`scripts/extract_ssv2.py`, `scripts/shrink_dataset.py`, @3687f3a) sq
 source = "tobyperrett/trx @390c20a"
 encoder = "resnet50"
 not_taken = [
-    "evaluation, which is the same for all methods: test frames are linspace(1, n - 2) where more than eight were kept",
+    "evaluation, the same for all methods: test frames are linspace(1, n - 2) where more than eight were kept",
     "test frames are squeezed to 256 x 256 on Something-Something",
-    "the checkpoint after 75,000 episodes is tested, a number that was found on test; here val chooses",
+    "the checkpoint after 75,000 episodes is tested, a number that was found on test (here val chooses)",
     "the first step has 15 episodes, because the code counts from 1",
 ]
 common = dict(

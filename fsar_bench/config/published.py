@@ -115,7 +115,7 @@ def official_recipe(method: str, dataset: str, shot: int) -> Recipe:
     recipe = config.at(dataset, shot) if config else None
     if recipe is None:
         raise ConfigError(
-            f"recipe=official: {method} has no published settings for {dataset} at {_shots([shot])}. There are "
+            f"recipe=official: {method} has no published settings for {dataset} at {in_words([shot])}. There are "
             f"{'; '.join(_offers(method))}. Choose one of these, or leave recipe= out."
         )
     return recipe
@@ -125,11 +125,13 @@ def _offers(asked: str) -> list[str]:
     """What has published settings: of the method that was asked for, or of all methods where it has none."""
     found = {name: published(name) for name in ([asked] if published(asked) else names("recipes"))}
     return [
-        f"{name} on {', '.join(config.datasets)} ({_shots([part.shot for part in config.shots])})"
+        f"{name} on {', '.join(config.datasets)} ({in_words([part.shot for part in config.shots])})"
         for name, config in found.items()
         if config
     ]
 
 
-def _shots(shots: list[int]) -> str:
-    return f"{shots[0]} shot" if shots == [1] else f"{' and '.join(map(str, shots))} shots"
+def in_words(shots: list[int]) -> str:
+    """Numbers of shots, such as "1 and 5 shots"."""
+    *before, last = map(str, shots)
+    return f"{', '.join(before)}{' and ' if before else ''}{last} {'shot' if shots == [1] else 'shots'}"
