@@ -1,7 +1,8 @@
 """Method cards: what a method follows, where it differs, what its papers leave open; read from docstrings, importing nothing.
 
 A card is the docstring of a method's config and that of the module that defines its class: the first line describes it,
-paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields. The fields "Training" and "Official recipe" are read from the configs.
+paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields. The fields "Training" (`recipe=suite`) and
+"Official recipe" (`recipe=official`) are read from the configs.
 """
 
 from __future__ import annotations

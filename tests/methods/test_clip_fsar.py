@@ -7,7 +7,6 @@ import pytest
 import torch
 from golden_arrays import Arrays, assert_close, by_class, golden, under
 from helpers import GivenFeatures, score_features
-
 from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone
