@@ -9,17 +9,21 @@ from torch import Tensor, nn
 from fsar_bench.errors import ConfigError
 
 
-def cosine_logits(video: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
+def cosine_logits(video: Tensor, text: Tensor, scale: float | Tensor, *, epsilon: float = 0.0) -> Tensor:
     """Scaled cosine of videos and texts, as in CLIP (Radford et al., ICML 2021).
 
     Args:
         video: features `[..., V, C]`, of any length.
         text: features `[..., N, C]`, of any length.
         scale: factor of the cosine (the inverse temperature).
+        epsilon: added to the product of the norms, as the official code of CLIP-FSAR does in its loss (0.01).
 
     Returns:
         `[..., V, N]`.
     """
+    if epsilon:
+        norms = video.norm(dim=-1)[..., :, None] * text.norm(dim=-1)[..., None, :]
+        return scale * (video @ text.transpose(-1, -2)) / (norms + epsilon)
     return scale * F.normalize(video, dim=-1) @ F.normalize(text, dim=-1).transpose(-1, -2)
 
 

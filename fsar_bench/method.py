@@ -188,6 +188,7 @@ class FewShotMethod(BaseModel):
         score_only: names of constructor arguments that change `score` alone; cells that differ only in these share one training.
         shots_average: duplicating a shot leaves the scores unchanged; False where shots are summed.
         fits: `fit` selects weights of the score on val.
+        loss_scale: factor of an episode's loss before its gradient; the training sets it.
         reads_train_bank: the score needs statistics of the train split, which `learn_from_bank` is given; for methods that are
             not trained.
     """
@@ -198,6 +199,7 @@ class FewShotMethod(BaseModel):
     score_only: tuple[str, ...] = ()
     shots_average: bool = True
     fits: bool = False
+    loss_scale: float = 1.0
     reads_train_bank: bool = False
 
     def __init__(self, backbone: Backbone) -> None:
@@ -392,12 +394,23 @@ class FewShotMethod(BaseModel):
         Q = episodes.query.shape[1]
         text = episodes.class_text[:, :, None].expand(-1, -1, K, -1).reshape(E * N * K, -1)
         if self.role_blind_embedding:
-            both = self.embed(episodes.videos(), None)
+            both = self.embed_videos(episodes)
             support, query = both[: E * N * K], both[E * N * K :]
         else:
             support = self.embed(episodes.support.flatten(0, 2), text)
             query = self.embed(episodes.query.flatten(0, 1), None)
         return self.encode(support, text).view(E, N, K), self.encode(query, None).view(E, Q)
+
+    def embed_videos(self, episodes: EpisodeBatch) -> VideoFeatures:
+        """Run the plain backbone on `episodes.videos()`; where batch norm is trained, on supports and queries apart.
+
+        Batches of supports and of queries are what official code gives to batch norm.
+        """
+        if not (self.training and self.backbone.train_batch_norm):
+            return self.embed(episodes.videos(), None)
+        support = self.embed(episodes.support.flatten(0, 2), None)
+        query = self.embed(episodes.query.flatten(0, 1), None)
+        return VideoFeatures(**{name: torch.cat([tensor, getattr(query, name)]) for name, tensor in support.items()})
 
     def forward(self, episodes: EpisodeBatch, mode: str = "loss") -> dict[str, Tensor]:
         """Return the losses: MMEngine's entry point, for training only.
@@ -426,7 +439,7 @@ class FewShotMethod(BaseModel):
                 f"The loss is {total.item()} ({', '.join(f'{k} {v.item():.4g}' for k, v in log.items())}). The last checkpoint "
                 "is kept. Lower train.optimizer.lr, or check the frames of this episode."
             )
-        optim_wrapper.update_params(total)
+        optim_wrapper.update_params(total * self.loss_scale)
         return log
 
     def val_step(self, data: object) -> list:

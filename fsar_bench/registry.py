@@ -119,7 +119,7 @@ PARAM_SCHEDULERS = NamesRegistry(
     build_func=roots.PARAM_SCHEDULERS.build_func,
     parent=roots.PARAM_SCHEDULERS,
     scope=SCOPE,
-    locations=["mmengine.optim"],
+    locations=["mmengine.optim", "fsar_bench.engine.schedules"],
 )
 for _root in [root for root in vars(roots).values() if isinstance(root, Registry) and SCOPE not in root.children]:
     # what only MMEngine registers: a child in our scope keeps it from searching elsewhere

@@ -5,15 +5,9 @@ HyRSM++ (arXiv 2301.03330) is the same network with one more training loss, `tem
 Followed: the official code (alibaba-mmai-research/HyRSM): scaling and positions of the frames (frequencies fall twice as fast
 as usual), attention with one LayerNorm before it within a video, attention with a LayerNorm after it over class means and
 one query, Bi-MHM as sums over normalised frames, frame-level classification of training classes. The code has one class for
-1 shot and one for 5 shots; here they are one, as both compute the same once a class is the mean of its shots. Training: its
-learning rates per dataset, random crops of 224 pixels, and flips, colour jitter (0.5, hue 0.25) and grey clips (0.3) of the
-queries alone.
-Differs: evaluation on the suite's own episodes, selection on val. Training: the official code also flips the queries of
-Something-Something and EPIC-Kitchens, whose classes have directions; here `train.flip=on` does. AdamW instead of Adam with
-weight decay inside the gradient; the gradient's norm is limited, there it is not; warm-up and cosine instead of steps to
-0.5, 0.1 and 0.01 of the learning rate (0.05 at last on Kinetics); 20,000 episodes everywhere (there 4,800 to 160,000), 16 per
-step (8 on HMDB51), 5 queries per class (there 7, or 3 at 5 shots); batch norm of a ResNet stays in eval mode (there it is
-trained); frames keep their ratio (there they are squeezed to 256 x 256, EPIC-Kitchens to 256 x 320).
+1 shot and one for 5 shots; here they are one, as both compute the same once a class is the mean of its shots.
+Differs: nothing but the recipe of the suite. The official code also flips the queries of Something-Something and
+EPIC-Kitchens, whose classes have directions; here `train.flip=on` does, and `recipe=official`.
 Unknown: nothing; the class weight is per dataset (0.6 SSv2-Full, 0.4 Kinetics, 0.15 others), as are A and B (Kinetics
 2048, 0.01).
 """
@@ -181,7 +175,7 @@ class HyRSM(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the scores, the frame-level one over training classes, and temporal coherence if it has a weight."""
-        related = self.relate(self.embed(episodes.videos(), None).frames)
+        related = self.relate(self.embed_videos(episodes).frames)
         queries, prototypes = self.place_in_task(*episodes.split(self._encode(related)))
         total = self._compare(queries, prototypes).total
         classes = episodes.video_classes()[:, None].expand(-1, related.shape[1])

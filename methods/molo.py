@@ -3,17 +3,10 @@
 Followed: the official code (alibaba-mmai-research/MoLo): HyRSM's positions, one transformer layer per branch with a learned
 class token, motion as conv(map of t+1) - map of t, a decoder that rebuilds the differences of RGB frames, Bi-MHM with epsilon
 in the cosine, motion distance weighted 0.3, contrast terms 0.05 each, classification of the sum of both branches' means.
-Training: its learning rates per dataset, 16 episodes per step, random crops of 224 pixels, and flips, colour jitter (0.5, hue
-0.25) and grey clips (0.3) of the queries alone.
 Differs: all losses are divided by the same number; the code divides all but the reconstruction by 4 (one episode on each of
 four GPUs), so its weight w_r of 0.05 or 0.1 is `reconstruction_weight` 0.2 or 0.4 here. The factors of the decoder's three steps
-multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for patches of 12 pixels); evaluation on the suite's own
-episodes, selection on val. Training: the official code also flips the queries of Something-Something, whose classes have
-directions; here `train.flip=on` does. AdamW instead of Adam with weight decay inside the gradient; the gradient's norm is
-limited, there it is not; warm-up and cosine instead of steps to 0.1 and 0.01 of the learning rate (0.5 first on HMDB51);
-20,000 episodes everywhere (there 8,000 to 200,000), 5 queries per class (there 6), the shots of the protocol (there 1, in the
-5-shot configs too); batch norm of a ResNet stays in eval mode (there it is trained); frames keep their ratio (there they are
-squeezed to 256 x 256).
+multiply to the stride of the backbone's map (2, 4, 4 there; 2, 2, 3 for patches of 12 pixels). The official code also flips
+the queries of Something-Something, whose classes have directions; here `train.flip=on` does, and `recipe=official`.
 Unknown: nothing; class weight (0.1 to 0.8), w_r and the scales A and B of the positions (Kinetics 2048, 0.02) are per dataset.
 """
 
@@ -209,7 +202,7 @@ class MoLo(FewShotMethod):
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the scores, classification, four contrast terms and reconstruction of frame differences."""
         videos = episodes.videos()
-        maps = self.embed(videos, None).maps
+        maps = self.embed_videos(episodes).maps
         difference = self.difference(maps)
         features = self.branches(maps, difference)
         support, query = episodes.split(features)

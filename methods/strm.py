@@ -3,13 +3,10 @@
 Followed: the official code (Anirudh257/strm): 16 patches by maximum pooling, unscaled dot-product attention with a gate
 that starts at 0, three-layer bottleneck, token and channel layers over the frames, TRX with pairs, a second head on
 patch-enriched frames (nearest tuple of a class, weight 0.1 in loss and prediction), positions scaled by 0.1.
-Training: 16 episodes per step, random crops of 224 pixels, half of all clips flipped.
 Differs: `second_head="trained"` trains the second head's projection, as the paper describes. The official code keeps that
 projection outside the model: never trained, not saved, its dropout left on at test; `second_head="fixed"` is that random
-projection, saved and without dropout at test. Training: the official code also flips Something-Something, whose classes have
-directions; here `train.flip=on` does. AdamW 1e-4 with warm-up and cosine instead of SGD with a constant 1e-3
-(Something-Something) or 1e-4 (others); the gradient's norm is limited, there it is not; losses averaged over queries, there
-summed; 20,000 episodes everywhere (there 75,010 on Something-Something), 5 queries per class (there 4, on Kinetics 5).
+projection, saved and without dropout at test. The official code also flips Something-Something, whose classes have
+directions; here `train.flip=on` does, and `recipe=official`. Losses are averaged over queries, there summed.
 Unknown: nothing.
 """
 

@@ -3,12 +3,10 @@
 Command: fsar-bench run methods=otam
 
 Followed: the recurrence, both directions and the epsilon of the TRX authors' code base, lambda 0.1; class distance is the
-mean over shots. Training: that code base's 16 episodes per step, 5 queries per class, random crops of 224 pixels, half of all
-clips flipped.
+mean over shots.
 Differs: computed in the log domain, finite where that code overflows. Published numbers are of ImageNet ResNet-50 unless
-said otherwise. Training: that code base also flips Something-Something, whose classes have directions; here `train.flip=on`
-does. AdamW 1e-5 with warm-up and cosine instead of SGD with a constant 1e-3; the gradient's norm is limited, there it is not;
-20,000 episodes everywhere (there 60,000).
+said otherwise. That code base also flips Something-Something, whose classes have directions; here `train.flip=on` does, and
+`recipe=official`.
 Unknown: learning rate per backbone; the training of the paper itself, whose code is not public.
 """
 

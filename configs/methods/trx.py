@@ -4,11 +4,9 @@ Command: fsar-bench run methods=trx
 
 Followed: the official code (tobyperrett/trx): positions scaled by 0.1, dropout 0.1, pairs and triples, width 1152,
 LayerNorm on keys alone, mean over cardinalities. Loss averaged over queries, as in the authors' later code base (the
-official one sums them). Training: 16 episodes per step, 5 queries per class, random crops of 224 pixels, half of all clips
-flipped.
-Differs: pairs and triples share one dropout of the frames. Training: the official code also flips Something-Something, whose
-classes have directions; here `train.flip=on` does. AdamW 1e-4 with warm-up and cosine instead of SGD with a constant 1e-3; the
-gradient's norm is limited, there it is not; 20,000 episodes everywhere (there up to 100,020).
+official one sums them, as `recipe=official` does).
+Differs: pairs and triples share one dropout of the frames. The official code also flips Something-Something, whose classes
+have directions; here `train.flip=on` does, and `recipe=official`.
 Unknown: learning rate per backbone.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 
 import open_clip
@@ -34,6 +34,8 @@ class CLIPBackbone(Backbone):
         crop: side of the centre crop, in pixels; must be the model's image size.
         pretraining: data that the weights were trained on.
         train_batch_norm: see `Backbone`.
+        mean: see `Backbone`; None takes that of the weights.
+        std: as `mean`.
 
     Raises:
         ConfigError: unknown or unsupported architecture, or a crop that does not fit it.
@@ -53,6 +55,8 @@ class CLIPBackbone(Backbone):
         *,
         pretraining: str = "",
         train_batch_norm: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         config = open_clip.get_model_config(model)
         if config is None:
@@ -74,8 +78,8 @@ class CLIPBackbone(Backbone):
             crop=crop,
             pretraining=pretraining,
             activation="QuickGELU" if quick_gelu else "GELU",
-            mean=tower.image_mean,
-            std=tower.image_std,
+            mean=mean or tower.image_mean,
+            std=std or tower.image_std,
             train_batch_norm=train_batch_norm,
         )
         self.clip = clip

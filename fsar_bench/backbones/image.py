@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +47,8 @@ class ImageBackbone(Backbone):
         crop: side of the centre crop, in pixels; None takes the image size of these weights.
         pretraining: data that the weights were trained on; empty takes the tag.
         train_batch_norm: see `Backbone`.
+        mean: see `Backbone`; None takes that of the weights.
+        std: as `mean`.
 
     Raises:
         ConfigError: unknown architecture or tag, one without pooled features, or one that cannot take this crop.
@@ -65,6 +67,8 @@ class ImageBackbone(Backbone):
         *,
         pretraining: str = "",
         train_batch_norm: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         if "." in model or not timm.is_model(model):
             raise ConfigError(f"timm has no model {model!r}.{_similar(model)}")
@@ -79,8 +83,8 @@ class ImageBackbone(Backbone):
             crop=crop,
             pretraining=pretraining or _pretraining(pretrained, tag),
             activation=_activation(network),
-            mean=config.mean,
-            std=config.std,
+            mean=mean or config.mean,
+            std=std or config.std,
             train_batch_norm=train_batch_norm,
         )
         self.network = network

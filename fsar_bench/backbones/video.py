@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class TransformersVideoBackbone(Backbone):
         architecture: fields of the library's config that differ from its base model, such as `hidden_size`; only with random
             weights or a file, for a folder or hub repository brings its own.
         pretraining: data that the weights were trained on.
+        mean: see `Backbone`; None takes that of the weights.
+        std: as `mean`.
 
     Raises:
         ConfigError: transformers is not installed, an unknown model or field, or frames or a crop that do not fit it.
@@ -69,6 +72,8 @@ class TransformersVideoBackbone(Backbone):
         *,
         architecture: dict[str, Any] | None = None,
         pretraining: str = "",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         if model not in CLASSES:
             raise ConfigError(f"model={model!r} of a video backbone is unknown.{suggest(model, CLASSES)}")
@@ -85,15 +90,15 @@ class TransformersVideoBackbone(Backbone):
                 f"crop={crop} does not fit the weights of {model}, whose images are {size} pixels. Set crop={size}, or for "
                 "random weights architecture=dict(image_size=...) in the backbone's config."
             )
-        mean, std = _normalisation(model, source)
+        of_weights = _normalisation(model, source)
         super().__init__(
             model,
             resize=resize or size,
             crop=size,
             pretraining=pretraining or (Path(pretrained).name if pretrained else "none (random weights)"),
             activation=ACTIVATIONS.get(config.hidden_act, str(config.hidden_act)),
-            mean=mean,
-            std=std,
+            mean=mean or of_weights[0],
+            std=std or of_weights[1],
         )
         self.frames = config.num_frames
         self.tubelet = getattr(config, "tubelet_size", 1)

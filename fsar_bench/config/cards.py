@@ -1,7 +1,8 @@
 """Method cards: what a method follows, where it differs, what its papers leave open; read from docstrings, importing nothing.
 
 A card is the docstring of a method's config and that of the module that defines its class: the first line describes it,
-paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields. The field "Training" is read from the configs.
+paragraphs that begin with "Followed:", "Differs:" and "Unknown:" are its fields. The fields "Training" (`recipe=suite`) and
+"Official recipe" (`recipe=official`) are read from the configs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsar_bench.config.files import MethodConfig, load, package_folder
-from fsar_bench.config.recipes import training_in_words
+from fsar_bench.config.recipes import official_in_words, training_in_words
 from fsar_bench.io import read_text
 
 WRITTEN = ("Followed", "Differs", "Unknown")  # in docstrings
-FIELDS = (*WRITTEN, "Training")
+FIELDS = (*WRITTEN, "Training", "Official recipe")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def card(name: str) -> Card:
     fields = {key: value for key in WRITTEN if (value := _field(text, key) or _field(module, key))}
     if config.train is not None:
         fields["Training"] = training_in_words(stem, config.train)
+        if official := official_in_words(stem, config):
+            fields["Official recipe"] = official
     description = text.split("\n")[0]
     return Card(stem, config.title or stem, config.paper, config.certainty or "", description, kind, source, fields)
 

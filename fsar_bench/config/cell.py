@@ -38,7 +38,7 @@ ENGINE = 1  # raised when a change of the engine changes results
 Module = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w[\w-]*)*$", max_length=200)]
 Input = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on")
+CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on|recipe")
 
 
 def is_file_name(text: str) -> bool:
@@ -121,9 +121,10 @@ class Identity(Frozen):
             and by their content in `inputs`.
         reader: registered name of the reader.
         inputs: SHA-256 of the files that the cell depends on: annotations, weights, custom modules, checkpoint.
+        class_texts: spellings of class texts that replace those of the datasets, by their letters and digits.
     """
 
-    unhashed_defaults = frozenset({"train", "train_dataset"})
+    unhashed_defaults = frozenset({"train", "train_dataset", "class_texts"})
 
     engine: int
     name: Name
@@ -136,6 +137,7 @@ class Identity(Frozen):
     protocol: Protocol
     reader: Text
     inputs: Annotated[dict[Input, Sha], Field(max_length=3000)]
+    class_texts: Annotated[list[Text], Field(max_length=3000)] = Field([])
 
     @field_validator("method", "backbone")
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fsar_bench.config.cell import ENGINE, Cell, DatasetSource, Identity, Label, Setup
+from fsar_bench.config.cell import ENGINE, TIMM, Cell, DatasetSource, Identity, Label, Setup
 from fsar_bench.config.fields import explain_fault
 from fsar_bench.config.files import (
     BackboneConfig,
@@ -24,8 +24,9 @@ from fsar_bench.config.files import (
     protocol_of,
 )
 from fsar_bench.config.inputs import Modules, annotation_digests, installed_modules, weight_digests
-from fsar_bench.config.overrides import coerce, flatten, merge, override
+from fsar_bench.config.overrides import coerce, flatten, merge, overlay, override
 from fsar_bench.config.plain import check_plain
+from fsar_bench.config.published import Recipe, official_recipe
 from fsar_bench.config.settings import Choices, Protocol, Train
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import fault_of_file, file_digest, user_path
@@ -125,7 +126,7 @@ class MethodChoice:
             return "matcher" in self.config.method
         if key.startswith("method.matcher.") and matcher is not None:
             return "matcher" in self.config.method
-        if key in ("checkpoint", "train_on"):
+        if key in ("checkpoint", "train_on", "recipe"):
             return self.is_trained
         if key.startswith("train."):
             field = key.split(".")[1]
@@ -157,7 +158,7 @@ class CellChoice:
         Raises:
             ConfigError: a key that does not apply, or a value of the wrong type.
         """
-        protocol_name, protocol = protocol_of(self.dataset.config, self.chosen)
+        protocol_name, protocol = self._protocol
         weights = self._backbone_config(protocol)
         pretrained = str(weights["pretrained"]) if is_weights_path(weights.get("pretrained")) else None
         checkpoint = self._checkpoint()
@@ -176,6 +177,7 @@ class CellChoice:
             "protocol": protocol,
             "reader": self._reader,
             "inputs": self._inputs(weights, modules, checkpoint),
+            "class_texts": self._recipe.class_texts,
         }
         setup = Setup(
             module_folders=modules.folders,
@@ -194,6 +196,28 @@ class CellChoice:
         for part, values in (*cell.identity.model_dump().items(), ("label", cell.label.model_dump())):
             check_plain(values, part, f"{name}: ")
         return cell
+
+    @cached_property
+    def _protocol(self) -> tuple[str, Protocol]:
+        """Name and rules of the protocol."""
+        return protocol_of(self.dataset.config, self.chosen)
+
+    @cached_property
+    def _recipe(self) -> Recipe:
+        """What the published settings change; nothing for the suite's own recipe.
+
+        Raises:
+            ConfigError: there are none for this method and dataset.
+        """
+        if not self._is_official:
+            return Recipe()
+        return official_recipe(self.method.name, self.trained_on.config.dataset.name, self._protocol[1].shot)
+
+    @property
+    def _is_official(self) -> bool:
+        named = self.chosen.get("recipe", "suite")
+        Choices.of({"recipe": named})  # a fault of it is told by its key
+        return self.method.is_trained and named == "official"
 
     def _all_modules(self) -> Modules:
         protocol = load("protocols", self.chosen.get("protocol", self.dataset.config.protocol))
@@ -256,12 +280,15 @@ class CellChoice:
             shown["checkpoint"] = f"{checkpoint.name}@{file_digest(checkpoint)[:8]}"
         if (trained_on := self._other_training()) is not None:
             shown["train_on"] = trained_on.name
+        if self._is_official:
+            shown["recipe"] = "official"
         return shown
 
     def _method(self, protocol: Protocol) -> dict[str, Any]:
         name = self.method.name
         changes = self.trained_on.changes(name, "method")
         config = merge(self.method.config.method, changes, f"the dataset's config for {name}.method")
+        config = overlay(config, self._recipe.method)
         if "matcher" in self.chosen and config["matcher"]["type"] != self.chosen["matcher"]:
             config["matcher"] = {"type": self.chosen["matcher"]}
         root = {"method": config}
@@ -278,7 +305,7 @@ class CellChoice:
     def _train(self, protocol: Protocol) -> Train | None:
         if not self.method.is_trained:
             return None
-        values = self.method.train_values(self.trained_on)
+        values = merge(self.method.train_values(self.trained_on), self._recipe.train, "its published settings: train")
         for key, text in self.chosen.items():
             if not key.startswith("train."):
                 continue
@@ -318,7 +345,13 @@ class CellChoice:
             out["quick_gelu"] = self._quick_gelu()
         if "frames" in out:  # a video backbone is sized by T, as some methods are
             out["frames"] = protocol.frames
-        return out
+        return out | self._recipe_of_backbone(out)
+
+    def _recipe_of_backbone(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What the published settings change of the backbone; its batch norm where it has any."""
+        has_batch_norm = "train_batch_norm" in config or self._backbone_file.name.startswith(TIMM)
+        changes = self._recipe.backbone
+        return {key: value for key, value in changes.items() if key != "train_batch_norm" or has_batch_norm}
 
     def _quick_gelu(self) -> bool:
         activation = self.chosen["activation"]

@@ -200,7 +200,7 @@ def package_folder(package: str) -> Path:
 
 
 def config_folder(kind: str) -> Path:
-    """Folder of the built-in configs of a kind: methods, ablations, datasets, backbones or protocols."""
+    """Folder of the built-in configs of a kind: methods, ablations, datasets, backbones, protocols or recipes."""
     return package_folder(f"fsar_bench.configs.{kind}")
 
 

@@ -52,7 +52,7 @@ def text_settings(values: Mapping[str, Any], levels: int = DEEPEST) -> dict[str,
         if isinstance(value, Mapping) and not key.endswith(".scheduler"):
             inside = [(f"{key}.{name}" if isinstance(name, str) else name, inner) for name, inner in value.items()]
             out |= text_settings(dict(inside), levels - 1)
-        elif isinstance(value, (list, tuple)) and not key.endswith((".hooks", ".scheduler")):
+        elif isinstance(value, (list, tuple)) and not key.endswith((".hooks", ".scheduler", ".no_decay")):
             out[key] = [_spell(key, item) for item in value]
         else:
             out[key] = _spell(key, value)
@@ -148,6 +148,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             out |= flatten(value, f"{prefix}{key}.")
         else:
             out[f"{prefix}{key}"] = value
+    return out
+
+
+def overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `extra` laid over it, which may have further keys; a part that names its `type` replaces the other."""
+    out = copy.deepcopy(dict(base))
+    for key, value in extra.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict) and "type" not in value
+        out[key] = overlay(out[key], value) if both else copy.deepcopy(value)
     return out
 
 

@@ -20,7 +20,12 @@ from fsar_bench.errors import ConfigError, suggest
 
 CHOICE_KEYS = tuple(Choices.model_fields)
 CONTROL_KEYS = (*PROTOCOL_KEYS, "reader", "backbone", "pretrained", "activation", "protocol")  # hold for controls too
-FOR_SOME = ("matcher", "checkpoint", "train_on")  # keys that apply to some methods, as method.* and train.* do
+FOR_SOME = (
+    "matcher",
+    "checkpoint",
+    "train_on",
+    "recipe",
+)  # keys that apply to some methods, as method.* and train.* do
 ADDRESSED = ("title", *FOR_SOME)  # keys that may follow a method's name, as method.* and train.* may
 NO_AXES = ("methods", "dataset", "imports")  # keys whose values are not tried one after the other for each method
 
@@ -267,7 +272,7 @@ class _Resolution:
             if self.taken[key]:
                 continue
             text, who = f"{key}={_spelled(self.given[key])}", ", ".join(lacking)
-            if key in ("train_on", "checkpoint") or (
+            if key in ("train_on", "checkpoint", "recipe") or (
                 key.startswith("train.") and not any(map(_is_training, self.offered))
             ):
                 raise ConfigError(f"{text} does not apply: none of these methods is trained ({who}). Leave it out.")

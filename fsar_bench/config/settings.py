@@ -156,9 +156,11 @@ class Train(Settings):
 
     prefix = "train."
     augmentation: ClassVar[tuple[str, ...]] = (
-        "crop", "crop_area", "crop_ratio", "flip", "allows_flip", "jitter", "grayscale", "augmented",
+        "crop", "crop_area", "crop_ratio", "flip", "allows_flip", "jitter", "grayscale", "augmented", "squash",
     )  # fmt: skip
-    unhashed_defaults = frozenset({"seed", "scheduler", "hooks", *augmentation})
+    unhashed_defaults = frozenset(
+        {"seed", "scheduler", "hooks", "no_decay", "loss_scale", "sampling", "stride", *augmentation}
+    )
 
     episodes: Count = Field(1000, description="training episodes")
     way: Annotated[int, Field(ge=2, le=255)] | None = Field(
@@ -207,6 +209,19 @@ class Train(Settings):
     augmented: Literal["all", "queries"] = Field(
         "all", description="training clips that are mirrored and recoloured; all are cropped"
     )
+    squash: bool = Field(
+        False, description="training frames are squeezed to a square before the crop, so that their ratio is lost"
+    )
+    sampling: Literal["segments", "whole_segments", "stride", "jittered_ends", "ends"] = Field(
+        "segments",
+        description="frames of training clips: a random one of each of T equal segments, or of T segments of whole frames; "
+        "equidistant from a random start, between ends that move, or from the first to the last",
+    )
+    stride: Count = Field(1, description="frames between those that train.sampling=stride takes")
+    no_decay: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        [], max_length=20, description="parameters without weight decay, by parts of their names, as JSON"
+    )
+    loss_scale: float = Field(1.0, gt=0, le=10**6, description="factor of an episode's loss before its gradient")
 
     @model_validator(mode="after")
     def _validates_between_updates(self) -> Self:
@@ -240,6 +255,15 @@ class Train(Settings):
         return plain_configs(hooks, "train.hooks")
 
     @model_validator(mode="after")
+    def _exempts_from_some_decay(self) -> Self:
+        if self.no_decay and "weight_decay" not in self.optimizer:
+            raise ValueError(
+                f"train.no_decay={shown(self.no_decay)} exempts parameters from the weight decay of train.optimizer, which has "
+                "none: set train.optimizer.weight_decay, or leave it out."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _are_plans_that_can_be_drawn(self) -> Self:
         if self.way and self.shot and (fault := self._fault(self.way, self.shot)):
             raise ValueError(fault)
@@ -271,11 +295,15 @@ class Train(Settings):
         if fault := self._fault(way, shot):
             raise ConfigError(fault)
         effective = self.with_effective_augmentation()
-        for name in ("crop_area", "crop_ratio"):
+        for name, other, value in (
+            ("crop_area", "crop", "resized"),
+            ("crop_ratio", "crop", "resized"),
+            ("stride", "sampling", "stride"),
+        ):
             if name in typed and getattr(effective, name) != getattr(self, name):
                 raise ConfigError(
-                    f"train.{name}={getattr(self, name):g} has no effect with train.crop={self.crop}: say train.crop=resized, "
-                    "or leave it out."
+                    f"train.{name}={getattr(self, name):g} has no effect with train.{other}={getattr(self, other)}: say "
+                    f"train.{other}={value}, or leave it out."
                 )
         return effective.model_copy(update={"way": way, "shot": shot, "seed": seed})
 
@@ -284,6 +312,7 @@ class Train(Settings):
         is_mirrored = self.flip == "on" or (self.flip == "if_allowed" and self.allows_flip)
         idle = {"allows_flip"}
         idle |= set() if self.crop == "resized" else {"crop_area", "crop_ratio"}
+        idle |= set() if self.sampling == "stride" else {"stride"}
         idle |= set() if is_mirrored or self.jitter or self.grayscale else {"augmented"}
         defaults = {name: type(self).model_fields[name].default for name in idle}
         return self.model_copy(update={**defaults, "flip": "on" if is_mirrored else "off"})
@@ -291,7 +320,8 @@ class Train(Settings):
     @property
     def is_augmented(self) -> bool:
         """Whether clips differ from the evaluation's in more than their frames; of a resolved training."""
-        return self.crop != "center" or self.flip == "on" or self.jitter > 0 or self.grayscale > 0
+        is_moved = self.crop != "center" or self.flip == "on" or self.squash
+        return is_moved or self.jitter > 0 or self.grayscale > 0
 
 
 class Choices(Settings):
@@ -300,6 +330,9 @@ class Choices(Settings):
     methods: str = Field("", description="method names; all, ablations/NAME, or ./my_method.py")
     dataset: str = Field("synthact", description="dataset that is tested, by name or as ./my_dataset.py")
     train_on: str = Field("", description="dataset of the training and of val, the tested one unless it is named")
+    recipe: Literal["suite", "official"] = Field(
+        "suite", description="how methods are trained: by the suite's common recipe, or by the published one of each"
+    )
     protocol: str = Field("", description="protocol, the dataset's unless it is named")
     backbone: str = Field(
         "", description="backbone, the dataset's unless it is named; timm:NAME takes an image model of timm"

@@ -46,6 +46,7 @@ class Augmentation:
         flip: probability of a mirrored clip.
         jitter: strength of the change of colours.
         grayscale: probability of a grey clip.
+        squash: frames are squeezed to a square of their short side before the crop, so that their ratio is lost.
     """
 
     crop: Crop = "center"
@@ -54,6 +55,7 @@ class Augmentation:
     flip: float = 0.0
     jitter: float = 0.0
     grayscale: float = 0.0
+    squash: bool = False
 
     @property
     def crop_alone(self) -> Augmentation:
@@ -74,6 +76,8 @@ class Augmentation:
         Raises:
             DataError: the frames are smaller than the crop.
         """
+        if self.squash:
+            frames = _resized(frames, min(frames.shape[1:3]))
         height, width = frames.shape[1:3]
         box = self.box(width, height, side, seed)
         out = _resized(frames[:, box.top : box.top + box.height, box.left : box.left + box.width], side)

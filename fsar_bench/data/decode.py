@@ -50,6 +50,8 @@ class ReadPlan:
         modules: modules to import first (custom readers).
         folders: where these modules are looked for before the import path.
         is_inspected: whether videos are decoded completely besides, and compared with what the reader takes.
+        sampling: how frames are drawn at random, see `random_frames`.
+        stride: frames between two drawn ones, where `sampling` has one.
     """
 
     reader: str
@@ -60,6 +62,12 @@ class ReadPlan:
     modules: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     is_inspected: bool = False
+    sampling: str = "segments"
+    stride: int = 1
+
+    def draw(self, length: int, seed: tuple[int, ...]) -> np.ndarray:
+        """Numbers of the frames that are read of a training clip of `length` frames."""
+        return random_frames(length, self.frames, seed, sampling=self.sampling, stride=self.stride)
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,7 @@ class Request:
 
     Attributes:
         clip: the clip.
-        seed: None reads the frames at segment midpoints; otherwise one random frame per segment is drawn with this seed (see
-            `random_frames`).
+        seed: None reads the frames at segment midpoints; otherwise they are drawn with this seed (see `random_frames`).
         augmentation: how the clip is augmented, with the same seed; None takes the centre crop.
 
     Raises:
@@ -184,7 +191,7 @@ def _read_opened(
     elif seed is None:
         indices = midpoints(length, plan.frames)
     else:
-        indices = random_frames(length, plan.frames, seed)
+        indices = plan.draw(length, seed)
     if augmentation is None or seed is None:
         return DecodedClip(reader.read(clip, indices, resize=plan.resize, crop=plan.crop), is_complete)
     frames = _whole_frames(reader, clip, indices, plan.resize)

@@ -14,7 +14,6 @@ import numpy as np
 
 from fsar_bench.data.contents import check_unchanged
 from fsar_bench.data.decode import DecodedClip, DecodePool, ReadPlan, Request
-from fsar_bench.data.sampling import random_frames
 from fsar_bench.errors import DataError
 from fsar_bench.io import cache_folder, write_cached
 from fsar_bench.registry import READERS, find
@@ -172,7 +171,7 @@ class FrameSource:
         """Numbers of the frames of a request among `count` frames that are cached."""
         if request.seed is None:
             return np.arange(count)
-        return random_frames(count, self.plan.frames, request.seed)
+        return self.plan.draw(count, request.seed)
 
     def _fits(self, request: Request, shape: tuple[int, ...]) -> bool:
         """Whether frames of a shape can be those of a request; too small a clip has others."""

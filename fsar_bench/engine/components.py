@@ -138,7 +138,8 @@ class ComponentCheck:
             if method.fits:
                 _check_val(cell)
             if cell.setup.checkpoint:
-                prepare_method(method, open_dataset(**cell.train_dataset.model_dump()), cell.protocol.template)
+                train_dataset = open_dataset(**cell.train_dataset.model_dump())
+                prepare_method(method, train_dataset, cell.protocol.template, cell.identity.class_texts)
                 load_named(cell.setup.checkpoint, method)
         except Exception as error:
             return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,19 +25,43 @@ from fsar_bench.plan import EpisodePlan
 from fsar_bench.registry import DATASETS, FUNCTIONS
 
 
-def encode_class_text(backbone: Backbone, split: Split, template: str) -> Tensor:
-    """Text features `[classes, C]` of a split's classes; C is 0 for a backbone without a text encoder."""
+def prompts_of(split: Split, template: str, class_texts: Sequence[str] = ()) -> list[str]:
+    """What a text encoder reads of each class of a split.
+
+    Args:
+        split: whose classes.
+        template: {} stands for the class text.
+        class_texts: other spellings; one replaces the text of the class whose letters and digits it has.
+    """
+    spelled = {_letters(text): text for text in class_texts}
+    return [template.format(spelled.get(_letters(text), text)) for text in split.texts]
+
+
+def _letters(text: str) -> str:
+    """A text without case, spaces and signs."""
+    return re.sub(r"[\W_]", "", text).casefold()
+
+
+def encode_class_text(backbone: Backbone, split: Split, template: str, class_texts: Sequence[str] = ()) -> Tensor:
+    """Text features `[classes, C]` of a split's classes; C is 0 for a backbone without a text encoder.
+
+    Args:
+        backbone: encodes them.
+        split: see `prompts_of`, as for the other arguments.
+        template: as there.
+        class_texts: as there.
+    """
     if not backbone.has_text:
         return torch.zeros(len(split.texts), 0, device=backbone.device)
-    return backbone.encode_text([template.format(text) for text in split.texts])
+    return backbone.encode_text(prompts_of(split, template, class_texts))
 
 
-def prepare_method(method: FewShotMethod, dataset: Dataset, template: str) -> Tensor:
+def prepare_method(method: FewShotMethod, dataset: Dataset, template: str, class_texts: Sequence[str] = ()) -> Tensor:
     """Give a method the text features of all training classes, once, and return them.
 
     What a method builds for its training classes is not built again when it is prepared already.
     """
-    text = encode_class_text(method.backbone, dataset.split("train"), template)
+    text = encode_class_text(method.backbone, dataset.split("train"), template, class_texts)
     if not getattr(method, "is_prepared", False):
         method.prepare(text)
         method.is_prepared = True
@@ -90,6 +116,7 @@ class _Episodes(TorchDataset):
         episodes: number of episodes.
         seed: of episodes and, in training, of frames.
         group_disjoint: supports share no source recording with the queries of their class.
+        class_texts: other spellings of class texts, see `prompts_of`.
     """
 
     def __init__(
@@ -104,6 +131,7 @@ class _Episodes(TorchDataset):
         episodes: int,
         seed: int,
         group_disjoint: bool = False,
+        class_texts: Sequence[str] = (),
     ) -> None:
         reading = {key: value for key, value in frames.items() if key not in ("workers", "seconds")}
         lists = {key: tuple(reading.get(key, ())) for key in ("modules", "folders")}
@@ -113,7 +141,7 @@ class _Episodes(TorchDataset):
             workers=frames["workers"],
             seconds=frames["seconds"],
         )
-        self.template, self.group_disjoint = template, group_disjoint
+        self.template, self.group_disjoint, self.class_texts = template, group_disjoint, tuple(class_texts)
         self._drawing = {"way": way, "shot": shot, "query": query, "episodes": episodes, "seed": seed}
 
     def __len__(self) -> int:

@@ -74,6 +74,8 @@ def make_keys(
         "weights": weights,
         "splits": [split.fingerprint for split in splits],
     }
+    if identity.class_texts:
+        trained["class_texts"] = record["class_texts"]
     if identity.protocol.group_disjoint:
         trained["group_disjoint"] = True
     return Keys(digest(trained), embedding, train_embedding, weights)

@@ -43,19 +43,25 @@ class EpisodicTrainLoop(BaseLoop):
         dataloader: of `TrainEpisodes`; episodes are taken from the dataset by number, so a resumed training replays nothing.
         max_iters: training episodes.
         val_interval: episodes between validations; a multiple of the accumulation.
+        loss_scale: factor of an episode's loss before its gradient.
 
     Attributes:
         validated: number of episodes after which the last validation was; None before the first.
     """
 
-    def __init__(self, runner: Runner, dataloader: Any, max_iters: int, val_interval: int) -> None:
+    def __init__(
+        self, runner: Runner, dataloader: Any, max_iters: int, val_interval: int, loss_scale: float = 1.0
+    ) -> None:
         super().__init__(runner, dataloader)
+        runner.model.loss_scale = loss_scale
         self._max_iters, self._iter, self.val_interval = max_iters, 0, val_interval
         self.validated: int | None = None
         self._seconds_before, self._began = 0.0, perf_counter()
         self.episodes: TrainEpisodes = self.dataloader.dataset
         # Before the optimiser is built: a method may add parameters for its training classes.
-        self.class_text = prepare_method(runner.model, self.episodes.dataset, self.episodes.template)
+        self.class_text = prepare_method(
+            runner.model, self.episodes.dataset, self.episodes.template, self.episodes.class_texts
+        )
 
     @property
     def max_epochs(self) -> int:
@@ -148,7 +154,7 @@ class _EvaluationLoop(BaseLoop):
     def _evaluate(self, stage: str) -> dict[str, float]:
         model: FewShotMethod = self.runner.model
         episodes = self.episodes
-        text = encode_class_text(model.backbone, episodes.split, episodes.template)
+        text = encode_class_text(model.backbone, episodes.split, episodes.template, episodes.class_texts)
         bank: FeatureBank = build_bank(
             model,
             episodes.split,
@@ -191,7 +197,7 @@ class EpisodicTestLoop(_EvaluationLoop):
         """Evaluate, with the best checkpoint of the work folder if the method was trained."""
         runner = self.runner
         if runner.model.traits.trainable:
-            prepare_method(runner.model, self.episodes.dataset, self.episodes.template)
+            prepare_method(runner.model, self.episodes.dataset, self.episodes.template, self.episodes.class_texts)
         runner.call_hook("before_test")
         runner.call_hook("before_test_epoch")
         runner.call_hook("before_test_iter", batch_idx=0, data_batch=self.episodes.plan)

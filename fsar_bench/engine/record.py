@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.device import environment, peak_memory
+from fsar_bench.engine.episodes import prompts_of
 from fsar_bench.engine.scoring import PlanScores
 from fsar_bench.results.record import (
     BackboneRecord,
@@ -77,7 +78,7 @@ def _data(run: CellRun) -> DataRecord:
 
 
 def _episodes(run: CellRun) -> EpisodesRecord:
-    prompts = "\n".join(run.test.template.format(text) for text in run.test.split.texts)
+    prompts = "\n".join(prompts_of(run.test.split, run.test.template, run.test.class_texts))
     return EpisodesRecord(
         plan=run.test.plan.digest,
         realised=run.test.plan.realised,

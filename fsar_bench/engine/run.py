@@ -167,7 +167,9 @@ class CellRun:
     def test_text(self) -> Tensor:
         """Text features of the tested classes, `[classes, C]`."""
         if self._test_text is None:
-            self._test_text = encode_class_text(self.method.backbone, self.test.split, self.test.template)
+            self._test_text = encode_class_text(
+                self.method.backbone, self.test.split, self.test.template, self.test.class_texts
+            )
         return self._test_text
 
     def train(self) -> None:
@@ -183,7 +185,7 @@ class CellRun:
             self.checkpoint = self.trained.sha
         if not self.checkpoint:
             return
-        prepare_method(self.method, self.dataset, self.cell.protocol.template)
+        prepare_method(self.method, self.dataset, self.cell.protocol.template, self.cell.identity.class_texts)
         self.method.to(self.device)
         if checkpoint:
             load_named(checkpoint, self.method)
@@ -242,7 +244,7 @@ class CellRun:
             p = self.cell.protocol
             plan = self.train_source.plan
             val = _episodes(self.cell, self.options, plan, "val", p.way, p.shot, 1, FIT_EPISODES, tested=False)
-            text = encode_class_text(self.method.backbone, val.split, val.template)
+            text = encode_class_text(self.method.backbone, val.split, val.template, val.class_texts)
             store = self._bank_store(self.keys.train_embedding)
             bank = self._bank(val, text, self.train_source, store, "choosing on val: encoding")
             tried = 0
@@ -323,6 +325,7 @@ def _episodes(
         dataset=(cell.dataset if tested else cell.train_dataset).model_dump(),
         frames={**vars(plan), "workers": options.workers, "seconds": options.decode_timeout},
         template=cell.protocol.template,
+        class_texts=cell.identity.class_texts,
         way=way,
         shot=shot,
         query=query,

@@ -159,7 +159,7 @@ def training_config(
         "randomness": {"seed": cell.identity.training_seed % 2**32},
         "model": {**without_score_arguments(method), "backbone": backbone},
         **_dataloaders(cell, train, _frames(plans.train, options), _frames(plans.test, options)),
-        "train_cfg": {"type": "EpisodicTrainLoop", "max_iters": train.episodes, "val_interval": train.val_interval},
+        "train_cfg": _loop(train),
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
         "val_cfg": {"type": "EpisodicValLoop", "batch": options.score_batch, "store": _store(store)},
@@ -174,10 +174,19 @@ def training_config(
     }
 
 
+def _loop(train: Train) -> dict[str, Any]:
+    loop = {"type": "EpisodicTrainLoop", "max_iters": train.episodes, "val_interval": train.val_interval}
+    return loop if train.loss_scale == 1 else {**loop, "loss_scale": train.loss_scale}
+
+
 def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: dict[str, Any]) -> dict[str, Any]:
     """Dataloaders of the training episodes, of the val episodes that choose the checkpoint, and of the test plan."""
     protocol, seed = cell.protocol, cell.identity.training_seed
     common = {"template": protocol.template, "group_disjoint": protocol.group_disjoint}
+    if cell.identity.class_texts:
+        common["class_texts"] = list(cell.identity.class_texts)
+    if train.sampling != "segments":
+        frames = {**frames, "sampling": train.sampling, "stride": train.stride}
     trained = {"dataset": cell.train_dataset.model_dump(), "frames": frames, **common}
     testing = {"dataset": cell.dataset.model_dump(), "frames": test_frames, **common}
     drawn = {"way": train.way, "shot": train.shot}
@@ -208,6 +217,7 @@ def _augmentation(train: Train) -> dict[str, Any]:
         "flip": 0.5 if train.flip == "on" else 0.0,
         "jitter": train.jitter,
         "grayscale": train.grayscale,
+        "squash": train.squash,
     }
     return {"augmentation": augmentation, "augmented": train.augmented}
 
@@ -250,7 +260,14 @@ def _optimizer(train: Train, device: torch.device) -> dict[str, Any]:
         "optimizer": copy.deepcopy(train.optimizer),
         "accumulative_counts": train.accumulate,
         "clip_grad": {"max_norm": train.clip_grad} if train.clip_grad else None,
+        **_exemptions(train),
     }
+
+
+def _exemptions(train: Train) -> dict[str, Any]:
+    """MMEngine's way to exempt parameters from weight decay; empty where none is, so that all share one group."""
+    keys = {part: {"decay_mult": 0.0} for part in train.no_decay}
+    return {"paramwise_cfg": {"custom_keys": keys}} if keys else {}
 
 
 def _schedule(train: Train) -> list[dict[str, Any]]:

@@ -228,8 +228,8 @@ def in_order(published: list[Published]) -> list[Published]:
 def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
     """Rows of a board next to the published figures of their setting; cited figures only where there are no others.
 
-    A row qualifies with the defaults of its config alone: it has no changed settings but the source of its weights. Submitted
-    predictions do not qualify: they are not of the method's implementation here.
+    A row qualifies with the defaults of its config alone: it has no changed settings but the source of its weights and the
+    published recipe. Submitted predictions do not qualify: they are not of the method's implementation here.
     """
     out: list[Verdict] = []
     figures = defaultdict(list)
@@ -237,7 +237,7 @@ def verdicts(board: Board, published: list[Published]) -> list[Verdict]:
         figures[p.our_method, p.our_backbone, p.our_dataset, p.way, p.shot].append(p)
     for entry in board.entries if figures else []:
         result = entry.result
-        if result.submitted or set(result.cell.label.changed) - {"pretrained", "activation"}:
+        if result.submitted or set(result.cell.label.changed) - {"pretrained", "activation", "recipe"}:
             continue
         setting = (result.name, result.backbone_name, result.dataset, result.protocol.way, result.protocol.shot)
         same = figures.get(setting, [])

@@ -80,6 +80,21 @@ def test_center_is_the_crop_of_the_evaluation_and_flips_mirror_it():
     assert (Augmentation(flip=1.0).apply(painted(), 60, (0,)) == plain[:, :, ::-1]).all()
 
 
+def test_squashed_frames_lose_their_ratio_before_the_crop():
+    lefts = set()
+    for place in range(20):
+        squash = Augmentation("random", squash=True)
+        left, top, width, height, _ = read_back(squash.apply(painted(), 60, (3, place)))
+        assert np.allclose((width, height), (60 * WIDTH / HEIGHT, 60), atol=1.0)  # a square of 90 shows all 120 columns
+        box = squash.box(HEIGHT, HEIGHT, 60, (3, place))
+        assert np.allclose((left, top), (box.left * WIDTH / HEIGHT, box.top), atol=1.5)
+        lefts.add(round(left))
+    assert len(lefts) > 8
+    assert squash.crop_alone == squash
+    square = painted(HEIGHT)
+    assert (squash.apply(square, 60, (0,)) == Augmentation("random").apply(square, 60, (0,))).all()
+
+
 def test_random_crops_are_uniform_and_flips_are_half():
     boxes = [Augmentation("random").box(20, 14, 10, (0, 1, i)) for i in range(DRAWS)]
     for values, places in (([b.left for b in boxes], 11), ([b.top for b in boxes], 5)):

@@ -20,7 +20,7 @@ import pytest
 from fsar_bench.data.dataset import BUILTIN, Clip
 from fsar_bench.data.decode import DecodePool, ReadPlan, Request
 from fsar_bench.data.frames import FrameSource, frame_source
-from fsar_bench.data.sampling import midpoints, random_frames
+from fsar_bench.data.sampling import SAMPLING, midpoints, random_frames
 from fsar_bench.errors import ConfigError, DataError, ProcessError
 
 PLAN = ReadPlan("pyav", resize=60, crop=60, frames=8, whole_up_to=64)
@@ -55,6 +55,49 @@ def test_midpoints_and_random_frames():
         assert (drawn < length).all()
         assert (drawn == random_frames(length, 8, (0, 3, 1))).all()
     assert (random_frames(301, 8, (0, 3, 1)) != random_frames(301, 8, (0, 3, 2))).any()
+
+
+def drawn(sampling: str, length: int, frames: int = 8, stride: int = 1, draws: int = 400) -> np.ndarray:
+    """Frames `[draws, frames]` of one clip."""
+    return np.stack([random_frames(length, frames, (5, i), sampling=sampling, stride=stride) for i in range(draws)])
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("length", [1, 5, 8, 9, 17, 40, 301])
+def test_frames_of_every_sampling_are_in_the_clip_and_in_order(sampling, length):
+    frames = drawn(sampling, length, stride=35, draws=50)
+    assert frames.dtype == np.int64
+    assert frames.min() >= 0
+    assert frames.max() < length
+    assert (np.diff(frames) >= 0).all()
+
+
+def test_whole_segments_leave_out_the_end():
+    frames = drawn("whole_segments", 23, draws=600)  # segments of 2 frames; 7 are left
+    assert [set(column) for column in frames.T] == [{2 * i, 2 * i + 1} for i in range(8)]
+    assert drawn("segments", 23, draws=600).max() == 22
+
+
+def test_a_stride_reads_equidistant_frames_from_a_random_start():
+    frames = drawn("stride", 303, stride=35)  # 8 * 35 = 280 fit: starts from 0 to 24, ends 35 before the window's end
+    assert set(frames[:, 0]) <= set(range(24))
+    assert len(set(frames[:, 0])) == 24
+    assert set(np.diff(frames).ravel()) == {35}
+    short = drawn("stride", 150, stride=35)  # of whole segments: a window of 144
+    assert short[:, 0].min() == 0
+    assert short[:, 0].max() == 6
+    assert set(short[:, -1] - short[:, 0]) <= {109, 110}  # 144 - 35
+
+
+def test_ends_move_by_up_to_five_frames_or_not_at_all():
+    frames = drawn("jittered_ends", 40, draws=800)
+    assert set(frames[:, 0]) == set(range(6))
+    assert set(frames[:, -1]) == set(range(34, 40))
+    for first, last, clip in zip(frames[:, 0], frames[:, -1], frames, strict=True):
+        assert (clip == np.linspace(first, last, 8).astype(int)).all()
+    assert set(drawn("jittered_ends", 12)[:, 0]) <= {0, 1, 2}
+    assert (drawn("jittered_ends", 8) == np.arange(8)).all()
+    assert (drawn("ends", 30) == [0, 4, 8, 12, 16, 20, 24, 29]).all()
 
 
 def test_frames_do_not_depend_on_workers_or_cache(shipped, tmp_path, monkeypatch):

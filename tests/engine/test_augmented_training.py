@@ -16,6 +16,10 @@ from fsar_bench.registry import DATASETS
 
 AUGMENTED = {
     "train.crop": "resized", "train.crop_area": 0.4, "train.flip": "on", "train.jitter": 0.5, "train.grayscale": 0.3,
+    "train.squash": True, "train.sampling": "jittered_ends", "train.loss_scale": 0.5, "train.no_decay": ["ln_", "bias"],
+    "train.scheduler": {
+        "type": "DoubleSpeedSteps", "epoch": 2, "steps": [0, 2], "factors": [1.0, 0.1], "start": 0.5, "episodes": 2,
+    },
 }  # fmt: skip
 
 
@@ -89,6 +93,7 @@ def test_training_sees_augmented_clips_and_val_the_centre_crop(train, undisturbe
         "train.flip": "off",
         "train.jitter": 0,
         "train.grayscale": 0,
+        "train.squash": False,
     }
     weights, loss, curve = train(tmp_path, **plain)
     assert weights != undisturbed[0]

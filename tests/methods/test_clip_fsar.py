@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from golden_arrays import Arrays, assert_close, by_class, golden, under
 from helpers import GivenFeatures, score_features
+from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone
 from fsar_bench.errors import ConfigError
-from fsar_bench.layers import ModulationBlock
+from fsar_bench.layers import ModulationBlock, cosine_logits
 from fsar_bench.method import EpisodeBatch
 from fsar_bench.methods.clip_fsar import CLIPFSAR
 
@@ -52,6 +54,94 @@ def test_golden_logits(golden, kind, merge, mode):
     if mode == "combine":
         total = total.exp()
     assert torch.allclose(total, expected, rtol=1e-4, atol=1e-5)
+
+
+class PassedOn(GivenFeatures):
+    """A stand-in for a backbone to which features are given in place of frames."""
+
+    def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames
+
+
+def of_official_class(arrays: Arrays, **changes) -> CLIPFSAR:
+    """The method with the weights of the official class, and no dropout of attention."""
+    width = arrays["support"].shape[-1]
+    ffn_width = len(arrays["context2.layers.0.1.net.0.weight"])
+    matcher = {"type": "OTAM", "smoothing": 0.5, "bidirectional": True, "epsilon": 0.01}
+    method = CLIPFSAR(PassedOn(width), matcher, ffn_width=ffn_width, dropout=0.0, class_epsilon=0.01, **changes)
+    stored = {f"head.{name}": arrays[name] for name in arrays if name.startswith("context2.") or name == "scale"}
+    state = CLIPFSAR.from_official({**stored, "head.backbone.proj": torch.zeros(1)})
+    method.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("backbone.")})
+    return method
+
+
+MODES = {  # official mode: ours, g
+    "visual": ("visual", 0.9), "text": ("text", 0.9), "ensemble": ("ensemble", 0.9), "ensemble06": ("ensemble", 0.6),
+}  # fmt: skip
+
+
+@torch.no_grad()
+@golden("clip_fsar")
+@pytest.mark.parametrize("merge", ["merge_after", "merge_before"])
+@pytest.mark.parametrize("mode", MODES)
+def test_golden_official_logits(arrays, merge, mode):
+    ours, weight = MODES[mode]
+    method = of_official_class(arrays, mode=ours, text_weight=weight, merge_before=merge == "merge_before").eval()
+    text = arrays["text_test"][arrays["classes"]]
+    total = score_features(method, by_class(arrays, arrays["support"]), arrays["query"], text).total[0]
+    ours_as_theirs = {"visual": total, "text": total.softmax(-1)}.get(mode, total.exp())
+    assert_close(ours_as_theirs, arrays[f"logits.{mode}.{merge}"], relative=1e-5)
+
+
+@golden("clip_fsar")
+@pytest.mark.parametrize("merge", ["merge_after", "merge_before"])
+def test_golden_official_losses_and_gradients(arrays, merge):
+    method = of_official_class(arrays, merge_before=merge == "merge_before", class_weight=1.5).train()
+    for module in method.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    method.prepare(arrays["text_train"])
+    support, classes = by_class(arrays, arrays["support"])[None], arrays["classes"][None]
+    batch = EpisodeBatch(
+        support=support,
+        query=arrays["query"][None],
+        labels=arrays["query_labels"][None],
+        classes=classes,
+        class_text=arrays["text_train"][classes],
+    )
+    losses = method.loss(batch)
+    assert_close(losses["loss_metric"].detach(), arrays[f"loss_metric.{merge}"].reshape(()), relative=1e-5)
+    class_loss = losses["loss_class"].detach() / 1.5
+    assert_close(class_loss, arrays[f"loss_class_unweighted.{merge}"].reshape(()), relative=1e-5)
+    sum(losses.values()).backward()
+    theirs = under(arrays, f"{merge}.grad.")
+    named = CLIPFSAR.from_official({**theirs, "backbone.proj": torch.zeros(1)})
+    parameters = dict(method.named_parameters())
+    largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+    compared = [name for name in named if not name.startswith("backbone.")]
+    assert len(compared) == len(theirs) >= 2
+    for name in compared:
+        off = float((parameters[name].grad - named[name]).abs().max())
+        assert off <= 1e-4 * max(float(named[name].abs().max()), 1e-5 * largest), name
+
+
+def test_epsilon_of_the_class_cosine_is_an_option():
+    video, text = torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    assert cosine_logits(video, text, 2.0, epsilon=0.01).tolist() == [
+        pytest.approx([2 * 25 / 25.01, 2 * 8 / 10.01], rel=1e-6)
+    ]
+    assert torch.allclose(cosine_logits(video, text, 2.0, epsilon=1e-12), cosine_logits(video, text, 2.0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [4, 8, 16])
+def test_the_ensemble_divides_distances_by_8_for_any_number_of_frames(frames):
+    g = torch.Generator().manual_seed(0)
+    case = torch.randn(3, 1, frames, 16, generator=g), torch.randn(4, frames, 16, generator=g), torch.randn(3, 16)
+    scores = score_features(plain(mode="ensemble", text_weight=0.6), *case)
+    p_visual = ((8 + scores.parts["visual"]) / 8).softmax(-1)
+    expected = scores.parts["text"].softmax(-1) ** 0.6 * p_visual**0.4
+    assert torch.allclose(scores.total.exp(), expected, rtol=1e-5)
 
 
 def test_parameter_count_of_the_modulation_block():

@@ -1,0 +1,1 @@
+"""Published training settings of methods, which `recipe=official` takes."""
