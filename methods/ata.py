@@ -207,7 +207,7 @@ class ATA(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """The training loss over all clips of the episodes, supports and queries alike."""
-        frames = self.drop(self.embed(episodes.videos(), None).frames)
+        frames = self.drop(self.embed_videos(episodes).frames)
         products = self.classifier(frames).unflatten(-1, (len(self.prior), -1))
         terms = training_terms(products, episodes.video_classes(), self.prior)
         return {

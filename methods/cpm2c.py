@@ -178,7 +178,7 @@ class CPM2C(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropies of the score and of videos and texts of training classes, and consistency of the two branches."""
-        frames, classes = self.embed(episodes.videos(), None).frames, episodes.video_classes()
+        frames, classes = self.embed_videos(episodes).frames, episodes.video_classes()
         E, N, K = episodes.support.shape[:3]
         supports = E * N * K
         text = self.train_text[classes]

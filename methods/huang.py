@@ -141,7 +141,7 @@ class CompoundPrototypes(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the scores plus diversity_weight times the overlap of the focused prototypes' attention."""
-        related = self.relate(self.embed(episodes.videos(), None).frames)
+        related = self.relate(self.embed_videos(episodes).frames)
         support, query = episodes.split(self.summarise(related))
         total = self.score(support, query, episodes.class_text).total
         return {

@@ -181,7 +181,7 @@ class TSFSAR(FewShotMethod):
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Cross-entropy of the matching, and of three classifications over training classes, with distillation."""
-        encoded = self.encode(self.embed(episodes.videos(), None), None)
+        encoded = self.encode(self.embed_videos(episodes), None)
         support, query = episodes.split(encoded)
         classes = episodes.video_classes()
         by_vector = self.classifier(self.drop(encoded.vector.mean(1)))
