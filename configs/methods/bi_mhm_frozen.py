@@ -3,6 +3,8 @@
 Command: fsar-bench run methods=bi_mhm_frozen
 
 Followed: HyRSM's official code for the metric.
+Differs: frozen frame features of any backbone; that code trains them.
+Unknown: nothing.
 """
 
 title = "Bi-MHM, frozen"

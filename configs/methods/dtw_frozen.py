@@ -3,7 +3,9 @@
 Command: fsar-bench run methods=dtw_frozen
 
 Followed: the recurrence over steps in the query, in the support, or in both.
-Unknown: a published setting for few-shot videos; the cosine distance of frames and the mean over shots are ours.
+Differs: cosine distance of learned features instead of a distance of measurements.
+Unknown: a published setting for few-shot videos, so settings are ours: smoothing 0 (a hard minimum), the cosine distance
+of frames, and the mean over shots.
 """
 
 title = "DTW, frozen"

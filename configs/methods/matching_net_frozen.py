@@ -3,6 +3,8 @@
 Command: fsar-bench run methods=matching_net_frozen
 
 Followed: the same as matching_net, without training.
+Differs: frozen frame features of any backbone.
+Unknown: a published form for videos; a temperature of 1 and an epsilon of 0.01 are ours, as in matching_net.
 """
 
 title = "MatchingNet, frozen"

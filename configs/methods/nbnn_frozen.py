@@ -4,6 +4,7 @@ Command: fsar-bench run methods=nbnn_frozen
 
 Followed: naive Bayes with nearest neighbours; one term per frame of the query.
 Differs: the cosine distance of frames instead of the squared distance of local descriptors.
+Unknown: a published setting for few-shot videos; frames as descriptors and all shots in one set are ours.
 """
 
 title = "NBNN, frozen"

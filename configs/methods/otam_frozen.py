@@ -3,6 +3,7 @@
 Command: fsar-bench run methods=otam_frozen
 
 Followed: CLIP-FSAR's rows named CLIP-Freeze: frozen image encoder, frame features, an alignment metric, no text.
+Differs: frozen frame features of any backbone, on the suite's episodes.
 Unknown: the metric of these rows; OTAM with lambda 0.1 is assumed.
 """
 

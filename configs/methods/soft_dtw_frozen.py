@@ -3,6 +3,7 @@
 Command: fsar-bench run methods=soft_dtw_frozen
 
 Followed: the recurrence of the paper.
+Differs: cosine distance of learned features, where the paper averages and clusters time series.
 Unknown: a published setting for few-shot videos; gamma 0.1, the cosine distance of frames and the mean over shots are ours.
 """
 
