@@ -74,7 +74,7 @@ def test_no_weight_is_uniform_and_labels_permute(case):
 
 
 def test_small_weight_on_one_shot_compares_with_centred_prototypes(case):
-    """total / weight tends to (x_n - m) . (q - m), with m the mean of the supports, as the bias is free."""
+    """Total / weight tends to (x_n - m) . (q - m), with m the mean of the supports, as the bias is free."""
     support, query = case[0][:, :1], case[1]
     total = score_features(make(loss_weight=1e-6), support, query).total[0]
     x, y = F.normalize(query.mean(1), dim=-1), F.normalize(support[:, 0].mean(1), dim=-1)
