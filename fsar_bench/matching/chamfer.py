@@ -227,7 +227,7 @@ class LinearPairs(PairMatcher):
             raise ConfigError(f"matcher.frames={frames} must be at least 1.")
         self.weight = nn.Parameter(torch.full((frames, frames), 1 / frames))
 
-    def grid(self, shape: tuple[int, int]) -> Tensor:
+    def grid(self, shape: tuple[int, ...]) -> Tensor:
         """Weights of `shape` `[T, S]`, for queries of T frames and supports of S frames."""
         if self.weight.shape == shape:
             return self.weight
