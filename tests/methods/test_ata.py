@@ -8,8 +8,9 @@ from golden_arrays import assert_close, golden
 from helpers import GivenFeatures, score_features
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.matching.frame_prototypes import appearance, diagonal_prior, similarity, temporal, training_terms
 from fsar_bench.method import VideoFeatures
-from fsar_bench.methods.ata import ATA, appearance, diagonal_prior, similarity, temporal, training_terms
+from fsar_bench.methods.ata import ATA
 
 
 def make(width: int, frames: int = 8, **settings) -> ATA:

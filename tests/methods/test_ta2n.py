@@ -9,8 +9,9 @@ from helpers import GivenFeatures, score_features
 from torch import nn
 
 from fsar_bench.errors import ConfigError
+from fsar_bench.matching.warping import masks, retime, window
 from fsar_bench.method import VideoFeatures
-from fsar_bench.methods.ta2n import TA2N, masks, retime, window
+from fsar_bench.methods.ta2n import TA2N
 
 OURS = {  # names of the official checkpoint: ours
     "firststage.locnet.": "time.",
