@@ -89,8 +89,9 @@ class TaskAdapter(FewShotMethod):
         """Give the adapters the initialisation of the official code: torch's, but zero where the output is to start at zero."""
         for adapter in [module for module in self.modules() if isinstance(module, Adapter)]:
             adapter.down.reset_parameters()
-        for block in self.adapted:
-            block.across.up.reset_parameters()
+        for block in self.modules():
+            if isinstance(block, SpaceTimeBlock) and block.across is not None:
+                block.across.up.reset_parameters()
 
     @property
     def role_blind_embedding(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,8 @@ class DeformableAttention(nn.Module):
         super().__init__()
         self.heads, self.grid, self.samples = heads, tuple(grid), window.samples(grid, name)
         group = width // heads
-        self.local = nn.Conv3d(group, group, tuple(window.kernel), stride=tuple(window.stride), groups=group)
+        kernel, stride = (cast("tuple[int, int, int]", tuple(sizes)) for sizes in (window.kernel, window.stride))
+        self.local = nn.Conv3d(group, group, kernel, stride=stride, groups=group)
         self.norm, self.offset = nn.LayerNorm(group), nn.Linear(group, 3, bias=False)
         self.to_q, self.to_k, self.to_v, self.out = (nn.Linear(width, width) for _ in range(4))
 
