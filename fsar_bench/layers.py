@@ -149,3 +149,33 @@ class ModulationBlock(PreNormAttention):
         """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself), then apply the FFN: `[B, T, C]`."""
         y = super().forward(query, context)
         return y + self.ffn(y)
+
+
+class TransformerBlock(nn.Module):
+    """CLIP's transformer block (Radford et al., ICML 2021): y = x + Attention(LN x), out = y + W_2 QuickGELU(W_1 LN y).
+
+    Attention and the MLP, 4 C wide, have biases; there is no dropout. QuickGELU(x) = x sigmoid(1.702 x).
+
+    Args:
+        width: C.
+        heads: number of attention heads; must divide C.
+        epsilon: added to the variance in both LayerNorms.
+
+    Raises:
+        ConfigError: `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, *, heads: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=epsilon), nn.LayerNorm(width, eps=epsilon)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens `[B, T, C]`, which attend to each other, to tokens `[B, T, C]`."""
+        normed = self.norm1(x)
+        y = x + self.attention(normed, normed, normed, need_weights=False)[0]
+        hidden = self.widen(self.norm2(y))
+        return y + self.narrow(hidden * torch.sigmoid(1.702 * hidden))
