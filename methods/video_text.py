@@ -1,7 +1,7 @@
 """Fine-tuning of CLIP on videos with the video-text loss, then a few-shot test by frames, by class names or by both.
 
-The cards of its two forms are their configs: `vifi_clip` (mean of frames, cross-entropy) and `actionclip` (a temporal transformer,
-KL divergence both ways).
+The cards of its two forms are their configs: `vifi_clip` (mean of frames, cross-entropy) and `actionclip` (a temporal
+transformer, KL divergence both ways).
 """
 
 from __future__ import annotations
