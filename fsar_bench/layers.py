@@ -95,21 +95,23 @@ class PreNormAttention(nn.Module):
 
     Args:
         width: C.
-        heads: number of attention heads; must divide C.
+        heads: number of attention heads; must divide the inner width.
         dropout: probability of the dropout after the attention.
+        inner: width of queries, keys and values, all heads together; None means C.
 
     Raises:
-        ConfigError: `heads` does not divide `width`.
+        ConfigError: `heads` does not divide the inner width.
     """
 
-    def __init__(self, width: int, *, heads: int = 8, dropout: float = 0.2) -> None:
+    def __init__(self, width: int, *, heads: int = 8, dropout: float = 0.2, inner: int | None = None) -> None:
         super().__init__()
-        if width % heads:
-            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
+        inner = width if inner is None else inner
+        if inner % heads:
+            raise ConfigError(f"heads={heads} does not divide the embedding width {inner}.")
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.out, self.drop = nn.Linear(width, width), nn.Dropout(dropout)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, inner, bias=False) for _ in range(3))
+        self.out, self.drop = nn.Linear(inner, width), nn.Dropout(dropout)
 
     def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself). Returns `[B, T, C]`."""
@@ -121,6 +123,19 @@ class PreNormAttention(nn.Module):
         ]
         attended = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(-2)
         return query + self.drop(self.out(attended))
+
+
+def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    """Make an FFN without a norm and without a skip connection: Drop(W_2 Drop(GELU(W_1 x))).
+
+    Args:
+        width: C.
+        hidden: width between the two layers.
+        dropout: probability of both dropouts.
+    """
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
+    )
 
 
 class ModulationBlock(PreNormAttention):
@@ -135,21 +150,84 @@ class ModulationBlock(PreNormAttention):
         ffn_width: hidden width of the FFN.
         dropout: probability of the dropout after the attention.
         ffn_dropout: probability of the dropout inside and after the FFN.
+        inner: width of queries, keys and values; None means C.
     """
 
     def __init__(
-        self, width: int, *, heads: int = 8, ffn_width: int = 2048, dropout: float = 0.2, ffn_dropout: float = 0.05
+        self,
+        width: int,
+        *,
+        heads: int = 8,
+        ffn_width: int = 2048,
+        dropout: float = 0.2,
+        ffn_dropout: float = 0.05,
+        inner: int | None = None,
     ) -> None:
-        super().__init__(width, heads=heads, dropout=dropout)
-        self.ffn = nn.Sequential(
-            nn.Linear(width, ffn_width),
-            nn.GELU(),
-            nn.Dropout(ffn_dropout),
-            nn.Linear(ffn_width, width),
-            nn.Dropout(ffn_dropout),
-        )
+        super().__init__(width, heads=heads, dropout=dropout, inner=inner)
+        self.ffn = feed_forward(width, ffn_width, ffn_dropout)
 
     def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from `query` `[B, T, C]` to `context` `[B, S, C]` (default: to itself), then apply the FFN: `[B, T, C]`."""
         y = super().forward(query, context)
         return y + self.ffn(y)
+
+
+class SpaceTimeBlock(nn.Module):
+    """Class tokens attend over time and patches within their frame, each with a skip connection; then an FFN with another.
+
+    The reasoning block of EMP-Net (`Transformer_v3` of its code).
+
+    Args:
+        width: C.
+        heads: attention heads.
+        ffn_width: hidden width of the FFN.
+        dropout: dropout after the attention.
+        ffn_dropout: dropout of the FFN.
+        inner: width of queries, keys and values.
+    """
+
+    def __init__(
+        self, width: int, *, heads: int, ffn_width: int, dropout: float, ffn_dropout: float, inner: int
+    ) -> None:
+        super().__init__()
+        self.over_time, self.within_frame = (
+            PreNormAttention(width, heads=heads, dropout=dropout, inner=inner) for _ in range(2)
+        )
+        self.ffn = feed_forward(width, ffn_width, ffn_dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens `[V, T, 1 + P, C]`, class token first, to the same shape."""
+        token = self.over_time(tokens[:, :, 0])
+        patches = self.within_frame(tokens[:, :, 1:].flatten(0, 1)).unflatten(0, token.shape[:2])
+        y = torch.cat([token[:, :, None], patches], 2)
+        return y + self.ffn(y)
+
+
+class TransformerBlock(nn.Module):
+    """CLIP's transformer block (Radford et al., ICML 2021): y = x + Attention(LN x), out = y + W_2 QuickGELU(W_1 LN y).
+
+    Attention and the MLP, 4 C wide, have biases; there is no dropout. QuickGELU(x) = x sigmoid(1.702 x).
+
+    Args:
+        width: C.
+        heads: number of attention heads; must divide C.
+        epsilon: added to the variance in both LayerNorms.
+
+    Raises:
+        ConfigError: `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, *, heads: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=epsilon), nn.LayerNorm(width, eps=epsilon)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens `[B, T, C]`, which attend to each other, to tokens `[B, T, C]`."""
+        normed = self.norm1(x)
+        y = x + self.attention(normed, normed, normed, need_weights=False)[0]
+        hidden = self.widen(self.norm2(y))
+        return y + self.narrow(hidden * torch.sigmoid(1.702 * hidden))

@@ -182,8 +182,8 @@ class FewShotMethod(BaseModel):
 
     Attributes:
         traits: declared properties; set on the class or in the constructor.
-        reads: input of `encode` that the default `embed` takes from the backbone: "frames" (features `[V, T, C]`) or "maps"
-            (feature maps `[V, T, D, h, w]`).
+        reads: input of `encode` that the default `embed` takes from the backbone: "frames" (features `[V, T, C]`), "maps"
+            (feature maps `[V, T, D, h, w]`) or "pyramid" (maps of four depths `level0` to `level3`, `[V, T, D_i, h_i, w_i]`).
         role_free: `embed` and `encode` ignore role and class text, so one feature bank serves both roles.
         score_only: names of constructor arguments that change `score` alone; cells that differ only in these share one training.
         shots_average: duplicating a shot leaves the scores unchanged; False where shots are summed.
@@ -194,7 +194,7 @@ class FewShotMethod(BaseModel):
     """
 
     traits: Traits
-    reads: Literal["frames", "maps"] = "frames"
+    reads: Literal["frames", "maps", "pyramid"] = "frames"
     role_free: bool = False
     score_only: tuple[str, ...] = ()
     shots_average: bool = True
@@ -221,7 +221,7 @@ class FewShotMethod(BaseModel):
         """
         check_choice("tune", part, Tuned)
         if part == "visual":
-            self.backbone.tune_visual(maps=self.reads == "maps")
+            self.backbone.tune_visual(maps=self.reads != "frames")
 
     def prepare(self, class_text: Tensor) -> None:
         """Receive the text features of all training classes; called once before training. The default needs none.
@@ -233,7 +233,7 @@ class FewShotMethod(BaseModel):
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
         """Run the backbone on videos.
 
-        The default runs the plain image encoder and returns `frames` or `maps`, as `reads` says.
+        The default runs the plain image encoder and returns `frames`, `maps` or `level0` to `level3`, as `reads` says.
 
         Args:
             frames: uint8 `[V, T, 3, H, W]`.
@@ -244,6 +244,9 @@ class FewShotMethod(BaseModel):
         """
         if self.reads == "maps":
             return VideoFeatures(maps=self.backbone.encode_maps(frames))
+        if self.reads == "pyramid":
+            levels = self.backbone.encode_pyramid(frames)
+            return VideoFeatures(**{f"level{number}": level for number, level in enumerate(levels)})
         return VideoFeatures(frames=self.backbone.encode_frames(frames))
 
     @property

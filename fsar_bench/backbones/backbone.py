@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
@@ -14,6 +15,11 @@ from fsar_bench.backbones.weights import fingerprint
 from fsar_bench.errors import ConfigError, NotApplicableError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def quarters(blocks: int) -> list[int]:
+    """Return the numbers, from 0, of the blocks that end each quarter of a ViT; fewer than four blocks are taken repeatedly."""
+    return [ceil(blocks * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Backbone(nn.Module, ABC):
     For methods that read feature maps it implements `encode_maps` and sets `map_width` and `map_stride`; a video encoder
     implements `time_steps` where it gives another number of features than it takes frames. A ViT may implement `blocks`,
     `embed_tokens`, `read_tokens`, `norm_tokens` and `project_tokens` for adapters, a network with maps of several depths
-    `encode_pyramid` and `pyramid_widths`, an image-text model `encode_text` and `logit_scale`. What is not implemented
-    is refused with one clear error where a method needs it.
+    `encode_pyramid`, `pyramid_widths` and `pyramid_strides`, an image-text model `encode_text` and `logit_scale`. What is
+    not implemented is refused with one clear error where a method needs it.
 
     Args:
         name: architecture; the class's name unless it is given.
@@ -67,6 +73,7 @@ class Backbone(nn.Module, ABC):
         map_width: D, channels of feature maps.
         map_stride: pixels of a frame per position of its feature map.
         pyramid_widths: D_i of the maps of `encode_pyramid`; empty where there are none.
+        pyramid_strides: pixels of a frame per position of each of them.
         has_text: whether there is a text encoder in the same space.
         sees_order: whether the features depend on the order of frames, as those of a video encoder do.
         frames: T of the only clips that the encoder takes; None for any.
@@ -79,6 +86,7 @@ class Backbone(nn.Module, ABC):
     map_width: int
     map_stride: int
     pyramid_widths: tuple[int, ...] = ()
+    pyramid_strides: tuple[int, ...] = ()
     has_text: bool = False
     sees_order: bool = False
     frames: int | None = None
@@ -213,12 +221,17 @@ class Backbone(nn.Module, ABC):
     def encode_pyramid(self, frames: Tensor) -> list[Tensor]:
         """Encode uint8 frames `[V, T, 3, H, W]` to maps of four depths `[V, T, D_i, h_i, w_i]`, from the first to the last.
 
-        They are the four stages of a ResNet, and the patch tokens of a ViT after each quarter of its blocks, all of one size.
+        They are the last four stages of a network of stages, such as a ResNet, and the patch tokens of a ViT after each quarter
+        of its blocks (rounded up), all of one size. The last one is what `encode_maps` gives; of a ViT, only it is normalised.
 
         Raises:
             NotApplicableError: the encoder has no such maps.
         """
-        raise self._without("maps of several depths", "a ResNet or a ViT")
+        raise self.without_pyramid()
+
+    def without_pyramid(self) -> NotApplicableError:
+        """Return the error of an encoder whose maps are not of four depths."""
+        return self._without("maps of four depths", "a ResNet or a ViT")
 
     def _without(self, what: str, instead: str) -> NotApplicableError:
         return NotApplicableError(f"The backbone {self.name} has no {what}: choose {instead} with backbone=.")

@@ -11,7 +11,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from fsar_bench.backbones.backbone import Backbone, ViTBlock
+from fsar_bench.backbones.backbone import Backbone, ViTBlock, quarters
 from fsar_bench.backbones.clip_weights import load_clip
 from fsar_bench.backbones.weights import BUILTIN, fingerprint
 from fsar_bench.errors import ConfigError, suggest
@@ -85,8 +85,9 @@ class CLIPBackbone(Backbone):
         self.clip = clip
         self.embedding_width = config["embed_dim"]
         self.map_width, self.map_stride = _map_geometry(tower)
-        if isinstance(tower, ModifiedResNet):
-            self.pyramid_widths = tuple(self.map_width // 2**level for level in (3, 2, 1, 0))
+        halvings = (0, 0, 0, 0) if isinstance(tower, VisionTransformer) else (3, 2, 1, 0)
+        self.pyramid_widths = tuple(self.map_width // 2**n for n in halvings)
+        self.pyramid_strides = tuple(self.map_stride // 2**n for n in halvings)
 
     @property
     def visual(self) -> VisionTransformer | ModifiedResNet:
@@ -161,15 +162,26 @@ class CLIPBackbone(Backbone):
         return tokens @ self._vit().proj
 
     def encode_pyramid(self, frames: Tensor) -> list[Tensor]:
-        """Encode frames to the maps of the four stages of a ModifiedResNet; see `Backbone`."""
+        """Encode frames to maps of four depths: the stages of a ModifiedResNet, the quarters of a ViT; see `Backbone`."""
         tower = self.visual
-        if not isinstance(tower, ModifiedResNet):
-            raise self._without("maps of several depths", "a ResNet or a ViT")
-        maps, x = [], tower.stem(self.normalise(frames))
-        for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
-            x = stage(x)
-            maps.append(x.unflatten(0, frames.shape[:2]))
-        return maps
+        if isinstance(tower, VisionTransformer):
+            maps = self._quarters_of_vit(tower, frames)
+        else:
+            maps, x = [], tower.stem(self.normalise(frames))
+            for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
+                x = stage(x)
+                maps.append(x)
+        return [level.unflatten(0, frames.shape[:2]) for level in maps]
+
+    def _quarters_of_vit(self, tower: VisionTransformer, frames: Tensor) -> list[Tensor]:
+        """Maps `[V * T, D, h, w]` of the patch tokens after each quarter of the blocks, the last one after the final norm."""
+        x, after = self.embed_tokens(frames), []
+        for block in tower.transformer.resblocks:
+            x = block(x)
+            after.append(x)
+        tokens = [after[number] for number in quarters(len(after))]
+        tokens[-1] = tower.ln_post(tokens[-1])
+        return [level[:, 1:].transpose(1, 2).unflatten(2, tower.grid_size) for level in tokens]
 
 
 @cache

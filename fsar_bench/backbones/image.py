@@ -19,7 +19,7 @@ from timm.models import PretrainedCfg, VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from fsar_bench.backbones.backbone import Backbone, ViTBlock
+from fsar_bench.backbones.backbone import Backbone, ViTBlock, quarters
 from fsar_bench.backbones.reading import read_weights
 from fsar_bench.backbones.weights import UnfitError, Weights, file_in, first_line, missing, resolve, unloadable
 from fsar_bench.errors import ConfigError
@@ -89,6 +89,7 @@ class ImageBackbone(Backbone):
         )
         self.network = network
         self.embedding_width, self.map_width, self.map_stride = _geometry(network, model, crop, side)
+        self._set_pyramid()
 
     @property
     def visual(self) -> nn.Module:
@@ -108,6 +109,33 @@ class ImageBackbone(Backbone):
         features = self.network.forward_features(self.normalise(frames))  # type: ignore[operator]  # a method of timm
         maps = self._as_maps(features)
         return maps.unflatten(0, frames.shape[:2])
+
+    def _set_pyramid(self) -> None:
+        """Choose the four depths of `encode_pyramid`, where the model tells timm of at least four."""
+        depths = list(cast("Iterable[dict[str, Any]]", getattr(self.network, "feature_info", None) or ()))
+        self._depths: list[int] = []
+        self.pyramid_widths, self.pyramid_strides = (), ()
+        if len(depths) < 4 or not hasattr(self.network, "forward_intermediates"):
+            return
+        is_vit = len({int(depth["reduction"]) for depth in depths}) == 1  # a depth per block
+        self._depths = quarters(len(depths)) if is_vit else list(range(len(depths)))[-4:]
+        chosen = [depths[number] for number in self._depths]
+        self.pyramid_widths = (*(int(depth["num_chs"]) for depth in chosen[:3]), self.map_width)
+        self.pyramid_strides = tuple(int(depth["reduction"]) for depth in chosen)
+
+    def encode_pyramid(self, frames: Tensor) -> list[Tensor]:
+        """Encode frames to maps of four depths, the last of them as `encode_maps` does; see `Backbone`.
+
+        Raises:
+            NotApplicableError: the model has fewer than four depths, or maps that are not on one grid.
+        """
+        if not self._depths:
+            raise self.without_pyramid()
+        last, levels = self.network.forward_intermediates(  # type: ignore[operator]  # a method of timm
+            self.normalise(frames), indices=self._depths
+        )
+        maps = [*levels[:3], self._as_maps(last)]
+        return [level.unflatten(0, frames.shape[:2]) for level in maps]
 
     def _as_maps(self, features: object) -> Tensor:
         """Convert what a model of timm gives before its pooling (maps or tokens) to maps `[B, D, h, w]`."""

@@ -179,6 +179,30 @@ class BackboneTester(Tester[Backbone]):
             value, "what encode_maps returned", "[V, T', D, h, w]", (V, steps, backbone.map_width, side, side)
         )
 
+    def test_pyramid_has_four_depths_that_end_in_the_maps(self) -> None:
+        """Maps of four depths have the widths and strides that are declared, and the last are those of `encode_maps`."""
+        backbone = self.backbone()
+        videos = self.videos(backbone)
+        maps = self.maps(backbone, videos)
+        try:
+            with torch.no_grad():
+                levels = backbone.encode_pyramid(videos)
+        except ConfigError as error:
+            if backbone.pyramid_widths:
+                raise BrokenError(
+                    f"pyramid_widths is {backbone.pyramid_widths}, but encode_pyramid refuses."
+                ) from error
+            raise NotTestedError(f"no maps of several depths: {error}") from error
+        declared = (len(levels), len(backbone.pyramid_widths), len(backbone.pyramid_strides))
+        if declared != (4, 4, 4):
+            raise BrokenError(f"encode_pyramid, pyramid_widths and pyramid_strides hold {declared}, not 4 each.")
+        for number, level in enumerate(levels):
+            width, side = backbone.pyramid_widths[number], backbone.crop // backbone.pyramid_strides[number]
+            value: object = level
+            shape = (*maps.shape[:2], width, side, side)
+            expect_tensor(value, f"level {number} of encode_pyramid", "[V, T', D_i, h_i, w_i]", shape)
+        self.expect_same(maps, levels[-1], "the last level of encode_pyramid differs from encode_maps")
+
     @torch.no_grad()
     def test_texts_have_the_width_of_frames(self) -> None:
         """A backbone with a text encoder gives `[texts, C]` and a scale of the cosine; another one refuses texts."""

@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone, ImageBackbone
-from fsar_bench.errors import ConfigError, WeightsError
+from fsar_bench.backbones.backbone import quarters
+from fsar_bench.errors import ConfigError, NotApplicableError, WeightsError
 from fsar_bench.io import cache_folder
+from fsar_bench.method import FewShotMethod, Traits
 from fsar_bench.methods.ma_clip import MACLIP
 
 BUILDERS = {
@@ -82,6 +84,63 @@ def test_blocks_and_readout_are_the_encoder(any_backbone):
     assert torch.allclose(first_three, any_backbone.blocks()[0].attend(tokens, tokens.shape[1])[:, :3], atol=1e-5)
     moved = any_backbone.embed_tokens(frames, torch.randn(2, 1, tokens.shape[-1]))
     assert not torch.allclose(moved, any_backbone.embed_tokens(frames), atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_pyramid_of_a_vit_holds_the_patches_after_each_quarter_of_its_blocks(any_backbone):
+    if any_backbone.name in ("tiny_rn", "test_resnet"):
+        assert any_backbone.pyramid_strides == (4, 8, 16, 32)
+        return
+    frames = frames_for(any_backbone)
+    x, after = any_backbone.embed_tokens(frames), []
+    for block in any_backbone.blocks():
+        x = x + block.attend(block.norm1(x), x.shape[1])
+        x = x + block.mlp(block.norm2(x))
+        after.append(x)
+    assert len(after) == 6
+    expected = [
+        after[1],
+        after[2],
+        after[4],
+        any_backbone.norm_tokens(after[5]),
+    ]  # 1.5, 3, 4.5 and 6 blocks, rounded up
+    for level, tokens in zip(any_backbone.encode_pyramid(frames), expected, strict=True):
+        assert torch.allclose(level.flatten(0, 1).flatten(2).transpose(1, 2), tokens[:, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize(("blocks", "numbers"), [(12, [2, 5, 8, 11]), (6, [1, 2, 4, 5]), (2, [0, 0, 1, 1])])
+def test_quarters_of_blocks(blocks, numbers):
+    assert quarters(blocks) == numbers
+
+
+class ReadsPyramid(FewShotMethod):
+    reads = "pyramid"
+    role_free = True
+    traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=False)
+
+
+def test_a_method_that_reads_the_pyramid_is_given_four_levels_and_trains_what_they_pass_through(any_backbone):
+    method = ReadsPyramid(any_backbone)
+    assert method.role_blind_embedding
+    assert not method.shares_embedding  # maps are too large to cache
+    method.tune("visual")
+    levels = dict(method.embed(frames_for(any_backbone), None).items())
+    assert list(levels) == ["level0", "level1", "level2", "level3"]
+    assert tuple(level.shape[2] for level in levels.values()) == any_backbone.pyramid_widths
+    sum(level.square().sum() for level in levels.values()).backward()
+    without = [n for n, p in any_backbone.named_parameters() if p.requires_grad and p.grad is None]
+    any_backbone.requires_grad_(False)
+    any_backbone.zero_grad(set_to_none=True)
+    assert without == []
+
+
+@torch.no_grad()
+def test_a_network_of_fewer_depths_has_no_pyramid():
+    backbone = ImageBackbone("test_convnext", None, resize=64, crop=64)
+    backbone.network.feature_info = backbone.network.feature_info[1:]
+    backbone._set_pyramid()
+    with pytest.raises(NotApplicableError, match="test_convnext has no maps of four depths: choose a ResNet or a ViT"):
+        backbone.encode_pyramid(frames_for(backbone))
 
 
 def test_maps_leave_no_parameter_without_a_gradient(any_backbone):

@@ -73,6 +73,13 @@ def test_features_are_those_of_timm(model):
     if expected.ndim == 4:
         expected = expected.flatten(2).transpose(1, 2)
     assert torch.equal(maps.flatten(0, 1).flatten(2).transpose(1, 2), expected)
+    levels = backbone.encode_pyramid(frames)
+    assert [level.shape[2] for level in levels] == list(backbone.pyramid_widths)
+    assert [crop // level.shape[-1] for level in levels] == list(backbone.pyramid_strides)
+    assert torch.allclose(levels[-1], maps, atol=1e-5)
+    assert backbone.pyramid_strides == (
+        (4, 8, 16, 32) if prefix is None or model == "hiera_tiny_224" else (stride,) * 4
+    )
 
 
 @pytest.mark.parametrize("model", ["test_vit", "vit_base_patch32_siglip_256", "mobilenetv3_small_050", "test_mambaout"])

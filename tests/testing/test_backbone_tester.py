@@ -308,6 +308,40 @@ class ForgetsABlock(WithBlocks):
         return self.read_tokens(tokens).unflatten(0, frames.shape[:2])
 
 
+class WithPyramid(Good):
+    """Its map of three other depths: the same positions, each of other channels."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.pyramid_widths, self.pyramid_strides = (1, 2, 3, D), (STRIDE,) * 4
+
+    def encode_pyramid(self, frames):
+        maps = self.encode_maps(frames)
+        return [maps[:, :, :width] for width in (1, 2, 3, D)]
+
+
+class DeclaresOtherWidthsOfThePyramid(WithPyramid):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.pyramid_widths = (2, 2, 3, D)
+
+
+class PyramidOfThree(WithPyramid):
+    def encode_pyramid(self, frames):
+        return super().encode_pyramid(frames)[1:]
+
+
+class PyramidEndsElsewhere(WithPyramid):
+    def encode_pyramid(self, frames):
+        return [2 * level for level in super().encode_pyramid(frames)]
+
+
+class DeclaresAPyramidAlone(Good):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.pyramid_widths, self.pyramid_strides = (1, 2, 3, D), (STRIDE,) * 4
+
+
 BROKEN = {
     "features have the shape and are finite": [
         ReturnsATuple, Flattened, DeclaresAnotherWidth, NotFinite, IgnoresTheFrames, CropsMoreThanItResizes, StdOfPixels,
@@ -318,6 +352,9 @@ BROKEN = {
     "a video alone and in a batch": [BatchStatistics],
     "order of frames matters as declared": [MixesFrames, NumbersFrames, PoolsWithoutSayingSo, DeclaresOrder],
     "maps have the shape and are finite": [DeclaresAnotherStride, MapsOfTokens],
+    "pyramid has four depths that end in the maps": [
+        DeclaresOtherWidthsOfThePyramid, PyramidOfThree, PyramidEndsElsewhere, DeclaresAPyramidAlone,
+    ],
     "texts have the width of frames": [TextOfAnotherWidth, TextsAllEqual, ScaleIsATensor, HidesItsText],
     "encoding changes no weights and no statistics": [StatisticsMove, CountsItsVideos],
     "gradients reach the tuned image tower": [Detached, ForgetsWhatIsBeyondMaps, TunesTheTextToo, TunesNothing],
@@ -343,7 +380,7 @@ def broken(kind: type[Backbone], **settings) -> dict[str, str]:
     return {o.name: o.reason for o in kit_of(kind, **settings).run() if o.state == "broken"}
 
 
-@pytest.mark.parametrize("kind", [Good, WithText, WithoutMaps, Video, WithBlocks])
+@pytest.mark.parametrize("kind", [Good, WithText, WithoutMaps, Video, WithBlocks, WithPyramid])
 def test_sound_backbones_pass(kind):
     outcomes = kit_of(kind).run()
     assert [outcome.name for outcome in outcomes] == [*BROKEN, "cpu and cuda agree"]
@@ -352,6 +389,7 @@ def test_sound_backbones_pass(kind):
     skipped = {o.name for o in outcomes if o.state == "skipped"} - {"cpu and cuda agree"}
     assert ("maps have the shape and are finite" in skipped) == issubclass(kind, WithoutMaps)
     assert ("blocks compose to the features" in skipped) == (kind is not WithBlocks)
+    assert ("pyramid has four depths that end in the maps" in skipped) == (kind is not WithPyramid)
     assert "order of frames matters as declared" not in skipped
 
 
