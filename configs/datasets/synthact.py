@@ -26,4 +26,6 @@ methods = dict(
     strm=dict(
         train=dict(optimizer=dict(lr=3e-4))
     ),  # better on val than 1e-4; for HyRSM and TRX 1e-4 was better than 3e-4
+    # The last third of the blocks and few val episodes: the adapted blocks run again for every episode.
+    task_adapter=dict(method=dict(layers=2), train=dict(optimizer=dict(lr=1e-2), query_per_class=1, val_episodes=100)),
 )
