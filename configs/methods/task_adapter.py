@@ -23,6 +23,7 @@ train = dict(
     query_per_class=1,
     accumulate=16,
     optimizer=dict(type="SGD", lr=1e-3, weight_decay=0.0),
+    clip_grad=None,  # official
     val_interval=1008,
     crop="random",
 )
