@@ -32,6 +32,7 @@ methods = dict(
     ata_transductive=dict(train=dict(optimizer=dict(lr=1e-5))),
     cpm2c=dict(method=dict(ffn_width=512)),
     d2st=dict(train=dict(optimizer=dict(lr=1e-3))),
+    emp_net=dict(train=dict(optimizer=dict(lr=1e-3))),
     # The last third of the blocks and few val episodes: the adapted blocks run again for every episode.
     task_adapter=dict(method=dict(layers=2), train=dict(optimizer=dict(lr=1e-2), query_per_class=1, val_episodes=100)),
     ts_fsar=dict(  # SSv2-Small's weights; temperature of the small CLIP, whose cosines spread more than CLIP's
