@@ -74,7 +74,7 @@ class TaskAttention(nn.Module):
 
 
 def coherence_target(frames: int, window: int, balance: float, *, like: Tensor) -> Tensor:
-    """Return W `[T, T]` of HyRSM++: 1 / ((i-j)^2 + 1) up to `window` frames apart, else 1 - exp(-(|i-j| - window)^2 / balance)."""
+    """Return W `[T, T]` of HyRSM++: 1 / ((i-j)^2 + 1) up to `window` apart, else 1 - exp(-(|i-j| - window)^2 / balance)."""
     index = torch.arange(frames, device=like.device, dtype=like.dtype)
     apart = (index[:, None] - index).abs()
     return torch.where(apart <= window, 1 / (apart**2 + 1), 1 - torch.exp(-((apart - window) ** 2) / balance))
