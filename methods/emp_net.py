@@ -17,6 +17,7 @@ Unknown: nothing that the code leaves open.
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,11 +67,11 @@ class EMPNet(FewShotMethod):
     ) -> None:
         super().__init__(backbone)
         C = backbone.embedding_width
-        shape = {"heads": heads, "ffn_width": int(C * ffn_ratio), "inner": int(C * inner_ratio)}
-        drops = {"dropout": dropout, "ffn_dropout": ffn_dropout}
-        self.reasoning = nn.ModuleList(SpaceTimeBlock(C, **shape, **drops) for _ in range(3))
+        shape: dict[str, Any] = {"heads": heads, "ffn_width": int(C * ffn_ratio), "inner": int(C * inner_ratio)}
+        shape |= {"dropout": dropout, "ffn_dropout": ffn_dropout}
+        self.reasoning = nn.ModuleList(SpaceTimeBlock(C, **shape) for _ in range(3))
         self.interaction, self.fusion = (
-            nn.ModuleDict({stream: ModulationBlock(C, **shape, **drops) for stream in STREAMS}) for _ in range(2)
+            nn.ModuleDict({stream: ModulationBlock(C, **shape) for stream in STREAMS}) for _ in range(2)
         )
         self.matcher = build_matcher(matcher, C)
         self.top_patches, self.top_frames = top_patches, top_frames
