@@ -41,16 +41,7 @@ def diagonal_prior(frames: int, sigma: float = 1.0) -> Tensor:
 
 
 def similarity(frames: Tensor, prototypes: Tensor, scale: Tensor) -> Tensor:
-    """Scaled products of the frames of clips and the frame prototypes of classes.
-
-    Args:
-        frames: `[E, V, T, C]`.
-        prototypes: `[E, N, S, C]`.
-        scale: factor of each episode, `[E]`.
-
-    Returns:
-        `[E, V, T, S, N]`.
-    """
+    """Products `[E, V, T, S, N]` of frames `[E, V, T, C]` and frame prototypes `[E, N, S, C]`, scaled per episode `[E]`."""
     return scale.view(-1, 1, 1, 1, 1) * torch.einsum("evtc,ensc->evtsn", frames, prototypes)
 
 
@@ -64,6 +55,11 @@ def temporal(similarity: Tensor, prior: Tensor) -> Tensor:
     attention = similarity.softmax(-2)
     divergence = (attention * (attention / prior[..., None] + 1e-12).log()).sum(-2)
     return 2 - divergence.mean(-2)
+
+
+def shares(parts: dict[str, Tensor]) -> Tensor:
+    """Sum of the softmaxes of both similarities `[E, Q, N]` over the classes."""
+    return parts["appearance"].softmax(-1) + parts["temporal"].softmax(-1)
 
 
 def training_terms(similarity: Tensor, labels: Tensor, prior: Tensor) -> dict[str, Tensor]:
@@ -82,7 +78,7 @@ def training_terms(similarity: Tensor, labels: Tensor, prior: Tensor) -> dict[st
     true = similarity.gather(-1, index)
     attention = true[..., 0].softmax(-1)
     return {
-        "class": appearance(true)[..., 0] * -1 + appearance(similarity).logsumexp(-1),
+        "class": appearance(similarity).logsumexp(-1) - appearance(true)[..., 0],
         "frame_entropy": torch.special.entr(attention).sum(-1).mean(-1),
         "mean_entropy": torch.special.entr(attention.mean(-2)).sum(-1),
         "temporal": temporal(true, prior)[..., 0],
@@ -161,26 +157,22 @@ class ATA(FewShotMethod):
             prototypes = self.refine(prototypes, query.frames, scale)
         elif self.steps:
             prototypes, scale = self.descend(prototypes, support.frames, scale)
-        parts = self.parts(similarity(query.frames, prototypes, scale))
-        return Scores(parts["appearance"] if self.traits.transductive else self.shares(parts), parts)
+        parts = self.parts(query.frames, prototypes, scale)
+        return Scores(parts["appearance"] if self.traits.transductive else shares(parts), parts)
 
-    def parts(self, similarity: Tensor) -> dict[str, Tensor]:
+    def parts(self, queries: Tensor, prototypes: Tensor, scale: Tensor) -> dict[str, Tensor]:
         """Both similarities `[E, Q, N]` as a score has them."""
+        products = similarity(queries, prototypes, scale)
         return {
-            "appearance": self.sharpness * appearance(similarity),
-            "temporal": self.sharpness * temporal(similarity, self.prior),
+            "appearance": self.sharpness * appearance(products),
+            "temporal": self.sharpness * temporal(products, self.prior),
         }
-
-    @staticmethod
-    def shares(parts: dict[str, Tensor]) -> Tensor:
-        """Sum of both softmaxes over the classes."""
-        return parts["appearance"].softmax(-1) + parts["temporal"].softmax(-1)
 
     def refine(self, prototypes: Tensor, queries: Tensor, scale: Tensor) -> Tensor:
         """Add the means of the queries, weighted by their scores, to the supports' prototypes, `steps` times."""
         supports = prototypes
         for _ in range(self.steps):
-            share = self.shares(self.parts(similarity(queries, prototypes, scale)))
+            share = shares(self.parts(queries, prototypes, scale))
             total = share.sum(1).clamp_min(torch.finfo(share.dtype).tiny)
             mean = torch.einsum("eqn,eqtc->entc", share, queries) / total[..., None, None]
             prototypes = F.normalize(mean + supports, dim=-1)

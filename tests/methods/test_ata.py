@@ -134,11 +134,12 @@ def test_queries_are_independent_unless_transductive(case):
 
 
 @torch.no_grad()
-def test_a_class_without_queries_keeps_its_supports(case):
+def test_a_class_without_queries_keeps_its_supports(case, monkeypatch):
     support, query = (torch.nn.functional.normalize(x, dim=-1)[None] for x in case)
     method = make(16, steps=3, transductive=True).double()
     prototypes = support.mean(2)
-    method.shares = lambda parts: torch.tensor([1.0, 0.5, 0.0, 1e-320]).double().expand(parts["temporal"].shape)
+    share = torch.tensor([1.0, 0.5, 0.0, 1e-320]).double()
+    monkeypatch.setattr("fsar_bench.methods.ata.shares", lambda parts: share.expand(parts["temporal"].shape))
     refined = method.refine(prototypes, query, torch.full((1,), 10.0).double())
     mean = query.mean(1, keepdim=True)
     for n, expected in ((0, prototypes[:, 0] + mean[:, 0]), (1, prototypes[:, 1] + mean[:, 0]), (2, prototypes[:, 2])):
