@@ -1,6 +1,6 @@
 """ProtoMAML: a linear classifier that starts at the prototypes and adapts to the supports (ICLR 2020), in the place of MAML.
 
-Command: fsar-bench run methods=proto_maml   (training-free: method.tune=none train=none)
+Command: fsar-bench run methods=proto_maml   (training-free: method.tune=none)
 """
 
 title = "ProtoMAML"
