@@ -36,9 +36,10 @@ INTRO = """# Methods
 
 One file per method, importing only `fsar_bench`; a method that consists of a backbone and a matcher needs only a config (class
 `MetricMethod`). This page is generated from the code and its docstrings by `python -m tools.methods_table`. `fsar-bench check
-NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its card. "Training" in a card is read from the
-configs: what holds for every dataset of real videos, and what the config of one changes; the built-in SynthAct has settings
-of its own, without augmentation. Evaluation always takes the centre crop.
+NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its card. "Training" in a card, the suite's recipe,
+is read from the configs: what holds for every dataset of real videos, and what the config of one changes; the built-in SynthAct
+has settings of its own, without augmentation. "Official recipe" is what `recipe=official` takes (`configs/recipes/`). Evaluation
+always takes frames at segment midpoints, the centre crop and the suite's episodes, whatever the recipe.
 """
 EXPLAINED = """The two rows without adapters and the whole model agree to the printed digits (90,999,040 is printed as
 90.99). The steps between them do not: the paper's are 4.79, 7.10 and 3.50 M, ours 8.28, 3.55 and 3.55 M; both sum to
