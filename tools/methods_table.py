@@ -39,9 +39,10 @@ INTRO = """# Methods
 
 One file per method, importing only `fsar_bench`; a method that consists of a backbone and a matcher needs only a config (class
 `MetricMethod`). This page is generated from the code and its docstrings by `python -m tools.methods_table`. `fsar-bench check
-NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its card. "Training" in a card is read from the
-configs: what holds for every dataset of real videos, and what the config of one changes; the built-in SynthAct has settings
-of its own, without augmentation. Evaluation always takes the centre crop.
+NAME` tests a method's contract, `fsar-bench list methods --verbose` prints its card. "Training" in a card, the suite's recipe,
+is read from the configs: what holds for every dataset of real videos, and what the config of one changes; the built-in SynthAct
+has settings of its own, without augmentation. "Official recipe" is what `recipe=official` takes (`configs/recipes/`). Evaluation
+always takes frames at segment midpoints, the centre crop and the suite's episodes, whatever the recipe.
 """
 LEGEND = """Certainty of the specification: *code run*, golden arrays of the official code agree; *code read*, written from
 the official code alone; *declared*, settings of our own where nothing could be read. Uses: what a method uses besides the

@@ -1,7 +1,8 @@
 """HMDB51, the ARN split (31 / 10 / 10 classes, every clip of a class; Zhang et al., ECCV 2020).
 
 Prepare: fsar-bench data prepare hmdb51 --root DIR
-Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50, whose other settings `recipe=official`
+takes (configs/recipes); their ViT settings are not published.
 """
 
 title = "HMDB51"

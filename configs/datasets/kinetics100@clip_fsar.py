@@ -1,7 +1,8 @@
 """Kinetics-100 (64 / 12 / 24 classes of 100 clips), the lists of the CLIP-FSAR lineage; the other lineage is a separate dataset.
 
 Prepare: fsar-bench data import kinetics100 --lists DIR, then fsar-bench data prepare kinetics100@clip_fsar --root DIR
-Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50, whose other settings `recipe=official`
+takes (configs/recipes); their ViT settings are not published.
 """
 
 title = "Kinetics-100, CLIP-FSAR lineage"

@@ -1,7 +1,8 @@
 """Something-Something V2, Full (64 / 12 / 24 classes, all clips; Cao et al., CVPR 2020).
 
 Prepare: fsar-bench data import ssv2_full --lists DIR, then fsar-bench data prepare ssv2_full --root DIR
-Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50, whose other settings `recipe=official`
+takes (configs/recipes); their ViT settings are not published.
 """
 
 title = "SSv2-Full"

@@ -1,7 +1,8 @@
 """Something-Something V2, Small (64 / 12 / 24 classes of 100 clips; Zhu and Yang, ECCV 2018).
 
 Prepare: fsar-bench data import ssv2_small --lists DIR, then fsar-bench data prepare ssv2_small --root DIR
-Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50, whose other settings `recipe=official`
+takes (configs/recipes); their ViT settings are not published.
 """
 
 title = "SSv2-Small"

@@ -1,7 +1,8 @@
 """UCF101, the ARN split (70 / 10 / 21 classes, every clip of a class; Zhang et al., ECCV 2020).
 
 Prepare: fsar-bench data prepare ucf101 --root DIR
-Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50; their ViT settings are not published.
+Per-method values are those of the official configs (CLIP-FSAR, HyRSM, MoLo) on ResNet-50, whose other settings `recipe=official`
+takes (configs/recipes); their ViT settings are not published.
 """
 
 title = "UCF101"

@@ -9,7 +9,7 @@ encoder = "resnet50"
 not_taken = [
     "evaluation, the same for all methods: test frames are linspace(1, n - 2) where more than eight were kept",
     "test frames are squeezed to 256 x 256 on Something-Something",
-    "the checkpoint after a fixed length is tested, which was found on test (here val chooses)",
+    "the checkpoint after a fixed length, which its scripts name, is tested (here val chooses)",
     "the second head drops features at test too",
     "seeds are random",
     "the first step has 15 episodes, because the code counts from 1",

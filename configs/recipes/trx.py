@@ -10,7 +10,7 @@ encoder = "resnet50"
 not_taken = [
     "evaluation, the same for all methods: test frames are linspace(1, n - 2) where more than eight were kept",
     "test frames are squeezed to 256 x 256 on Something-Something",
-    "the checkpoint after 75,000 episodes is tested, a number that was found on test (here val chooses)",
+    "the checkpoint after 75,000 episodes, which its command names, is tested (here val chooses)",
     "the first step has 15 episodes, because the code counts from 1",
 ]
 common = dict(

@@ -23,6 +23,7 @@ from fsar_bench.engine.schedules import DoubleSpeedSteps
 from fsar_bench.errors import ConfigError
 from fsar_bench.plan import ClipList
 from fsar_bench.registry import BACKBONES, METHODS, build
+from fsar_bench.results.command import _pairs, _recorded
 
 K100 = "kinetics100@clip_fsar"
 ALIBABA = {  # updates, episodes, episodes an update, sum of the learning rates of all updates over the base rate
@@ -191,6 +192,13 @@ def test_a_row_is_marked_and_hashed_and_the_suite_changes_nothing():
     assert "class_texts" not in suite.identity.model_dump()
     of_name = resolve([*asked, "clip_fsar.recipe=official"]).cells
     assert of_name == [published_row]
+
+
+def test_a_record_tells_the_recipe_that_gives_its_cell_again():
+    cell = official("molo", "ucf101", 5, "train.episodes=160")
+    settings = [*_pairs(_recorded(cell)), "shot=5", "controls=false"]
+    assert "recipe=official" in settings
+    assert [again.hash for again in resolve(settings).cells] == [cell.hash]
 
 
 def test_the_user_may_change_single_settings_of_a_recipe():
