@@ -33,7 +33,7 @@ def test_golden_similarities_before_any_step(arrays):
     assert_close(D, arrays["similarity_0"], relative=1e-5)
     assert_close(D.softmax(-2), arrays["attention_0"], relative=1e-5)
     assert_close(5 * appearance(D), arrays["appearance_0"], relative=1e-5)
-    assert_close(5 * temporal(D, method.prior), arrays["temporal_0"], relative=1e-5)
+    assert_close(5 * temporal(D, method.prior), arrays["temporal_0"], relative=1e-5, terms=10)
 
 
 @torch.no_grad()
@@ -59,9 +59,10 @@ def test_golden_training_loss(arrays):
     assert_close(means["class"], arrays["train_ce"], relative=1e-5)
     assert_close(means["frame_entropy"], arrays["train_conditional_entropy"], relative=1e-5)
     assert_close(means["mean_entropy"], arrays["train_entropy"], relative=1e-5)
-    assert_close(means["temporal"], arrays["train_temporal"], relative=1e-5)
+    assert_close(means["temporal"], arrays["train_temporal"], relative=1e-5, terms=2)
     method = make(4, D.shape[1])
-    assert_close(method.loss_of(terms).mean() - method.temporal_weight * means["temporal"], arrays["train_loss"])
+    total = method.loss_of(terms).mean() - method.temporal_weight * means["temporal"]
+    assert_close(total, arrays["train_loss"], relative=1e-5, terms=float(arrays["train_ce"]))
 
 
 def test_prior():
