@@ -86,9 +86,10 @@ def check_takes_differences(method: FewShotMethod, frames: int) -> None:
     text = torch.randn(2, width, generator=random).to(backbone.device)
     method.eval()
     with torch.no_grad():
-        embedded = [differences(method.embed(video, own)) for own in (text, None)]
+        as_query = differences(method.embed(video, None))
+        as_support = as_query if method.role_blind_embedding else differences(method.embed(video, text))
         try:
-            support, query = (method.encode(x, own) for x, own in zip(embedded, (text, None), strict=True))
+            support, query = method.encode(as_support, text), method.encode(as_query, None)
             if method.reads_train_bank:
                 method.learn_from_bank(query, torch.arange(2, device=backbone.device))  # replaced before scoring
             method.score_episodes(support.view(1, 2, 1), query.view(1, 2), text[None])

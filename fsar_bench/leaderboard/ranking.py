@@ -303,7 +303,7 @@ def rank_rows(reader: Reader) -> BoardStatistics:
 
 def _changes(reader: Reader, row: Row) -> dict[str, Change]:
     """What changes where a row is shown other frames: over clips and episodes, of the trainings that both have."""
-    out = {}
+    out: dict[str, Change] = {}
     for control in row.controls:
         pair = Reader(row.beside(control), reader.plan_of, reader.units).compare([0, 1])
         width = float(pair.over_clips.half_widths_of_differences()[0, 1])
