@@ -42,8 +42,13 @@ def test_golden_scores(arrays):
     support, query = golden_case(arrays)
     T, C = query.shape[1:]
     for key in (key for key in arrays if key.startswith("score_inductive_")):
-        total = score_features(make(C, T, steps=int(key.split("_")[-1])), support, query).total[0]
-        assert_close(total, arrays[key])
+        method = make(C, T, steps=int(key.split("_")[-1]))
+        total = score_features(method, support, query).total[0]
+        exact = score_features(method.double(), support.double(), query.double()).total[0]
+        # Adam divides by the size of the gradient, which is small at one shot: what rounding alone changes grows with the steps.
+        rounding = float((total - exact).abs().max() / exact.abs().max())
+        assert rounding < 1e-3
+        assert_close(total, arrays[key], relative=max(1e-4, 3 * rounding))
     for key in (key for key in arrays if key.startswith("appearance_transductive_")):
         steps = int(key.split("_")[-1])
         total = score_features(make(C, T, steps=steps, transductive=True), support, query).total[0]
