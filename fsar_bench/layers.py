@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,36 @@ def cosine_logits(video: Tensor, text: Tensor, scale: float | Tensor, *, epsilon
 def query_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of scores `[E, Q, N]` for labels `[E, Q]`, averaged over all queries: a scalar."""
     return F.cross_entropy(scores.flatten(0, 1), labels.flatten())
+
+
+def soft_divergence(logits: Tensor, same: Tensor, sharpness: float) -> Tensor:
+    """KL divergence of softmax(sharpness * same) from softmax(logits), averaged over rows (ActionCLIP, arXiv 2109.08472).
+
+    Args:
+        logits: `[B, M]`.
+        same: 1 where row and column agree, else 0, `[B, M]`.
+        sharpness: factor of the labels.
+    """
+    return F.kl_div(logits.log_softmax(-1), (sharpness * same).softmax(-1), reduction="batchmean")
+
+
+def log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Mix two predictions: log(share softmax(first) + (1 - share) softmax(second)).
+
+    Args:
+        first: logits `[..., N]`.
+        second: logits `[..., N]`.
+        share: from 0 to 1; at either end the other logits are not read.
+
+    Returns:
+        Log-probabilities `[..., N]`.
+    """
+    if share in (0.0, 1.0):
+        return (first if share else second).log_softmax(-1)
+    return torch.logaddexp(
+        first.log_softmax(-1) + math.log(share),
+        second.log_softmax(-1) + math.log1p(-share),
+    )
 
 
 class Adapter(nn.Module):
@@ -172,6 +204,32 @@ class ModulationBlock(PreNormAttention):
         return y + self.ffn(y)
 
 
+class ClassTokenBranch(nn.Module):
+    """A learned class token in front of a sequence, then positions, one transformer layer and a ReLU (MoLo, CVPR 2023).
+
+    Scaling and positions of the sequence are HyRSM's (CVPR 2022).
+
+    Args:
+        width: D.
+        input_scale: A; the sequence is multiplied by sqrt(D / A).
+        position_scale: B, factor of the positions.
+    """
+
+    def __init__(self, width: int, *, input_scale: float, position_scale: float) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.positions = SinusoidalPositions(
+            width, scale=position_scale, dropout=0.1, frequency_power=2, pair_frequency=False
+        )
+        self.factor = math.sqrt(width / input_scale)
+        self.block = ModulationBlock(width, ffn_width=2048)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a sequence `[V, L, D]` to `[V, 1 + L, D]`, class token first."""
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return F.relu(self.block(self.positions(self.factor * x)))
+
+
 class SpaceTimeBlock(nn.Module):
     """Class tokens attend over time and patches within their frame, each with a skip connection; then an FFN with another.
 
@@ -231,3 +289,51 @@ class TransformerBlock(nn.Module):
         y = x + self.attention(normed, normed, normed, need_weights=False)[0]
         hidden = self.widen(self.norm2(y))
         return y + self.narrow(hidden * torch.sigmoid(1.702 * hidden))
+
+
+class PatchEnrichment(nn.Module):
+    """Gated attention among the patches of a frame, then a residual bottleneck (STRM, CVPR 2022).
+
+    The gate starts at zero; the dot products are not scaled.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.positions = SinusoidalPositions(width, scale=0.1, dropout=0.1)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.gate = nn.Parameter(torch.zeros(1))
+        self.bottleneck = nn.Sequential(
+            nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, width // 2), nn.ReLU(),
+            nn.Linear(width // 2, width),
+        )  # fmt: skip
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches `[B, P, D]` to `[B, P, D]`."""
+        x = self.positions(patches)
+        attention = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
+        x = x + self.gate * (attention @ self.value(x))
+        return x + self.bottleneck(x)
+
+
+class FrameEnrichment(nn.Module):
+    """Two layers over the frames of a video, then two over its channels, each pair with a skip connection (STRM, CVPR 2022).
+
+    Args:
+        width: D.
+        frames: T.
+    """
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.positions = SinusoidalPositions(width, scale=0.1, dropout=0.1)
+        self.tokens = nn.Sequential(nn.Linear(frames, frames), nn.ReLU(), nn.Linear(frames, frames))
+        self.channels = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map frames `[V, T, D]` to `[V, T, D]`."""
+        x = self.positions(frames)
+        x = x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.channels(x)

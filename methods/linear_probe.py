@@ -66,8 +66,10 @@ def fit_logistic(points: Tensor, labels: Tensor, classes: int, loss_weight: floa
     for _ in range(STEPS):
         p = (x @ w.transpose(1, 2)).softmax(-1)  # [E, M, N]
         gradient = loss_weight * (p - target).transpose(1, 2) @ x + penalty * w
-        if float(gradient.abs().max()) <= TOLERANCE * max(1.0, loss_weight):
+        unsolved = gradient.abs().amax((1, 2), keepdim=True) > TOLERANCE * max(1.0, loss_weight)
+        if not bool(unsolved.any()):
             return w[..., :-1] @ basis.transpose(1, 2), w[..., -1]
+        gradient = gradient * unsolved  # a set that is solved stays: its next steps would be rounding errors
         w = _line_search(objective, w, gradient, _newton_step(x, p, gradient, factor, penalty, loss_weight))
     raise ConfigError(f"The logistic regression did not converge. Lower method.loss_weight={loss_weight:g}.")
 
@@ -88,7 +90,8 @@ def _newton_step(x: Tensor, p: Tensor, gradient: Tensor, factor: Tensor, penalty
         return (a * b).sum((1, 2), keepdim=True)
 
     def precondition(a: Tensor) -> Tensor:
-        return torch.cholesky_solve(a.transpose(1, 2), factor).transpose(1, 2)
+        z = torch.cholesky_solve(a.transpose(1, 2), factor).transpose(1, 2)
+        return z - z.mean(1, keepdim=True)  # rounding must not add what all classes share: nothing would take it back
 
     step, residual = torch.zeros_like(gradient), gradient
     direction = z = precondition(residual)
@@ -98,11 +101,13 @@ def _newton_step(x: Tensor, p: Tensor, gradient: Tensor, factor: Tensor, penalty
         change = p * (x @ direction.transpose(1, 2))
         change = change - p * change.sum(-1, keepdim=True)
         curved = loss_weight * change.transpose(1, 2) @ x + penalty * direction
-        length = size / dot(direction, curved).clamp_min(least)
+        bend = dot(direction, curved)
+        goes_on = (size > enough) & (bend > 0)
+        length = torch.where(goes_on, size / bend.clamp_min(least), 0.0)
         step, residual = step + length * direction, residual - length * curved
         z = precondition(residual)
-        before, size = size, dot(residual, z)
-        if bool((size <= enough).all()):
+        before, size = size, torch.where(goes_on, dot(residual, z), size)
+        if not bool(goes_on.any()):
             break
         direction = z + (size / before.clamp_min(least)) * direction
     return step

@@ -10,23 +10,20 @@ whether the text terms read features before or after the prototype module, the p
 temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda, width and dropout of the prototype
 module, the optimiser with its learning rate, weight decay and accumulation, and crop, flip and colours of training clips. Each
 is a config key. Crop and flip are declared: the random crop that the code of every compared method has, and no flip, as in
-CLIP-FSAR's. Heads (8) and FFN
-dropout (0.05) of the prototype module are CLIP-FSAR's, fixed.
+CLIP-FSAR's. Heads (8) and FFN dropout (0.05) of the prototype module are CLIP-FSAR's, fixed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fsar_bench.backbones import ViTBlock
-from fsar_bench.layers import Adapter, ModulationBlock, cosine_logits, query_cross_entropy
+from fsar_bench.backbones.adapters import Adaptation
+from fsar_bench.layers import ModulationBlock, cosine_logits, log_mixture, query_cross_entropy, soft_divergence
 from fsar_bench.matching import build_matcher
 from fsar_bench.method import (
     METHODS,
@@ -41,112 +38,10 @@ from fsar_bench.method import (
     check_share,
 )
 
-SupportBranch = Literal["multimodal", "spatiotemporal"]
 Prototype = Literal["none", "transformer", "multimodal_transformer", "text_guided"]
 TextFeatures = Literal["before", "after"]
 S2TClasses = Literal["episode", "train"]
 ALPHA_GRID = tuple(i / 20 for i in range(21))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adaptation:
-    """The adaptation of the image tower (figure 3): which parts there are, and their shape.
-
-    Attributes:
-        multimodal: multimodal adaptation of supports, spatio-temporal adaptation of queries: adapter and text token.
-        temporal: temporal adaptation: adapter and temporal token.
-        joint: joint adaptation: adapter parallel to the MLP.
-        support_branch: "multimodal" (supports see the text of their class) or "spatiotemporal" (as queries, table 5).
-        adapter_ratio: width of the adapters' bottleneck relative to D.
-        joint_scale: s, factor of the joint adapter (not in the paper; AIM uses 0.5).
-        temporal_skip: the temporal adapter adds its input.
-        multimodal_skip: the multimodal adapter adds its input.
-        joint_skip: the joint adapter adds its input.
-        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does); only where there is an
-            adaptation.
-        num_temporal_adapters: temporal adapters of a block, applied one after the other (figure 3 shows one).
-        frames: T of the temporal embedding; the protocol's frames.
-
-    Raises:
-        ConfigError: an unknown word for `support_branch`.
-    """
-
-    multimodal: bool = True
-    temporal: bool = True
-    joint: bool = True
-    support_branch: SupportBranch = "multimodal"
-    adapter_ratio: float = 0.25
-    joint_scale: float = 0.5
-    temporal_skip: bool = False
-    multimodal_skip: bool = True
-    joint_skip: bool = False
-    temporal_embedding: bool = True
-    num_temporal_adapters: int = 1
-    frames: int = 8
-
-    def __post_init__(self) -> None:
-        check_choice("support_branch", self.support_branch, SupportBranch)
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether anything is adapted at all."""
-        return self.multimodal or self.temporal or self.joint
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether supports see the text of their class inside the image tower."""
-        return self.multimodal and self.support_branch == "multimodal"
-
-
-class AdaptedBlock(nn.Module):
-    """The trained parts added to one frozen transformer block (figure 3).
-
-    Args:
-        width: D.
-        text_width: C.
-        adaptation: which parts there are.
-    """
-
-    def __init__(self, width: int, text_width: int, adaptation: Adaptation) -> None:
-        super().__init__()
-        ratio = adaptation.adapter_ratio
-        self.temporal = nn.ModuleList(
-            Adapter(width, ratio=ratio, skip=adaptation.temporal_skip)
-            for _ in range(adaptation.num_temporal_adapters if adaptation.temporal else 0)
-        )
-        self.multimodal = (
-            Adapter(width, ratio=ratio, skip=adaptation.multimodal_skip) if adaptation.multimodal else nn.Identity()
-        )
-        self.joint = Adapter(width, ratio=ratio, skip=adaptation.joint_skip) if adaptation.joint else None
-        self.text_fc = nn.Linear(text_width, width) if adaptation.reads_text else None
-        self.joint_scale = adaptation.joint_scale
-
-    def forward(self, x: Tensor, block: ViTBlock, frames: int, text: Tensor | None) -> Tensor:
-        """Run one block.
-
-        Args:
-            x: tokens `[V * T, P + 1, D]`, token 0 the class token of its frame.
-            block: the frozen block; its attention serves time, text and space.
-            frames: T.
-            text: class text `[V, C]` in the support role, None in the query role.
-
-        Returns:
-            Tokens `[V * T, P + 1, D]`.
-        """
-        VT, tokens, D = x.shape
-        extra = []
-        if len(self.temporal):  # the class tokens of a video attend to each other
-            t = x[:, 0].view(VT // frames, frames, D)
-            for adapter in self.temporal:
-                t = t + adapter(block.attend(block.norm1(t), frames))
-            extra.append(t.reshape(VT, 1, D))
-        if text is not None and self.text_fc is not None:  # the text of the class joins every frame
-            extra.append(self.text_fc(text)[:, None].expand(-1, frames, -1).reshape(VT, 1, D))
-        # The extra tokens serve only as keys and values; their own outputs are not used, so they are not computed.
-        y = x + self.multimodal(block.attend(block.norm1(torch.cat([x, *extra], 1)), tokens))
-        z = block.norm2(y)
-        out = y + block.mlp(z)
-        return out if self.joint is None else out + self.joint_scale * self.joint(z)
 
 
 @METHODS.register_module()
@@ -167,7 +62,7 @@ class MACLIP(FewShotMethod):
         s2t_classes: the loss compares a support with the texts of its "episode", or of all "train" classes.
         ffn_width: hidden width of the FFN in the prototype module.
         dropout: dropout of the attention in the prototype module.
-        **adaptation: fields of `Adaptation`.
+        **adaptation: fields of `Adaptation` in `fsar_bench/backbones/adapters.py`, the parts in the blocks of the image tower.
 
     Raises:
         ConfigError: an unknown word, an alpha outside 0 to 1, or an adaptation of a backbone without transformer blocks.
@@ -200,36 +95,20 @@ class MACLIP(FewShotMethod):
         self.tune(tune)
         C = backbone.embedding_width
         self.matcher = build_matcher(matcher, C)
-        self._set_alpha(alpha, predict_alpha)
+        self.fits = predict_alpha == "val"
+        check_share("alpha", alpha)
+        self.alpha = alpha
+        self.predict_alpha = alpha if predict_alpha is None or predict_alpha == "val" else predict_alpha
+        check_share("predict_alpha", self.predict_alpha)
         self.temperature = backbone.logit_scale if temperature is None else temperature
         self.label_sharpness = None if label_sharpness is None else float(label_sharpness)
         self.text_features, self.s2t_classes = text_features, s2t_classes
-        self._add_adapters(Adaptation(**adaptation))
+        self.adaptation = Adaptation(**adaptation)
+        self.adapted, self.temporal_embedding = self.adaptation.build(backbone)
         self.text_in_prototype = prototype in ("multimodal_transformer", "text_guided")
         self.guides = prototype == "text_guided"
         self.prototype = None if prototype == "none" else ModulationBlock(C, ffn_width=ffn_width, dropout=dropout)
         self.traits = self._traits()
-
-    def _set_alpha(self, alpha: float, predict_alpha: float | Literal["val"] | None) -> None:
-        self.fits = predict_alpha == "val"
-        check_share("alpha", alpha)
-        self.alpha = alpha
-        if predict_alpha is None or predict_alpha == "val":
-            self.predict_alpha = alpha
-        else:
-            check_share("predict_alpha", predict_alpha)
-            self.predict_alpha = predict_alpha
-
-    def _add_adapters(self, adaptation: Adaptation) -> None:
-        self.adaptation = adaptation
-        self.adapted = nn.ModuleList()
-        self.temporal_embedding: nn.Parameter | None = None
-        if not adaptation.has_parts:
-            return
-        D, C = self.backbone.map_width, self.backbone.embedding_width
-        self.adapted.extend(AdaptedBlock(D, C, adaptation) for _ in self.backbone.blocks())
-        if adaptation.temporal_embedding:
-            self.temporal_embedding = nn.Parameter(torch.zeros(adaptation.frames, 1, D))
 
     def _traits(self) -> Traits:
         text_decides = self.fits or self.predict_alpha > 0
@@ -263,15 +142,7 @@ class MACLIP(FewShotMethod):
         return VideoFeatures(frames=self.backbone.read_tokens(x).unflatten(0, (V, T)))
 
     def construct(self, frames: Tensor, class_text: Tensor | None) -> Tensor:
-        """Run the prototype module (figure 4).
-
-        Args:
-            frames: `[V, T, C]`.
-            class_text: `[V, C]` in the support role, None in the query role.
-
-        Returns:
-            `[V, T, C]`.
-        """
+        """Run the prototype module (figure 4) on frames `[V, T, C]`, supports with the text `[V, C]` of their class."""
         if self.prototype is None:
             return frames
         if class_text is None or not self.text_in_prototype:
@@ -295,34 +166,18 @@ class MACLIP(FewShotMethod):
         """Total = log(alpha p_Q2T + (1 - alpha) p_Q2S); parts "visual" and "text" are the logits of p_Q2S and p_Q2T."""
         visual = -self.matcher(query.matched, support.matched.mean(2)[:, :, None])
         text = self.text_logits(query.video, class_text)
-        parts = {"visual": visual, "text": text}
-        if self.predict_alpha in (0.0, 1.0):
-            return Scores((text if self.predict_alpha else visual).log_softmax(-1), parts)
-        mixed = torch.logaddexp(
-            text.log_softmax(-1) + math.log(self.predict_alpha),
-            visual.log_softmax(-1) + math.log1p(-self.predict_alpha),
-        )
-        return Scores(mixed, parts)
+        return Scores(log_mixture(text, visual, self.predict_alpha), {"visual": visual, "text": text})
 
     def fit(self, accuracy: Callable[[], float]) -> dict[str, float | str]:
         """Select the alpha of the prediction, in steps of 0.05, that is best on val; of equals the smallest."""
         return self.choose(accuracy, predict_alpha=ALPHA_GRID)
 
     def text_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the divergence of similarities from the label distribution.
-
-        Args:
-            logits: `[E, V, N]`.
-            labels: `[E, V]`.
-
-        Returns:
-            A scalar, averaged over all videos.
-        """
+        """Compute the divergence of similarities `[E, V, N]` from the distribution of labels `[E, V]`, averaged over videos."""
         if self.label_sharpness is None:
             return query_cross_entropy(logits, labels)
-        logits, labels = logits.flatten(0, 1), labels.flatten()
-        target = (self.label_sharpness * F.one_hot(labels, logits.shape[-1])).softmax(-1)
-        return F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
+        same = F.one_hot(labels.flatten(), logits.shape[-1])
+        return soft_divergence(logits.flatten(0, 1), same, self.label_sharpness)
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:
         """Compute alpha * (L_S2T + L_Q2T) / 2 + (1 - alpha) * L_Q2S, term by term."""

@@ -12,7 +12,6 @@ Unknown: nothing; class weight (0.1 to 0.8), w_r and the scales A and B of the p
 
 from __future__ import annotations
 
-import math
 from functools import reduce
 from operator import add
 
@@ -20,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.layers import ModulationBlock, SinusoidalPositions, query_cross_entropy
+from fsar_bench.backbones.decoder import map_decoder
+from fsar_bench.layers import ClassTokenBranch, query_cross_entropy
 from fsar_bench.matching import build_matcher, frame_distance
 from fsar_bench.method import (
     METHODS,
@@ -35,55 +35,6 @@ from fsar_bench.method import (
 )
 
 REDUCTION = 8  # a motion map has 1/8 of the channels of a feature map
-
-
-def three_factors(number: int) -> tuple[int, int, int]:
-    """Return the three whole numbers, ascending and as close together as possible, whose product is `number`."""
-    triples = [
-        (a, b, number // (a * b))
-        for a in range(1, number + 1)
-        for b in range(a, number + 1)
-        if number % (a * b) == 0 and number // (a * b) >= b
-    ]
-    return min(triples, key=lambda triple: triple[2] - triple[0])
-
-
-class Branch(nn.Module):
-    """A learned class token in front of a sequence, then positions, one transformer layer and a ReLU.
-
-    Args:
-        width: D.
-        input_scale: A; the sequence is multiplied by sqrt(D / A).
-        position_scale: B, factor of the positions.
-    """
-
-    def __init__(self, width: int, *, input_scale: float, position_scale: float) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.randn(1, 1, width))
-        self.positions = SinusoidalPositions(
-            width, scale=position_scale, dropout=0.1, frequency_power=2, pair_frequency=False
-        )
-        self.factor = math.sqrt(width / input_scale)
-        self.block = ModulationBlock(width, ffn_width=2048)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map a sequence `[V, L, D]` to `[V, 1 + L, D]`, class token first."""
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
-        return F.relu(self.block(self.positions(self.factor * x)))
-
-
-def decoder(width: int, stride: int) -> nn.Sequential:
-    """Build three steps of upsampling and convolution from `[B, width, h, w]` to RGB `[B, 3, stride * h, stride * w]`."""
-    layers: list[nn.Module] = []
-    for factor, out in zip(three_factors(stride), (128, 32, 16), strict=True):
-        layers += [
-            nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=True),
-            nn.Conv2d(width, out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out),
-            nn.ReLU(inplace=True),
-        ]
-        width = out
-    return nn.Sequential(*layers, nn.Conv2d(width, 3, 1))
 
 
 @METHODS.register_module()
@@ -138,12 +89,12 @@ class MoLo(FewShotMethod):
         self.motion_weight, self.class_weight = motion_weight, class_weight
         self.contrast_weight, self.reconstruction_weight = contrast_weight, reconstruction_weight
         self.appearance, self.motion = (
-            Branch(D, input_scale=input_scale, position_scale=position_scale) for _ in range(2)
+            ClassTokenBranch(D, input_scale=input_scale, position_scale=position_scale) for _ in range(2)
         )
         self.reduce = nn.Conv3d(D, small, 3, padding=1)
         self.conv = nn.Conv2d(small, small, 3, padding=1)
         self.expand = nn.Conv2d(small, D, 1)
-        self.decoder = decoder(small, backbone.map_stride)
+        self.decoder = map_decoder(small, backbone.map_stride)
         self.scale, self.motion_scale = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
         self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 

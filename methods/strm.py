@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.layers import SinusoidalPositions, query_cross_entropy
+from fsar_bench.layers import FrameEnrichment, PatchEnrichment, query_cross_entropy
 from fsar_bench.matching import build_matcher
 from fsar_bench.method import (
     METHODS,
@@ -57,52 +57,6 @@ def nearest_tuple_distance(query: Tensor, support: Tensor) -> Tensor:
         for q, s in zip(query.split(step), support.split(step), strict=True)
     ]
     return torch.cat(parts)
-
-
-class PatchEnrichment(nn.Module):
-    """Gated attention among the patches of a frame, then a residual bottleneck.
-
-    Args:
-        width: D.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.positions = SinusoidalPositions(width, scale=0.1, dropout=0.1)
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.gate = nn.Parameter(torch.zeros(1))
-        self.bottleneck = nn.Sequential(
-            nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, width // 2), nn.ReLU(),
-            nn.Linear(width // 2, width),
-        )  # fmt: skip
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Map patches `[B, P, D]` to `[B, P, D]`."""
-        x = self.positions(patches)
-        attention = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
-        x = x + self.gate * (attention @ self.value(x))
-        return x + self.bottleneck(x)
-
-
-class FrameEnrichment(nn.Module):
-    """Two layers over the frames of a video, then two over its channels, each pair with a skip connection.
-
-    Args:
-        width: D.
-        frames: T.
-    """
-
-    def __init__(self, width: int, frames: int) -> None:
-        super().__init__()
-        self.positions = SinusoidalPositions(width, scale=0.1, dropout=0.1)
-        self.tokens = nn.Sequential(nn.Linear(frames, frames), nn.ReLU(), nn.Linear(frames, frames))
-        self.channels = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map frames `[V, T, D]` to `[V, T, D]`."""
-        x = self.positions(frames)
-        x = x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
-        return x + self.channels(x)
 
 
 class TupleProjection(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsar_bench.errors import NotApplicableError
-from fsar_bench.layers import TransformerBlock, cosine_logits
+from fsar_bench.layers import TransformerBlock, cosine_logits, soft_divergence
 from fsar_bench.matching import build_matcher
 from fsar_bench.method import (
     METHODS,
@@ -30,17 +30,6 @@ from fsar_bench.method import (
 )
 
 Mode = Literal["visual", "text", "product"]
-
-
-def soft_divergence(logits: Tensor, same: Tensor, sharpness: float) -> Tensor:
-    """KL divergence of softmax(sharpness * same) from softmax(logits), averaged over rows (ActionCLIP, arXiv 2109.08472).
-
-    Args:
-        logits: `[B, M]`.
-        same: 1 where row and column agree, else 0, `[B, M]`.
-        sharpness: factor of the labels.
-    """
-    return F.kl_div(logits.log_softmax(-1), (sharpness * same).softmax(-1), reduction="batchmean")
 
 
 @METHODS.register_module()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
 from fsar_bench.backbones.backbone import Backbone, ViTBlock
 from fsar_bench.errors import ConfigError
 from fsar_bench.layers import Adapter
+
+SupportBranch = Literal["multimodal", "spatiotemporal"]
 
 
 class SpaceTimeBlock(nn.Module):
@@ -50,8 +55,7 @@ class SpaceTimeBlock(nn.Module):
         x = x + self.space(_attend_along(block, block.norm1(x), 3))
         if self.across is not None:
             x = x + self.across(_attend_along(block, block.norm1(x), 1))
-        z = block.norm2(x)
-        return x + block.mlp(z) + self.joint_scale * self.joint(z)
+        return _add_mlp(x, block, self.joint, self.joint_scale)
 
 
 def _attend_along(block: ViTBlock, x: Tensor, dim: int) -> Tensor:
@@ -59,6 +63,13 @@ def _attend_along(block: ViTBlock, x: Tensor, dim: int) -> Tensor:
     sequences = x.movedim(dim, -2)
     attended = block.attend(sequences.flatten(0, -3), x.shape[dim])
     return attended.reshape(sequences.shape).movedim(-2, dim)
+
+
+def _add_mlp(x: Tensor, block: ViTBlock, joint: Adapter | None, joint_scale: float) -> Tensor:
+    """Add a block's MLP to tokens `[..., D]`, and next to it the joint adapter if there is one, both of LN_2 x."""
+    z = block.norm2(x)
+    out = x + block.mlp(z)
+    return out if joint is None else out + joint_scale * joint(z)
 
 
 def new_temporal_embedding(frames: int, width: int) -> nn.Parameter:
@@ -75,3 +86,119 @@ def read_class_tokens(backbone: Backbone, tokens: Tensor, *, project: bool) -> T
         project: give frame features `[B, C]`, as the backbone does; otherwise the class token after the last LayerNorm `[B, D]`.
     """
     return backbone.read_tokens(tokens) if project else backbone.norm_tokens(tokens)[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """The adaptation of an image tower to the text of a class and to time (MA-CLIP, figure 3): which parts, of which shape.
+
+    Attributes:
+        multimodal: multimodal adaptation of supports, spatio-temporal adaptation of queries: adapter and text token.
+        temporal: temporal adaptation: adapter and temporal token.
+        joint: joint adaptation: adapter parallel to the MLP.
+        support_branch: "multimodal" (supports see the text of their class) or "spatiotemporal" (as queries, table 5).
+        adapter_ratio: width of the adapters' bottleneck relative to D.
+        joint_scale: s, factor of the joint adapter (not in the paper; AIM uses 0.5).
+        temporal_skip: the temporal adapter adds its input.
+        multimodal_skip: the multimodal adapter adds its input.
+        joint_skip: the joint adapter adds its input.
+        temporal_embedding: learn one vector per frame, added before the first LayerNorm (as AIM does); only where there is an
+            adaptation.
+        num_temporal_adapters: temporal adapters of a block, applied one after the other (figure 3 shows one).
+        frames: T of the temporal embedding; the protocol's frames.
+
+    Raises:
+        ConfigError: an unknown word for `support_branch`.
+    """
+
+    multimodal: bool = True
+    temporal: bool = True
+    joint: bool = True
+    support_branch: SupportBranch = "multimodal"
+    adapter_ratio: float = 0.25
+    joint_scale: float = 0.5
+    temporal_skip: bool = False
+    multimodal_skip: bool = True
+    joint_skip: bool = False
+    temporal_embedding: bool = True
+    num_temporal_adapters: int = 1
+    frames: int = 8
+
+    def __post_init__(self) -> None:
+        if self.support_branch not in get_args(SupportBranch):
+            raise ConfigError(
+                f"method.support_branch={self.support_branch!r} is unknown. "
+                f"Choose from: {', '.join(get_args(SupportBranch))}."
+            )
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether supports see the text of their class inside the image tower."""
+        return self.multimodal and self.support_branch == "multimodal"
+
+    def build(self, backbone: Backbone) -> tuple[nn.ModuleList, nn.Parameter | None]:
+        """Make an `AdaptedBlock` for each block of a ViT, and the temporal embedding.
+
+        Returns:
+            No block and no embedding where nothing is adapted; any backbone will do then.
+        """
+        if not (self.multimodal or self.temporal or self.joint):
+            return nn.ModuleList(), None
+        D, C = backbone.map_width, backbone.embedding_width
+        blocks = nn.ModuleList(AdaptedBlock(D, C, self) for _ in backbone.blocks())
+        return blocks, new_temporal_embedding(self.frames, D) if self.temporal_embedding else None
+
+
+class AdaptedBlock(nn.Module):
+    """The trained parts of one frozen block whose frames attend to two more tokens: of time, and of the text of the class.
+
+        t += A_time(MSA(LN_1 t)), over the class tokens t of a video
+        x += A_multimodal(MSA(LN_1 [x, t, FC(text)])), over the tokens of each frame; t and the text are keys and values only
+        x += MLP(LN_2 x) + s A_joint(LN_2 x)
+
+    Every part can be left out. Adapters start at zero.
+
+    Args:
+        width: D.
+        text_width: C.
+        adaptation: which parts there are.
+    """
+
+    def __init__(self, width: int, text_width: int, adaptation: Adaptation) -> None:
+        super().__init__()
+        ratio = adaptation.adapter_ratio
+        self.temporal = nn.ModuleList(
+            Adapter(width, ratio=ratio, skip=adaptation.temporal_skip)
+            for _ in range(adaptation.num_temporal_adapters if adaptation.temporal else 0)
+        )
+        self.multimodal = (
+            Adapter(width, ratio=ratio, skip=adaptation.multimodal_skip) if adaptation.multimodal else nn.Identity()
+        )
+        self.joint = Adapter(width, ratio=ratio, skip=adaptation.joint_skip) if adaptation.joint else None
+        self.text_fc = nn.Linear(text_width, width) if adaptation.reads_text else None
+        self.joint_scale = adaptation.joint_scale
+
+    def forward(self, x: Tensor, block: ViTBlock, frames: int, text: Tensor | None) -> Tensor:
+        """Run one block.
+
+        Args:
+            x: tokens `[V * T, P + 1, D]`, token 0 the class token of its frame.
+            block: the frozen block; its attention serves time, text and space.
+            frames: T.
+            text: class text `[V, C]` in the support role, None in the query role.
+
+        Returns:
+            Tokens `[V * T, P + 1, D]`.
+        """
+        VT, tokens, D = x.shape
+        extra = []
+        if len(self.temporal):  # the class tokens of a video attend to each other
+            t = x[:, 0].view(VT // frames, frames, D)
+            for adapter in self.temporal:
+                t = t + adapter(block.attend(block.norm1(t), frames))
+            extra.append(t.reshape(VT, 1, D))
+        if text is not None and self.text_fc is not None:  # the text of the class joins every frame
+            extra.append(self.text_fc(text)[:, None].expand(-1, frames, -1).reshape(VT, 1, D))
+        # The extra tokens serve only as keys and values; their own outputs are not used, so they are not computed.
+        x = x + self.multimodal(block.attend(block.norm1(torch.cat([x, *extra], 1)), tokens))
+        return _add_mlp(x, block, self.joint, self.joint_scale)

@@ -106,7 +106,7 @@ def arguments(kind: str) -> dict[str, str]:
     nodes = ast.parse(read_text(source)).body
     text = next(ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.ClassDef) and node.name == kind)
     block = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
-    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", block[1] if block else "", re.MULTILINE | re.DOTALL)
+    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}[\w*]|\Z)", block[1] if block else "", re.MULTILINE | re.DOTALL)
     return {name: " ".join(description.split()) for name, description in entries}
 
 

@@ -103,3 +103,18 @@ def test_wrong_arguments_are_refused():
         make(on="clips")
     with pytest.raises(ConfigError, match=r"method\.loss_weight=0 must be above 0"):
         make(loss_weight=0.0)
+
+
+def test_sets_that_are_solved_early_stay_beside_others():
+    """A set of equal points is solved at once: no step of its neighbours may move it, and all meet the optimality condition."""
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.logspace(-9, 0, 60, dtype=torch.float64)[:, None, None]
+    points = F.normalize(
+        torch.ones(60, 40, 16) + spread * torch.randn(60, 40, 16, generator=generator), dim=-1
+    ).double()
+    labels = torch.arange(5).repeat_interleave(8)
+    W, b = fit_logistic(points, labels, 5, 10.0)
+    p = (points @ W.transpose(1, 2) + b[:, None]).softmax(-1)
+    off = 10 * (p - F.one_hot(labels, 5)).transpose(1, 2)
+    assert float((off @ points + W).abs().max()) < 1e-8
+    assert float(off.sum(-1).abs().max()) < 1e-8

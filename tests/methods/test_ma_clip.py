@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from fsar_bench.backbones import CLIPBackbone, ViTBlock
+from fsar_bench.backbones.adapters import AdaptedBlock
 from fsar_bench.errors import ConfigError
 from fsar_bench.method import EpisodeBatch, VideoFeatures
-from fsar_bench.methods.ma_clip import MACLIP, AdaptedBlock
+from fsar_bench.methods.ma_clip import MACLIP
 
 T, V, N = 4, 3, 4
 CROP, C = 32, 24  # pixels and embedding width of the tiny tower

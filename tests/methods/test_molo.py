@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from golden_arrays import Arrays, assert_close, assert_gradients_close, episode, golden, scores, under
 from helpers import GivenFeatures, score_features
 
+from fsar_bench.backbones.decoder import map_decoder, three_factors
 from fsar_bench.matching import bi_mhm, frame_distance
 from fsar_bench.method import EpisodeBatch
-from fsar_bench.methods.molo import MoLo, decoder, three_factors
+from fsar_bench.methods.molo import MoLo
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_three_factors():
     assert [three_factors(n) for n in (32, 16, 12, 14, 8, 7)] == [
         (2, 4, 4), (2, 2, 4), (2, 2, 3), (1, 2, 7), (2, 2, 2), (1, 1, 7),
     ]  # fmt: skip
-    assert decoder(4, 32)(torch.randn(2, 4, 7, 7)).shape == (2, 3, 224, 224)
+    assert map_decoder(4, 32)(torch.randn(2, 4, 7, 7)).shape == (2, 3, 224, 224)
 
 
 @torch.no_grad()

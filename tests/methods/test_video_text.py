@@ -8,9 +8,10 @@ from helpers import GivenFeatures, score_features
 
 from fsar_bench.backbones import CLIPBackbone
 from fsar_bench.errors import ConfigError, NotApplicableError
+from fsar_bench.layers import soft_divergence
 from fsar_bench.method import EpisodeBatch, VideoFeatures
 from fsar_bench.methods.metric import MetricMethod
-from fsar_bench.methods.video_text import VideoText, soft_divergence
+from fsar_bench.methods.video_text import VideoText
 from fsar_bench.methods.zero_shot import ZeroShot
 
 PROTOTYPE = {"type": "CosinePrototype"}
