@@ -45,7 +45,7 @@ def matched_similarity(similarity: Tensor) -> Tensor:
         `[...]`.
     """
     flat = similarity.flatten(0, -3)
-    tables = flat.detach().double().cpu().numpy()
+    tables = flat.detach().double().nan_to_num().cpu().numpy()  # what is not finite stays so in the result
     columns = np.stack([linear_sum_assignment(table, maximize=True)[1] for table in tables])
     chosen = flat.gather(-1, torch.from_numpy(columns).to(flat.device)[..., None])
     return chosen.mean((-1, -2)).view(similarity.shape[:-2])

@@ -94,7 +94,8 @@ class TiedGaussian(FewShotMethod):
         members = members[members.sum(1) > 0]
         share = members / members.sum(1, keepdim=True)
         residuals = frames - members.T @ (share @ frames)
-        covariance = residuals.T @ (share.mean(0)[:, None] * residuals)
+        residuals *= share.mean(0).sqrt()[:, None]  # in place: there are millions of frames
+        covariance = residuals.T @ residuals
         self.precision = torch.linalg.inv(shrunk(covariance, self.shrinkage))
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsar_bench.errors import NotApplicableError
 from fsar_bench.layers import TransformerBlock, cosine_logits, soft_divergence
 from fsar_bench.matching import build_matcher
 from fsar_bench.method import (
@@ -49,6 +50,7 @@ class VideoText(FewShotMethod):
 
     Raises:
         ConfigError: an unknown word, a `text_weight` outside 0 to 1, or a matcher with parameters.
+        NotApplicableError: the backbone has no text encoder, which the loss needs in any mode.
     """
 
     role_free = True
@@ -72,6 +74,11 @@ class VideoText(FewShotMethod):
         super().__init__(backbone)
         check_choice("mode", mode, Mode)
         check_share("text_weight", text_weight)
+        if not backbone.has_text:
+            raise NotApplicableError(
+                f"The video-text loss compares videos with class names, and the backbone {backbone.name} has no text encoder: "
+                "choose a CLIP backbone with backbone=."
+            )
         self.tune(tune)
         C = backbone.embedding_width
         self.matcher = build_matcher(matcher, C)

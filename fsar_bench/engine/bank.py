@@ -218,6 +218,8 @@ def _encode_role(chunk: _Chunk, role: str, store: BankStore | None) -> _Timed:
     """
     text, order = chunk.text if role == "support" else None, chunk.order(role)
     kind = role if chunk.frames_as == "as_is" else f"{role}|{chunk.frames_as}"
+    if order is not None:  # it follows the ids of the clips, of which the key of stored features knows nothing
+        kind += f"|{order.tolist()}"
     if not chunk.method.shares_embedding:
         return _cached(chunk, kind, text, lambda: chunk.encode(chunk.embed(text, order), text), store)
     frame_wise = not chunk.method.backbone.sees_order

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsar_bench.config.settings import FramesAs
-from fsar_bench.errors import NotApplicableError
+from fsar_bench.errors import ConfigError, NotApplicableError
 from fsar_bench.method import FewShotMethod, VideoFeatures
 
 OVER_TIME = ("frames", "maps", "level0", "level1", "level2", "level3")  # features `[V, T, ...]` that `embed` may return
@@ -74,21 +74,26 @@ def differences(features: VideoFeatures) -> VideoFeatures:
 
 
 def check_takes_differences(method: FewShotMethod, frames: int) -> None:
-    """Check that the layers of a method, on random features, take one step less than there are frames.
+    """Check that the layers of a method, on random features and texts, take one step less than there are frames.
 
     Raises:
         NotApplicableError: they do not.
     """
-    side, dtype, device = method.backbone.crop, torch.uint8, method.backbone.device
-    video = torch.randint(0, 255, (2, frames, 3, side, side), dtype=dtype, generator=torch.Generator().manual_seed(0))
+    backbone, random = method.backbone, torch.Generator().manual_seed(0)
+    shape = (2, frames, 3, backbone.crop, backbone.crop)
+    video = torch.randint(0, 255, shape, dtype=torch.uint8, generator=random).to(backbone.device)
+    width = backbone.embedding_width if backbone.has_text else 0
+    text = torch.randn(2, width, generator=random).to(backbone.device)
+    method.eval()
     with torch.no_grad():
-        embedded = differences(method.eval().embed(video.to(device), None))
+        as_query = differences(method.embed(video, None))
+        as_support = as_query if method.role_blind_embedding else differences(method.embed(video, text))
         try:
-            features = method.encode(embedded, None)
-            method.score_episodes(features.view(1, 2, 1), features.view(1, 2), torch.zeros(1, 2, 0, device=device))
-        except RuntimeError as error:
-            if method.traits.uses_class_names:
-                return  # texts are needed, which are not known here: the run itself tells
+            support, query = method.encode(as_support, text), method.encode(as_query, None)
+            if method.reads_train_bank:
+                method.learn_from_bank(query, torch.arange(2, device=backbone.device))  # replaced before scoring
+            method.score_episodes(support.view(1, 2, 1), query.view(1, 2), text[None])
+        except (RuntimeError, ConfigError) as error:
             raise NotApplicableError(
                 f"frames_as=differences gives one step less than there are frames, and the layers of this method are sized for "
                 f"{frames} ({str(error).splitlines()[0][:200]}). Choose another frames_as=."

@@ -133,3 +133,20 @@ def test_frames_as_they_are_are_added_and_kinds_are_checked():
 def test_layers_that_are_sized_for_the_frames_refuse_differences(run_tiny):
     with pytest.raises(Exception, match="frames_as=differences gives one step less than there are frames"):
         run_tiny(["strm"], frames_as="differences", controls=False)
+
+
+def test_statistics_of_train_do_not_keep_a_method_from_differences(run_tiny):
+    results = run_tiny(["simpleshot_cl2n", "tied_gaussian_train"], frames_as="differences", controls=False, episodes=50)
+    kinds = {(r.result.name, r.result.protocol.frames_as) for r in results}
+    assert len(kinds) == 4
+
+
+def test_texts_do_not_keep_a_method_from_differences(backbone):
+    from fsar_bench.engine.controls import check_takes_differences
+    from fsar_bench.methods.clip_fsar import CLIPFSAR
+    from fsar_bench.methods.trn import TRN
+
+    otam = {"type": "OTAM", "smoothing": 0.5}
+    check_takes_differences(CLIPFSAR(backbone, otam, ffn_width=32), 4)
+    with pytest.raises(NotApplicableError, match="TRN was built for 4 frames"):
+        check_takes_differences(TRN(backbone, frames=4), 4)

@@ -100,7 +100,7 @@ def test_golden_dtw(arrays):
     distance = frame_distance(query[None], support[None], epsilon=0.0)
     assert_close(distance[0], arrays["frame_distance"], relative=1e-5)
     names = [name for name in arrays if name.startswith("dtw_gamma")]
-    assert len(names) >= 2
+    assert names
     for name in names:
         smoothing = float(name.removeprefix("dtw_gamma"))
         assert_close(dtw(distance, smoothing)[0], arrays[name], relative=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_arrays import assert_close, golden, under
+from golden_arrays import assert_close, golden, share_of, under
 from helpers import clip_tower, vit_b_16_on_meta
 
 from fsar_bench.backbones import CLIPBackbone
@@ -34,9 +34,11 @@ def ours(state: dict) -> dict:
 def test_golden_tower(arrays, adapters):
     state = under(arrays, f"t{adapters}.w.")
     frames = arrays["frames"].transpose(1, 2)
+    hidden, D = state["transformer.resblocks.0.S_Adapter.D_fc1.weight"].shape
     method = AIM(
         clip_tower(state, int(arrays["heads"])),
         OTAM,
+        adapter_ratio=share_of(hidden, D),
         joint_scale=float(arrays[f"t{adapters}.scale"]),
         num_temporal_adapters=adapters,
         project=False,

@@ -33,7 +33,7 @@ def test_golden_similarities_before_any_step(arrays):
     assert_close(D, arrays["similarity_0"], relative=1e-5)
     assert_close(D.softmax(-2), arrays["attention_0"], relative=1e-5)
     assert_close(5 * appearance(D), arrays["appearance_0"], relative=1e-5)
-    assert_close(5 * temporal(D, method.prior), arrays["temporal_0"], relative=1e-5)
+    assert_close(5 * temporal(D, method.prior), arrays["temporal_0"], relative=1e-5, terms=10)
 
 
 @torch.no_grad()
@@ -42,8 +42,13 @@ def test_golden_scores(arrays):
     support, query = golden_case(arrays)
     T, C = query.shape[1:]
     for key in (key for key in arrays if key.startswith("score_inductive_")):
-        total = score_features(make(C, T, steps=int(key.split("_")[-1])), support, query).total[0]
-        assert_close(total, arrays[key])
+        method = make(C, T, steps=int(key.split("_")[-1]))
+        total = score_features(method, support, query).total[0]
+        exact = score_features(method.double(), support.double(), query.double()).total[0]
+        # Adam divides by the size of the gradient, which is small at one shot: what rounding alone changes grows with the steps.
+        rounding = float((total - exact).abs().max() / exact.abs().max())
+        assert rounding < 1e-3
+        assert_close(total, arrays[key], relative=max(1e-4, 3 * rounding))
     for key in (key for key in arrays if key.startswith("appearance_transductive_")):
         steps = int(key.split("_")[-1])
         total = score_features(make(C, T, steps=steps, transductive=True), support, query).total[0]
@@ -59,9 +64,10 @@ def test_golden_training_loss(arrays):
     assert_close(means["class"], arrays["train_ce"], relative=1e-5)
     assert_close(means["frame_entropy"], arrays["train_conditional_entropy"], relative=1e-5)
     assert_close(means["mean_entropy"], arrays["train_entropy"], relative=1e-5)
-    assert_close(means["temporal"], arrays["train_temporal"], relative=1e-5)
+    assert_close(means["temporal"], arrays["train_temporal"], relative=1e-5, terms=2)
     method = make(4, D.shape[1])
-    assert_close(method.loss_of(terms).mean() - method.temporal_weight * means["temporal"], arrays["train_loss"])
+    total = method.loss_of(terms).mean() - method.temporal_weight * means["temporal"]
+    assert_close(total, arrays["train_loss"], relative=1e-5, terms=float(arrays["train_ce"]))
 
 
 def test_prior():

@@ -46,7 +46,6 @@ def test_golden_logits_without_the_leak(arrays: Arrays):
     scores = score_features(from_golden(arrays), arrays["support"], arrays["query"], texts_of_classes(arrays))
     assert_close(scores.total[0], arrays["clean.logits_local"], relative=1e-5)
     assert_close(scores.parts["global"][0], arrays["clean.logits_global"], relative=1e-5)
-    assert float((scores.total[0] - arrays["official.logits_local"]).abs().max()) > 1e-2
 
 
 @golden("cpm2c")

@@ -101,3 +101,8 @@ def test_wrong_arguments_are_refused():
         make(focused=1)
     with pytest.raises(ConfigError, match=r"method\.whole=0 must be at least 1"):
         make(whole=0)
+
+
+def test_similarities_that_are_no_numbers_stay_so():
+    """So that training stops with the error of a loss that is not finite."""
+    assert matched_similarity(torch.full((2, 3, 3), torch.nan)).isnan().all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_arrays import assert_close, golden, under
+from golden_arrays import assert_close, golden, share_of, under
 from helpers import clip_tower, vit_b_16_on_meta
 
 from fsar_bench.backbones import CLIPBackbone
@@ -43,10 +43,10 @@ def encode(method: TaskAdapter, frames, *, role: str = "query"):
 def test_golden_tower(arrays):
     state, layers = under(arrays, "w."), int(arrays["layers_adapted"])
     frames = arrays["frames"].transpose(1, 2)
+    hidden, D = state["transformer.resblocks.0.s_adapter.D_fc1.weight"].shape
+    settings = {"layers": layers, "frames": frames.shape[1], "adapter_ratio": share_of(hidden, D)}
     towers = {
-        group: TaskAdapter(
-            clip_tower(state, int(arrays["heads"])), layers=layers, query_group=group, frames=frames.shape[1]
-        ).eval()
+        group: TaskAdapter(clip_tower(state, int(arrays["heads"])), query_group=group, **settings).eval()
         for group in (None, 1)
     }
     for method in towers.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_arrays import Arrays, assert_close, by_class, golden, under
+from golden_arrays import Arrays, assert_close, by_class, golden, share_of, under
 from helpers import GivenFeatures
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ def from_golden(arrays: Arrays) -> TSFSAR:
     tower = StubTower(arrays)
     method = TSFSAR(
         tower, frames=T, powers=(0.15, 0.8, 0.05), temperature=50.0, adapter_share=0.4, side_start="random", side_width=W,
-        side_heads=max(W // 64, 1), temporal_layers=temporal, mlp_ratio=hidden / W,
+        side_heads=max(W // 64, 1), temporal_layers=temporal, mlp_ratio=share_of(hidden, W),
     ).eval()  # fmt: skip
     names = {"adapter.norm": "Adapter.norm1", "side_norm": "up_ln"}
     names |= {f"adapter.attn.{ours}": f"Adapter.attn.{ours}_linear" for ours in "qkv"}

@@ -7,7 +7,7 @@ import torch
 from helpers import GivenFeatures, score_features
 
 from fsar_bench.backbones import CLIPBackbone
-from fsar_bench.errors import ConfigError
+from fsar_bench.errors import ConfigError, NotApplicableError
 from fsar_bench.layers import soft_divergence
 from fsar_bench.method import EpisodeBatch, VideoFeatures
 from fsar_bench.methods.metric import MetricMethod
@@ -169,3 +169,11 @@ def test_matchers_with_parameters_and_unknown_words_are_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             VideoText(GivenFeatures(24), matcher, temperature=1.0, **settings)
+
+
+@pytest.mark.parametrize("mode", ["visual", "text"])
+def test_a_backbone_without_texts_is_refused(mode):
+    backbone = GivenFeatures(24)
+    backbone.has_text = False
+    with pytest.raises(NotApplicableError, match="no text encoder: choose a CLIP backbone"):
+        VideoText(backbone, PROTOTYPE, mode=mode, temperature=1.0)
