@@ -161,3 +161,19 @@ class AsGiven(GivenFeatures):
 
     def encode_maps(self, frames: Tensor) -> Tensor:
         return frames
+
+
+TWINS = {  # classes and traits of others: `make pr` tests the contract of each
+    "all_pairs_frozen", "ata_transductive", "bi_mhm", "chamfer_frozen", "chamfer_joint_frozen", "chamfer_query_frozen",
+    "chamfer_support_frozen", "diagonal_frozen", "dtw_frozen", "frame_knn5", "hyrsm_plusplus", "linear_probe_frames",
+    "matching_net_frozen", "nbnn_frozen", "nearest_pair_frozen", "simpleshot_l2n", "simpleshot_un", "soft_dtw_frozen",
+    "vifi_clip",
+}  # fmt: skip
+SLOW = {"arn"}  # convolves 64 x 64 maps of every pair
+
+
+def with_slow_ones(methods) -> list:
+    """Methods as parameters of a test; those that take long, or that are another one with other settings, are marked slow."""
+    import pytest
+
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS | SLOW)) for name in methods]

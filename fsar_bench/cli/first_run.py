@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def first_run(name: str, config: DatasetConfig, sizes: list[SplitSize]) -> First
         settings += [f"{key}=1" for key in ("shot", "query") if getattr(protocol, key) > 1]
     backbone, weights = _backbone(config.backbone)
     dataset = [f"dataset={name}", *backbone]
-    command = _command(f"methods={','.join(_methods(trained=False))}", *dataset, *settings)
+    command = _command(f"methods={','.join(_cheap(config))}", *dataset, *settings)
     training, reason = _training(by_split, protocol.way, settings)
     if reason:
         notes.append(f"Nothing can be trained on it: {reason}. Methods without training run.")
@@ -62,7 +63,7 @@ def first_run(name: str, config: DatasetConfig, sizes: list[SplitSize]) -> First
 
 
 def _short_training(dataset: list[str], settings: list[str]) -> str:
-    return _command(f"methods={_methods(trained=True)[0]}", *dataset, *settings, *SHORT)
+    return _command(f"methods={next(_methods(trained=True))}", *dataset, *settings, *SHORT)
 
 
 def _command(*pairs: str) -> str:
@@ -91,10 +92,16 @@ def _training(splits: dict[str, SplitSize], way: int, settings: list[str]) -> tu
     return training, ""
 
 
-def _methods(*, trained: bool) -> list[str]:
+def _cheap(config: DatasetConfig) -> list[str]:
+    """Methods for a first look: the dataset's controls and, of those without training, the one that is first by name."""
+    matched = (name for name in _methods(trained=False) if "matcher" in load("methods", name).values["method"])
+    return list(dict.fromkeys([*config.controls, next(matched)]))
+
+
+def _methods(*, trained: bool) -> Iterator[str]:
     """Methods that are trained, or those that are not, by name."""
-    configs = {name: load("methods", name).checked(MethodConfig) for name in names("methods")}
-    return [name for name, config in configs.items() if (config.train is not None) == trained]
+    configs = ((name, load("methods", name).checked(MethodConfig)) for name in names("methods"))
+    return (name for name, config in configs if (config.train is not None) == trained)
 
 
 def _backbone(default: str) -> tuple[list[str], str]:

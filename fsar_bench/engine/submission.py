@@ -191,6 +191,7 @@ class About(Settings):
     trainable: bool = Field(True, description="it was trained on the train split")
     order_sensitive: bool = Field(True, description="the order of frames can change a prediction")
     ignores_supports: bool = Field(False, description="predictions do not depend on the supports (zero-shot text)")
+    set_wise: bool = Field(False, description="videos of an episode see each other inside its encoder")
     parameters: int = Field(0, ge=0, description="all parameters; 0 is unknown")
     trained_parameters: int = Field(0, ge=0, description="trained parameters")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers import with_slow_ones
 
 import fsar_bench
 from fsar_bench.backbones.backbone import Backbone
@@ -15,11 +16,11 @@ from fsar_bench.matching import BiMHM
 from fsar_bench.method import Scores, Traits
 from fsar_bench.methods.metric import MetricMethod
 
-BLIND_UNTIL_TRAINED = {"arn"}
+BLIND_UNTIL_TRAINED = {"arn", "task_adapter"}
 COPIES = "a query equal to a support scores its class highest"
 
 
-@pytest.mark.parametrize("name", names("methods"))
+@pytest.mark.parametrize("name", with_slow_ones(names("methods")))
 def test_an_inverted_copy_of_a_builtin_method_is_caught(name):
     (cell,) = cells_to_check(name, [])
     tester = make_tester(cell)

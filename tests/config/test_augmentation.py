@@ -27,7 +27,7 @@ def test_clips_are_mirrored_only_on_datasets_that_allow_it(dataset):
         assert set(flips.values()) == {"off"}
         return
     kinetics = dataset.startswith("kinetics")
-    without = {"ma_clip", "ma_clip_full", *([] if kinetics else ["clip_fsar"])}
+    without = {"ma_clip", "ma_clip_full", "aim", "task_adapter", *([] if kinetics else ["clip_fsar"])}
     assert {method for method, flip in flips.items() if flip == "off"} == without
 
 
@@ -112,10 +112,13 @@ def test_cards_tell_how_a_method_is_trained():
     for name in TRAINED:
         text = card(name).fields["Training"]
         rate = load("methods", name).values["train"]["optimizer"]["lr"]
+        kind, limit = load("methods", name).values["train"]["optimizer"].get("type", "AdamW"), "gradient norm at most 1"
+        if load("methods", name).values["train"].get("clip_grad", 1.0) is None:
+            limit = "no limit of gradients"
         for part in (
-            "AdamW",
+            kind,
             f"learning rate {rate}",
-            "gradient norm at most 1",
+            limit,
             "warm-up",
             "16 episodes per",
             "random crop",

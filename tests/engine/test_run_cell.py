@@ -311,8 +311,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(run_tiny, tmp_path):
 
 
 def test_methods_with_heads_of_their_own_train_and_score(run_tiny, tmp_path):
-    results = run_tiny(["hyrsm", "molo", "strm", "trx"], controls=False)
-    assert len(results) == 4
+    results = run_tiny(["hyrsm", "molo", "trx"], controls=False)
+    assert len(results) == 3
     for stored in results:
         assert 10_000 < stored.result.parameters.trainable < stored.result.parameters.total
         assert stored.result.episodes.selection_split == "val"

@@ -150,6 +150,7 @@ def test_tensorboard_holds_the_curve(run_tiny, tmp_path):
     assert [event.value for event in curve.Scalars("loss")] == pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_wandb_keeps_a_run_offline(run_tiny, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -17,7 +17,7 @@ import torch
 from fsar_bench.method import METHODS, FewShotMethod, Scores, Traits
 
 
-@METHODS.register_module()
+@METHODS.register_module(force=True)
 class Centred(FewShotMethod):
     """Frames minus their mean over the train split."""
 
@@ -40,9 +40,11 @@ class Centred(FewShotMethod):
 
 
 def write(folder, *, trainable: bool = False) -> str:
-    (folder / "centred_method.py").write_text(CENTRED.format(folder=str(folder), trainable=trainable))
+    """A config and its module, of a name of its own: a process imports one version of a module."""
+    name = f"centred_{folder.name}"
+    (folder / f"{name}.py").write_text(CENTRED.format(folder=str(folder), trainable=trainable))
     train = "train = dict(episodes=2)" if trainable else ""
-    (folder / "centred.py").write_text(f'custom_imports = ["centred_method"]\nmethod = dict(type="Centred")\n{train}\n')
+    (folder / "centred.py").write_text(f'custom_imports = ["{name}"]\nmethod = dict(type="Centred")\n{train}\n')
     return str(folder / "centred.py")
 
 
