@@ -539,16 +539,20 @@ def test_every_committed_result_resolves_again_to_its_own_hash(folder):
         "template": p.template,
         "reader": result.cell.identity.reader,
         "controls": False,
+        **({} if p.frames_as == "as_is" else {"frames_as": p.frames_as}),
         **changed,
     }
-    (cell,) = resolve(settings).cells
+    *row, cell = resolve(settings).cells
+    assert [each.protocol.frames_as for each in row] == ["as_is"] * (p.frames_as != "as_is")
     assert cell.hash == result.config_hash
     assert cell == result.cell
-    (from_text,) = resolve(
+    *_, from_text = resolve(
         [f"{key}={str(value).lower() if value is False else value}" for key, value in settings.items()]
     ).cells
     assert from_text.hash == result.config_hash
 
 
 def test_the_committed_results_are_all_there():
-    assert len(list(COMMITTED.glob("*/*/*/result.json"))) == 74
+    results = [path.read_text() for path in COMMITTED.glob("*/*/*/result.json")]
+    assert sum('"frames_as"' not in result for result in results) >= 96
+    assert sum('"frames_as"' in result for result in results) >= 23

@@ -101,7 +101,7 @@ def _missing(wanted: Cell, cell: Cell) -> dict[str, str]:
 
 
 def _resolved(settings: dict[str, str]) -> Cell:
-    return resolve([*_pairs(settings), "controls=false"]).cells[0]
+    return resolve([*_pairs(settings), "controls=false"]).cells[-1]  # a control comes after its row
 
 
 def _pairs(settings: dict[str, str]) -> tuple[str, ...]:
