@@ -9,8 +9,9 @@ Differs: MAML's head starts at weights that are learned for each label, so its s
 one starts at the class means. The inner steps change the head alone, not the encoder as MAML's do. The gradient of the
 inner loss is written out instead of being left to autograd, which gives the same numbers.
 Unknown: all settings of the published rows. Declared: 10 steps at a learning rate of 0.01, no momentum or weight decay, the
-mean over supports, first-order training (`second_order=False`: the inner gradients are constants), AdamW 1e-5. Where features are long, the loss
-of one support is near 0 from the start, and the steps change nothing: on SynthAct at 1 shot all predictions are ProtoNet's.
+mean over supports, first-order training (`second_order=False`: the inner gradients are constants), AdamW 1e-5. Where
+features are long, the loss of one support is near 0 from the start, and the steps change nothing: on SynthAct at 1 shot all
+predictions are those of ProtoNet.
 """
 
 from __future__ import annotations
