@@ -230,7 +230,7 @@ class ClassTokenBranch(nn.Module):
         return F.relu(self.block(self.positions(self.factor * x)))
 
 
-class SpaceTimeBlock(nn.Module):
+class ClassAndPatchBlock(nn.Module):
     """Class tokens attend over time and patches within their frame, each with a skip connection; then an FFN with another.
 
     The reasoning block of EMP-Net (`Transformer_v3` of its code).

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.layers import ModulationBlock, SpaceTimeBlock, query_cross_entropy
+from fsar_bench.layers import ClassAndPatchBlock, ModulationBlock, query_cross_entropy
 from fsar_bench.matching import build_matcher
 from fsar_bench.method import METHODS, Backbone, EpisodeBatch, FewShotMethod, Scores, Traits, VideoFeatures
 
@@ -69,7 +69,7 @@ class EMPNet(FewShotMethod):
         C = backbone.embedding_width
         shape: dict[str, Any] = {"heads": heads, "ffn_width": int(C * ffn_ratio), "inner": int(C * inner_ratio)}
         shape |= {"dropout": dropout, "ffn_dropout": ffn_dropout}
-        self.reasoning = nn.ModuleList(SpaceTimeBlock(C, **shape) for _ in range(3))
+        self.reasoning = nn.ModuleList(ClassAndPatchBlock(C, **shape) for _ in range(3))
         self.interaction, self.fusion = (
             nn.ModuleDict({stream: ModulationBlock(C, **shape) for stream in STREAMS}) for _ in range(2)
         )
