@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import GivenFeatures, annotation_rows, write_dataset
 
 from fsar_bench.config.resolve import resolve
+from fsar_bench.data.dataset import open_dataset
+from fsar_bench.data.decode import ReadPlan
+from fsar_bench.data.frames import frame_source
+from fsar_bench.engine.bank import BankStore, build_bank
 from fsar_bench.engine.controls import differences, order_of_frames, reorder
 from fsar_bench.errors import ConfigError, NotApplicableError
 from fsar_bench.leaderboard.collection import load_results
 from fsar_bench.leaderboard.exports import records
 from fsar_bench.leaderboard.tables import frame
-from fsar_bench.method import VideoFeatures
+from fsar_bench.method import FewShotMethod, Traits, VideoFeatures
 
 PIXELS = '''
 from fsar_bench.method import METHODS, FewShotMethod, Scores, Traits, VideoFeatures
@@ -150,3 +155,35 @@ def test_texts_do_not_keep_a_method_from_differences(backbone):
     check_takes_differences(CLIPFSAR(backbone, otam, ffn_width=32), 4)
     with pytest.raises(NotApplicableError, match="TRN was built for 4 frames"):
         check_takes_differences(TRN(backbone, frames=4), 4)
+
+
+class MeanPixel(FewShotMethod):
+    """An embedding of its own, which is stored."""
+
+    role_free = True
+    traits = Traits(uses_class_names=False, trainable=False, transductive=False, order_sensitive=True)
+
+    def embed(self, frames, class_text):
+        return VideoFeatures(frames=frames.float().mean((-3, -2, -1))[..., None])
+
+
+def test_stored_features_of_a_shuffled_clip_are_those_of_its_id(tmp_path):
+    """The same clips under other ids are shuffled otherwise: what is stored of the first is not taken for the second."""
+    table = annotation_rows()
+    renamed = {**table, "clips": [{**clip, "id": f"other_{clip['id']}"} for clip in table["clips"]]}
+    splits = []
+    for name, rows in (("a", table), ("b", renamed)):
+        write_dataset(tmp_path / f"{name}.py", rows)
+        splits.append(open_dataset(name=name, annotation=str(tmp_path / f"{name}.json")).split("test"))
+    method, store = MeanPixel(GivenFeatures(1)), BankStore(tmp_path / "bank", "key")
+    plan = ReadPlan(reader="pyav", resize=32, crop=32, frames=4)
+    with frame_source(plan, workers=0, seconds=60) as source:
+
+        def bank(split, kept):
+            clips, text = np.arange(3), torch.zeros(len(split.list.classes), 0)
+            return build_bank(method, split, clips, text, source, frames_as="shuffled", store=kept).query.frames
+
+        bank(splits[0], store)
+        assert torch.equal(bank(splits[1], store), bank(splits[1], None))
+        assert torch.equal(bank(splits[0], store), bank(splits[0], None))
+        assert not torch.equal(bank(splits[0], None), bank(splits[1], None))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import annotation_rows
+from helpers import annotation_rows, write_dataset
 
-from fsar_bench.errors import ConfigError
+from fsar_bench.errors import ConfigError, ProtocolError
 
 CENTRED = '''
 from pathlib import Path
@@ -78,3 +80,48 @@ def test_the_train_split_cannot_be_tested_then(run_tiny, tmp_path):
 def test_trained_methods_have_none(run_tiny, tmp_path):
     with pytest.raises(ConfigError, match="statistics of the train split are for methods that are not trained"):
         run_tiny([write(tmp_path, trainable=True)], controls=False)
+
+
+def test_a_tested_clip_among_those_of_the_statistics_is_a_leak(run_tiny, tmp_path):
+    table = annotation_rows()
+    split_of = {c["name"]: c["split"] for c in table["classes"]}
+    tested = next(clip for clip in table["clips"] if split_of[clip["class"]] == "test")
+    learned = next(clip for clip in table["clips"] if split_of[clip["class"]] == "train")
+    learned |= {key: tested[key] for key in ("path", "sha256")}
+    write_dataset(tmp_path / "tiny.py", table)
+    with pytest.raises(ProtocolError, match="also in the train split of tiny, on which methods are trained"):
+        run_tiny([write(tmp_path)], controls=False)
+    assert run_tiny("bi_mhm_frozen", controls=False)  # which learns nothing there
+
+
+def test_the_test_split_is_closed_while_statistics_are_learned(run_tiny, tmp_path):
+    config = write(tmp_path)
+    module = tmp_path / f"centred_{tmp_path.name}.py"
+    peek = f"""
+        from fsar_bench.data.dataset import open_dataset
+        from fsar_bench.errors import ProtocolError
+        try:
+            open_dataset(name="tiny", annotation={str(tmp_path / "tiny.json")!r}).split("test")
+        except ProtocolError:
+            (Path({str(tmp_path)!r}) / "closed").touch()
+        self.mean = """
+    module.write_text(module.read_text().replace("\n        self.mean = ", peek, 1))
+    run_tiny([config], controls=False)
+    assert (tmp_path / "closed").exists()
+
+
+def test_scores_of_other_train_clips_are_not_reused(run_tiny, tmp_path):
+    table = annotation_rows()
+    split_of = {c["name"]: c["split"] for c in table["classes"]}
+    first, second = [clip for clip in table["clips"] if split_of[clip["class"]] == "train"][:2]
+    copy = Path(shutil.copy(first["path"], tmp_path / "clip.mp4"))
+    first["path"] = str(copy)
+    del first["sha256"]
+    write_dataset(tmp_path / "tiny.py", table)
+    (before,) = run_tiny([write(tmp_path)], controls=False)
+    (before.folder / "result.json").unlink()
+    shutil.copy(second["path"], copy)
+    (after,) = run_tiny([write(tmp_path)], controls=False)
+    assert after.result.config_hash == before.result.config_hash
+    assert after.result.data.learned_from != before.result.data.learned_from
+    assert len(list((tmp_path / "work_dirs").rglob("scores-*"))) == 2
