@@ -250,9 +250,14 @@ class FewShotMethod(BaseModel):
         return VideoFeatures(frames=self.backbone.encode_frames(frames))
 
     @property
-    def role_blind_embedding(self) -> bool:
-        """Whether `embed` is the plain backbone, so that one pass serves both roles."""
+    def embeds_plainly(self) -> bool:
+        """Whether `embed` is the plain backbone."""
         return type(self).embed is FewShotMethod.embed
+
+    @property
+    def role_blind_embedding(self) -> bool:
+        """Whether `embed` ignores the class text, so that one pass serves both roles; the plain backbone does."""
+        return self.embeds_plainly
 
     @property
     def shares_embedding(self) -> bool:
@@ -261,7 +266,7 @@ class FewShotMethod(BaseModel):
         Feature maps are too large to cache; they are consumed by `encode` and dropped.
         """
         frozen = not any(p.requires_grad for p in self.backbone.parameters())
-        return self.role_blind_embedding and self.reads == "frames" and frozen
+        return self.embeds_plainly and self.reads == "frames" and frozen
 
     def encode(self, features: VideoFeatures, class_text: Tensor | None) -> VideoFeatures:
         """Apply the method's own layers to each video; the default returns the features unchanged.

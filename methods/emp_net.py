@@ -77,8 +77,10 @@ class EMPNet(FewShotMethod):
         self.top_patches, self.top_frames = top_patches, top_frames
         self.text_epsilon, self.double_softmax = text_epsilon, double_softmax
 
-    role_blind_embedding = True  # type: ignore[assignment]  # one pass through the tower serves both roles
-    shares_embedding = False  # type: ignore[assignment]  # tokens of three depths are too large to cache
+    @property
+    def role_blind_embedding(self) -> bool:
+        """Always: the frozen tower knows neither role nor text."""
+        return True
 
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
         """Return the tokens after each third of the blocks in the joint space, `level0` to `level2`: `[V, T, 1 + P, C]`."""

@@ -127,7 +127,7 @@ class MACLIP(FewShotMethod):
         self.train_text = class_text
 
     @property
-    def role_blind_embedding(self) -> bool:
+    def embeds_plainly(self) -> bool:
         """Whether nothing is adapted, so that `embed` is the plain backbone."""
         return not len(self.adapted)
 

@@ -98,11 +98,6 @@ class TaskAdapter(FewShotMethod):
         """Always: the first blocks know neither role nor text, so that one pass serves both roles."""
         return True
 
-    @property
-    def shares_embedding(self) -> bool:
-        """Never: `embed` gives tokens, not the frame features of the plain backbone."""
-        return False
-
     def embed(self, frames: Tensor, class_text: Tensor | None) -> VideoFeatures:
         """Run the frozen blocks: `tokens` `[V, T, 1 + P, D]` that enter the first adapted block."""
         x = self.backbone.embed_tokens(frames, self.temporal_embedding)

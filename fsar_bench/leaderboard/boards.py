@@ -20,6 +20,7 @@ from fsar_bench.io import read_whole, to_json
 from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, Reader, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, is_control, same_episodes, with_controls
 from fsar_bench.plan import EpisodePlan, PlanSizes, digest_of_names, plan_sizes
+from fsar_bench.progress.events import warn
 from fsar_bench.results.record import Result
 from fsar_bench.results.store import Stored, remember
 from fsar_bench.storage.recall import recall
@@ -443,7 +444,18 @@ def build_boards(stored: list[Stored], cache: Path | None = None) -> list[Board]
             groups.append(of_plan[0])
         _join(of_plan, submission)
     groups.sort(key=lambda group: _key(group[0]))
-    return [Board(with_controls(group_seeds(group), controls), cache) for group in groups]
+    rows = [with_controls(group_seeds(group), controls) for group in groups]
+    _warn_of_lone_controls(rows, controls)
+    return [Board(of_board, cache) for of_board in rows]
+
+
+def _warn_of_lone_controls(rows: list[list[Row]], controls: list[Stored]) -> None:
+    """Say which controls are in no table, because the row that they are controls of is not there."""
+    placed = {each.folder for board in rows for row in board for control in row.controls for each in control.seeds}
+    lone = [each.result.cell for each in controls if each.folder not in placed]
+    if lone:
+        more = f" and {len(lone) - 1} more" if len(lone) > 1 else ""
+        warn(f"In no table, as the same row with its frames as they are is missing: {lone[0]}{more}. Run it again.")
 
 
 def _plan_key(stored: Stored) -> tuple[str | int, ...]:

@@ -18,6 +18,7 @@ from fsar_bench.leaderboard.collection import load_results
 from fsar_bench.leaderboard.exports import records
 from fsar_bench.leaderboard.tables import frame
 from fsar_bench.method import FewShotMethod, Traits, VideoFeatures
+from fsar_bench.progress.events import listening
 
 PIXELS = '''
 from fsar_bench.method import METHODS, FewShotMethod, Scores, Traits, VideoFeatures
@@ -123,7 +124,10 @@ def test_training_is_shared_and_controls_without_their_row_are_in_no_table(run_t
     for stored in results:
         if stored.result.protocol.frames_as == "as_is":
             (stored.folder / "result.json").unlink()
-    assert load_results(tmp_path / "leaderboards").boards == []
+    told: list[str] = []
+    with listening(lambda event: told.append(event.note)):
+        assert load_results(tmp_path / "leaderboards").boards == []
+    assert "In no table, as the same row with its frames as they are is missing: CLIP-FSAR on tiny" in "".join(told)
 
 
 def test_frames_as_they_are_are_added_and_kinds_are_checked():
