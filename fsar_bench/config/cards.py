@@ -70,11 +70,18 @@ def unspecified() -> list[Unspecified]:
 
 
 def stated_certainty(path: Path) -> str:
-    """What a method's config says in `certainty`, read without running it; empty where it does not say."""
-    for node in ast.parse(read_text(path)).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["certainty"]:
-            return str(ast.literal_eval(node.value))
-    return ""
+    """What a method's config or the nearest of its bases says in `certainty`, read without running it; empty where none does."""
+    values = {
+        ast.unparse(target): node.value
+        for node in ast.parse(read_text(path)).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+    if "certainty" in values:
+        return str(ast.literal_eval(values["certainty"]))
+    bases = ast.literal_eval(values["_base_"]) if "_base_" in values else []
+    stated = [stated_certainty(path.parent / base) for base in ([bases] if isinstance(bases, str) else bases)]
+    return next(filter(None, stated), "")
 
 
 def card(name: str) -> Card:
