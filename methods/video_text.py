@@ -30,6 +30,7 @@ from fsar_bench.method import (
 )
 
 Mode = Literal["visual", "text", "product"]
+MEAN_FRAME = {"type": "CosinePrototype", "temperature": 100.0}
 
 
 @METHODS.register_module()
@@ -60,8 +61,8 @@ class VideoText(FewShotMethod):
     def __init__(
         self,
         backbone: Backbone,
-        matcher: dict,
         *,
+        matcher: dict = MEAN_FRAME,
         mode: Mode = "visual",
         text_weight: float = 0.5,
         tune: Tuned = "visual",

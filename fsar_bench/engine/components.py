@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +74,13 @@ def _check(cell: Cell, method: FewShotMethod) -> None:
             f"The method {cell.name} is trained and has reads_train_bank: statistics of the train split are for methods that are "
             "not trained. Compute them in its training."
         )
+    parameters = inspect.signature(type(method)).parameters
+    for name in method.score_only:
+        if name in parameters and parameters[name].default is inspect.Parameter.empty:
+            raise ConfigError(
+                f"The method {cell.name} lists {name!r} in score_only, and its constructor has no default for it. Give it one: "
+                "the training, which all values share, is built without it."
+            )
     if method.traits.trainable and cell.identity.train is None:
         raise ConfigError(f"The method {cell.name} is trainable, but its config has no train=dict(...).")
 

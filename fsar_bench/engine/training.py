@@ -278,10 +278,9 @@ def _schedule(train: Train) -> list[dict[str, Any]]:
             find(PARAM_SCHEDULERS, scheduler.get("type"))
         return [{"by_epoch": False, **copy.deepcopy(scheduler)} for scheduler in given]
     steps, warm = train.episodes, max(1, round(train.warmup * train.episodes))
-    return [
-        {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": warm},
-        {"type": "CosineAnnealingLR", "T_max": max(1, steps - warm), "by_epoch": False, "begin": warm, "end": steps},
-    ]
+    rise = {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": warm}
+    fall = {"type": "CosineAnnealingLR", "T_max": steps - warm, "by_epoch": False, "begin": warm, "end": steps}
+    return [rise, fall] if warm < steps else [rise]  # a warm-up may take all of a short training
 
 
 def _default_hooks(train: Train, options: RunOptions, key: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fsar_bench.data.dataset import is_split_closed, open_dataset
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.errors import ConfigError, ProtocolError
 from fsar_bench.leaderboard.boards import checked_plan
+from fsar_bench.methods.video_text import VideoText
 from fsar_bench.registry import HOOKS
 
 SMALL = {"backbone": "tiny_clip", "method.ffn_width": 64, "train.episodes": 8, "episodes": 200, "controls": False}
@@ -190,6 +191,15 @@ def test_a_shared_training_does_not_depend_on_arguments_of_the_score(tmp_path, t
     assert len({keys["plain"][0].training, *others}) == 7
     assert keys["frozen"][0].training is None
     assert keys["tuned"][0].weights == keys["frozen"][0].weights  # those before the training
+
+
+def test_a_training_is_built_without_the_arguments_of_the_score(run_tiny, monkeypatch):
+    assert len(run_tiny("actionclip", **{"train.episodes": 1}, controls=False)) == 1  # `matcher` is one of them
+    monkeypatch.setattr(VideoText, "score_only", ("matcher", "backbone"))
+    with pytest.raises(
+        ConfigError, match="actionclip lists 'backbone' in score_only, and its constructor has no default for it"
+    ):
+        run_tiny("actionclip", **{"train.episodes": 2})
 
 
 def test_a_result_knows_the_recordings_of_its_clips(run_tiny, tmp_path):

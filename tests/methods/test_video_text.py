@@ -27,7 +27,7 @@ def features(C: int = 24) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def build(**settings) -> VideoText:
     torch.manual_seed(0)
-    return VideoText(GivenFeatures(24), PROTOTYPE, **{"temperature": 100.0, **settings}).eval()
+    return VideoText(GivenFeatures(24), matcher=PROTOTYPE, **{"temperature": 100.0, **settings}).eval()
 
 
 def episode() -> EpisodeBatch:
@@ -45,7 +45,7 @@ def episode() -> EpisodeBatch:
 def tuned(**settings) -> VideoText:
     torch.manual_seed(0)
     backbone = CLIPBackbone("tiny_clip", None, quick_gelu=False, resize=32, crop=32)
-    return VideoText(backbone, PROTOTYPE, **settings)
+    return VideoText(backbone, matcher=PROTOTYPE, **settings)
 
 
 @torch.no_grad()
@@ -157,7 +157,7 @@ def test_temporal_transformer_is_added_to_the_frames_and_sees_their_order():
 def test_parameters_of_the_temporal_transformer():
     """Six blocks of 12 C^2 + 13 C, and 8 positions, at C = 512."""
     with torch.device("meta"):
-        method = VideoText(GivenFeatures(512), PROTOTYPE, temperature=100.0, temporal_layers=6)
+        method = VideoText(GivenFeatures(512), matcher=PROTOTYPE, temperature=100.0, temporal_layers=6)
     assert method.parameter_counts()["trainable"] == 6 * (12 * 512**2 + 13 * 512) + 8 * 512
 
 
@@ -168,7 +168,7 @@ def test_matchers_with_parameters_and_unknown_words_are_refused():
         (PROTOTYPE, {"text_weight": 2}, "text_weight"),
     ):
         with pytest.raises(ConfigError, match=message):
-            VideoText(GivenFeatures(24), matcher, temperature=1.0, **settings)
+            VideoText(GivenFeatures(24), matcher=matcher, temperature=1.0, **settings)
 
 
 @pytest.mark.parametrize("mode", ["visual", "text"])
@@ -176,4 +176,4 @@ def test_a_backbone_without_texts_is_refused(mode):
     backbone = GivenFeatures(24)
     backbone.has_text = False
     with pytest.raises(NotApplicableError, match="no text encoder: choose a CLIP backbone"):
-        VideoText(backbone, PROTOTYPE, mode=mode, temperature=1.0)
+        VideoText(backbone, matcher=PROTOTYPE, mode=mode, temperature=1.0)
