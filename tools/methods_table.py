@@ -15,6 +15,7 @@ from typing import cast
 
 import pandas as pd
 import torch
+from torch import nn
 
 from fsar_bench.backbones import Backbone
 from fsar_bench.config.cards import FIELDS, Card, card, unspecified
@@ -57,13 +58,19 @@ unexplained; the two cancel, and we leave them open."""
 
 
 def build_backbone(name: str) -> Backbone:
-    """Build a backbone with random weights, which is enough for counting."""
-    return cast("Backbone", build(BACKBONES, {**load("backbones", name).values["backbone"], "pretrained": None}))
+    """Build a backbone whose matrices have no values, which is enough for counting."""
+    backbone = cast("Backbone", build(BACKBONES, {**load("backbones", name).values["backbone"], "pretrained": None}))
+    for module in backbone.modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 2:  # those that take long to fill a method with
+                setattr(module, key, nn.Parameter(parameter.to("meta")))
+    return backbone
 
 
 def build_method(config: dict, backbone: Backbone) -> FewShotMethod:
     """Build the method of a config."""
-    return cast("FewShotMethod", build(METHODS, copy.deepcopy(config), backbone=backbone))
+    with torch.device("meta"):
+        return cast("FewShotMethod", build(METHODS, copy.deepcopy(config), backbone=backbone))
 
 
 def counts(config: dict, backbone: Backbone) -> tuple[float, float] | None:
