@@ -110,7 +110,11 @@ def _train(config: dict[str, Any], header: str) -> Finished:
     text = (header + Config(config).pretty_text).encode()
     write_atomically(folder / CONFIG, text)
     try:
-        runner = EpisodicRunner.from_cfg(Config.fromfile(str(folder / CONFIG)))
+        read = Config.fromfile(str(folder / CONFIG))
+        plain = Config(
+            read.to_dict(), filename=read.filename, format_python_code=False
+        )  # MMEngine prints it four times
+        runner = EpisodicRunner.from_cfg(plain)
         write_atomically(folder / CONFIG, text)  # MMEngine has written its own form, without the header
         try:
             runner.train()

@@ -159,7 +159,7 @@ def test_builtin_methods_keep_the_contract(name):
 @pytest.mark.parametrize(
     "matcher", ["OTAM", "BiMHM", "TRX", "CosinePrototype", "MeanCosine", "EuclideanPrototype", "MatchingNetwork"]
 )
-@pytest.mark.parametrize("name", ["ma_clip", "clip_fsar"])
+@pytest.mark.parametrize("name", ["ma_clip", pytest.param("clip_fsar", marks=pytest.mark.slow)])
 def test_every_matcher_serves_inside_the_clip_methods(name, matcher):
     assert broken(name, f"matcher={matcher}") == []
 
@@ -185,7 +185,7 @@ def test_every_matcher_serves_inside_the_clip_methods(name, matcher):
         ("protonet", "matcher=MeanCosine"),
         pytest.param("otam", "backbone=tiny_resnet frames=2", marks=pytest.mark.slow),
         pytest.param("hyrsm", "backbone=tiny_resnet frames=2", marks=pytest.mark.slow),
-        ("strm", "backbone=tiny_resnet frames=2"),
+        pytest.param("strm", "backbone=tiny_resnet frames=2", marks=pytest.mark.slow),
     ],
 )
 def test_variants_keep_the_contract(name, setting):
