@@ -291,6 +291,70 @@ class TransformerBlock(nn.Module):
         return y + self.narrow(hidden * torch.sigmoid(1.702 * hidden))
 
 
+class TaskAttention(nn.Module):
+    """Multi-head self-attention over the videos of a task, with a skip connection and a LayerNorm after it (HyRSM, CVPR 2022).
+
+    Args:
+        width: C.
+        heads: number of attention heads; must divide C.
+        dropout: dropout of the output; that of the attention weights is fixed at 0.1.
+
+    Raises:
+        ConfigError: `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, *, heads: int, dropout: float = 0.05) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        for layer in (self.to_q, self.to_k, self.to_v):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (width + width // heads)))
+        self.out, self.drop, self.norm = nn.Linear(width, width), nn.Dropout(dropout), nn.LayerNorm(width)
+        nn.init.xavier_normal_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the L videos of a task `[..., L, C]` to `[..., L, C]`."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3) for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
+        return self.norm(x + self.drop(self.out(attended.transpose(-2, -3).flatten(-2))))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of videos `[..., C]`: `[..., 3, C]`."""
+        return torch.stack([layer(x) for layer in (self.to_q, self.to_k, self.to_v)], -2)
+
+    def of_tasks(self, classes: Tensor, class_qkv: Tensor, queries: Tensor, query_qkv: Tensor) -> Tensor:
+        """Compute `forward` of the classes and one query, for every query, without a gradient or dropout.
+
+        Attention between classes is the same for all queries: a query adds one row and one column to its logits.
+
+        Args:
+            classes: `[E, N, C]`.
+            class_qkv: `[E, N, 3, C]`, of `project`.
+            queries: `[E, Q, C]`.
+            query_qkv: `[E, Q, 3, C]`.
+
+        Returns:
+            `[E, Q, N + 1, C]`, the query last.
+        """
+        E, N, C = classes.shape
+        Q, heads = queries.shape[1], self.heads
+        q, k, v = class_qkv.unflatten(-1, (heads, -1)).permute(2, 0, 3, 1, 4)  # [E, heads, N, C / heads]
+        own_q, own_k, own_v = query_qkv.unflatten(-1, (heads, -1)).permute(2, 0, 3, 1, 4)  # [E, heads, Q, C / heads]
+        logits = q.new_empty(E, heads, Q, N + 1, N + 1)
+        logits[..., :N, :N] = (q @ k.transpose(-1, -2))[:, :, None]
+        logits[..., :N, N] = own_k @ q.transpose(-1, -2)
+        logits[..., N, :N] = own_q @ k.transpose(-1, -2)
+        logits[..., N, N] = (own_q * own_k).sum(-1)
+        weight = (logits / (C // heads) ** 0.5).softmax(-1)
+        attended = (weight[..., :N].flatten(2, 3) @ v).unflatten(2, (Q, N + 1)) + weight[..., N:] * own_v[:, :, :, None]
+        x = torch.cat([classes[:, None].expand(-1, Q, -1, -1), queries[:, :, None]], 2)
+        return self.norm(x + self.out(attended.permute(0, 2, 3, 1, 4).flatten(-2)))
+
+
 class PatchEnrichment(nn.Module):
     """Gated attention among the patches of a frame, then a residual bottleneck (STRM, CVPR 2022).
 

@@ -45,6 +45,9 @@ Tuned = Literal["none", "visual"]  # the trained part of the backbone: nothing, 
 Index: TypeAlias = int | slice | Tensor | EllipsisType | tuple[int | slice | Tensor | EllipsisType | None, ...] | None
 
 
+OF_MATCHER = "matcher."  # in front of what a matcher computes of each video alone
+
+
 class VideoFeatures:
     """Named tensors that share their leading dimensions and are indexed, reshaped and moved together.
 
@@ -72,6 +75,10 @@ class VideoFeatures:
     def __len__(self) -> int:
         """Size of the first dimension."""
         return len(next(iter(self._tensors.values())))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._tensors
 
     def leading(self, dims: int) -> tuple[int, ...]:
         """Return the sizes of the first `dims` dimensions, which all tensors share."""
@@ -187,6 +194,8 @@ class FewShotMethod(BaseModel):
         role_free: `embed` and `encode` ignore role and class text, so one feature bank serves both roles.
         score_only: names of constructor arguments that change `score` alone; cells that differ only in these share one training.
         shots_average: duplicating a shot leaves the scores unchanged; False where shots are summed.
+        matcher: what compares videos, if it is a `Matcher`.
+        matched: name of the encoded tensor `[V, T, C]` that `matched_distance` gives to `matcher`.
         fits: `fit` selects weights of the score on val.
         loss_scale: factor of an episode's loss before its gradient; the training sets it.
         reads_train_bank: the score needs statistics of the train split, which `learn_from_bank` is given; for methods that are
@@ -194,10 +203,12 @@ class FewShotMethod(BaseModel):
     """
 
     traits: Traits
+    matcher: Any
     reads: Literal["frames", "maps", "pyramid"] = "frames"
     role_free: bool = False
     score_only: tuple[str, ...] = ()
     shots_average: bool = True
+    matched: str = ""
     fits: bool = False
     loss_scale: float = 1.0
     reads_train_bank: bool = False
@@ -279,6 +290,41 @@ class FewShotMethod(BaseModel):
             Features with leading dimension V.
         """
         return features
+
+    def index(self, features: VideoFeatures) -> VideoFeatures:
+        """Add to encoded videos what `score` needs of each of them alone, before many episodes are scored.
+
+        It is kept in memory alone, and only where episodes are scored from a bank: training, where `score` is given what
+        `encode` returns, does without. The default adds what `matcher` computes of the tensor that `matched` names.
+
+        Args:
+            features: output of `encode`, leading dimension V.
+
+        Returns:
+            The features and what was added, leading dimension V.
+        """
+        index = self.matcher.index(getattr(features, self.matched)) if self.matched in features else {}
+        return VideoFeatures(**dict(features.items()), **{OF_MATCHER + name: tensor for name, tensor in index.items()})
+
+    def matched_distance(self, query: VideoFeatures, support: VideoFeatures, *, mean_of_shots: bool = False) -> Tensor:
+        """Compare by `matcher` the tensors `[..., T, C]` that `matched` names, or what `index` added to them.
+
+        Args:
+            query: `[E, Q, ...]`.
+            support: `[E, N, K, ...]`.
+            mean_of_shots: a class is the mean of its shots.
+
+        Returns:
+            Distances `[E, Q, N]`.
+        """
+        ours, theirs = (
+            {name.removeprefix(OF_MATCHER): x for name, x in features.items() if name.startswith(OF_MATCHER)}
+            for features in (query, support)
+        )
+        frames: Tensor = getattr(support, self.matched)
+        if ours and theirs and not (mean_of_shots and frames.shape[2] > 1):
+            return self.matcher.indexed_distance(ours, theirs)
+        return self.matcher(getattr(query, self.matched), frames.mean(2, keepdim=True) if mean_of_shots else frames)
 
     def learn_from_bank(self, features: VideoFeatures, classes: Tensor) -> None:
         """Receive every clip of the train split, encoded in the query role; called once before scoring if `reads_train_bank`.

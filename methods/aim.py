@@ -38,6 +38,7 @@ class AIM(FewShotMethod):
     """
 
     role_free = True
+    matched = "frames"
 
     def __init__(
         self,
@@ -78,4 +79,4 @@ class AIM(FewShotMethod):
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Match queries with the mean frames of each class."""
-        return Scores(-self.matcher(query.frames, support.frames.mean(2)[:, :, None]))
+        return Scores(-self.matched_distance(query, support, mean_of_shots=True))

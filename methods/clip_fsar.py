@@ -86,6 +86,7 @@ class CLIPFSAR(FewShotMethod):
         self.matcher = build_matcher(matcher, backbone.embedding_width)
         self.mode, self.text_weight = mode, text_weight
         self.class_weight, self.class_epsilon, self.merge_before = class_weight, class_epsilon, merge_before
+        self.matched = "" if merge_before else "modulated"
         self.modulation = ModulationBlock(backbone.embedding_width, ffn_width=ffn_width, dropout=dropout)
         self.scale = nn.Parameter(torch.tensor(1.0))
         text_alone = mode == "text" or (mode == "ensemble" and text_weight == 1)
@@ -146,10 +147,11 @@ class CLIPFSAR(FewShotMethod):
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total as `mode` says; parts "visual" (-D) and "text" (scaled cosine)."""
         E, N, _ = class_text.shape
-        prototypes = support.modulated.mean(2)  # [E, N, T, C]
         if self.merge_before:
-            prototypes = self.modulate(prototypes.flatten(0, 1), class_text.flatten(0, 1)).unflatten(0, (E, N))
-        visual = -self.matcher(query.modulated, prototypes[:, :, None])
+            prototypes = self.modulate(support.modulated.mean(2).flatten(0, 1), class_text.flatten(0, 1))
+            visual = -self.matcher(query.modulated, prototypes.unflatten(0, (E, N))[:, :, None])
+        else:
+            visual = -self.matched_distance(query, support, mean_of_shots=True)
         text = cosine_logits(query.video, class_text, self.scale)
         parts = {"visual": visual, "text": text}
         if self.mode != "ensemble":

@@ -43,6 +43,7 @@ class D2ST(FewShotMethod):
     """
 
     role_free = True
+    matched = "frames"
     traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def __init__(
@@ -87,4 +88,4 @@ class D2ST(FewShotMethod):
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Match queries with the mean frames of each class."""
-        return Scores(-self.matcher(query.frames, support.frames.mean(2)[:, :, None]))
+        return Scores(-self.matched_distance(query, support, mean_of_shots=True))

@@ -20,12 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsar_bench.layers import PreNormAttention, SinusoidalPositions, query_cross_entropy
-from fsar_bench.matching import build_matcher
+from fsar_bench.layers import PreNormAttention, SinusoidalPositions, TaskAttention, query_cross_entropy
+from fsar_bench.matching import PairMatcher, build_matcher, moved_frame_distance
 from fsar_bench.method import (
     METHODS,
     Backbone,
-    ConfigError,
     EpisodeBatch,
     FewShotMethod,
     Scores,
@@ -35,40 +34,11 @@ from fsar_bench.method import (
 )
 
 
-class TaskAttention(nn.Module):
-    """Multi-head self-attention over the videos of a task, with a skip connection and a LayerNorm after it.
-
-    Args:
-        width: C.
-        heads: number of attention heads; must divide C.
-        dropout: dropout of the output; that of the attention weights is fixed at 0.1.
-
-    Raises:
-        ConfigError: `heads` does not divide `width`.
-    """
-
-    def __init__(self, width: int, *, heads: int, dropout: float = 0.05) -> None:
-        super().__init__()
-        if width % heads:
-            raise ConfigError(f"heads={heads} does not divide the embedding width {width}.")
-        self.heads = heads
-        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
-        for layer in (self.to_q, self.to_k, self.to_v):
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / (width + width // heads)))
-        self.out, self.drop, self.norm = nn.Linear(width, width), nn.Dropout(dropout), nn.LayerNorm(width)
-        nn.init.xavier_normal_(self.out.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the L videos of a task `[..., L, C]` to `[..., L, C]`."""
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3) for layer in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
-        return self.norm(x + self.drop(self.out(attended.transpose(-2, -3).flatten(-2))))
-
-
 def coherence_target(frames: int, window: int, balance: float, *, like: Tensor) -> Tensor:
-    """W `[T, T]` of HyRSM++: 1 / ((i-j)^2 + 1) up to `window` frames apart, else 1 - exp(-(|i-j| - window)^2 / balance)."""
+    """Return the targets `[T, T]` of HyRSM++ for frames i and j: near ones are drawn together, far ones kept apart.
+
+    1 / ((i - j)^2 + 1) up to `window` frames apart, beyond it 1 - exp(-(|i - j| - window)^2 / balance).
+    """
     index = torch.arange(frames, device=like.device, dtype=like.dtype)
     apart = (index[:, None] - index).abs()
     return torch.where(apart <= window, 1 / (apart**2 + 1), 1 - torch.exp(-((apart - window) ** 2) / balance))
@@ -165,8 +135,23 @@ class HyRSM(FewShotMethod):
         prototypes = support.merged.mean(2)[:, None] + place[:, :, :N, None]
         return query.merged + place[:, :, N, None], prototypes
 
+    def index(self, features: VideoFeatures) -> VideoFeatures:
+        """Add `task` `[V, 3, C]`, the part of a video in the attention across a task."""
+        return VideoFeatures(**dict(features.items()), task=self.across.project(features.video))
+
+    def _indexed(self, support: VideoFeatures, query: VideoFeatures, matcher: PairMatcher) -> Scores:
+        """The same scores, to rounding, from what `index` added; no prototype is made."""
+        classes = support.video.mean(2), support.task.mean(2)
+        task = F.relu(self.across.of_tasks(*classes, query.video, query.task))
+        place = F.linear(task, self.merge.weight[:, task.shape[-1] :])
+        frames = query.merged, support.merged.mean(2)
+        distance = moved_frame_distance(*frames, place[:, :, -1], place[:, :, :-1], epsilon=matcher.epsilon)
+        return Scores(-matcher.cost(distance))
+
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total = -distance of a query to the prototypes that its task gives it."""
+        if "task" in query and isinstance(self.matcher, PairMatcher):
+            return self._indexed(support, query, self.matcher)
         return self._compare(*self.place_in_task(support, query))
 
     def _compare(self, queries: Tensor, prototypes: Tensor) -> Scores:

@@ -69,6 +69,7 @@ class MACLIP(FewShotMethod):
     """
 
     score_only = ("predict_alpha",)
+    matched = "matched"
     train_text: Tensor  # text features of all training classes `[classes, C]`, set by `prepare`
 
     def __init__(
@@ -164,7 +165,7 @@ class MACLIP(FewShotMethod):
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total = log(alpha p_Q2T + (1 - alpha) p_Q2S); parts "visual" and "text" are the logits of p_Q2S and p_Q2T."""
-        visual = -self.matcher(query.matched, support.matched.mean(2)[:, :, None])
+        visual = -self.matched_distance(query, support, mean_of_shots=True)
         text = self.text_logits(query.video, class_text)
         return Scores(log_mixture(text, visual, self.predict_alpha), {"visual": visual, "text": text})
 

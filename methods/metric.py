@@ -23,6 +23,7 @@ class MetricMethod(FewShotMethod):
     """
 
     role_free = True
+    matched = "frames"
 
     def __init__(self, backbone: Backbone, matcher: dict, *, tune: Tuned = "none", scale: float = 1.0) -> None:
         super().__init__(backbone)
@@ -42,4 +43,4 @@ class MetricMethod(FewShotMethod):
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total = -scale * distance of the frame features."""
-        return Scores(-self.scale * self.matcher(query.frames, support.frames))
+        return Scores(-self.scale * self.matched_distance(query, support))

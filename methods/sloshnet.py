@@ -127,6 +127,7 @@ class SloshNet(FewShotMethod):
 
     reads = "pyramid"
     role_free = True
+    matched = "frames"
     traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=True)
 
     def __init__(
@@ -176,4 +177,4 @@ class SloshNet(FewShotMethod):
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total = -distance of the matcher."""
-        return Scores(-self.matcher(query.frames, support.frames))
+        return Scores(-self.matched_distance(query, support))

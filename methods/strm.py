@@ -112,6 +112,7 @@ class STRM(FewShotMethod):
 
     role_free = True
     reads = "maps"
+    matched = "frame"
 
     def __init__(
         self,
@@ -139,10 +140,15 @@ class STRM(FewShotMethod):
         patch = self.patches(pooled).mean(1).view(V, T, -1)
         return VideoFeatures(patch=patch, frame=self.frames(patch))
 
+    def index(self, features: VideoFeatures) -> VideoFeatures:
+        """Add `pairs` `[V, T (T - 1) / 2, D / 2]`, the second head's pairs of frames, to what the matcher needs."""
+        return VideoFeatures(**dict(super().index(features).items()), pairs=self.projection(features.patch))
+
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total = -(matcher's distance) - second_weight * (second head's distance); parts "frame" and "patch"."""
-        frame = -self.matcher(query.frame, support.frame)
-        patch = -nearest_tuple_distance(self.projection(query.patch), self.projection(support.patch).flatten(2, 3))
+        frame = -self.matched_distance(query, support)
+        pairs, theirs = (x.pairs if "pairs" in x else self.projection(x.patch) for x in (query, support))
+        patch = -nearest_tuple_distance(pairs, theirs.flatten(2, 3))
         return Scores(frame + self.second_weight * patch, {"frame": frame, "patch": patch})
 
     def loss(self, episodes: EpisodeBatch) -> dict[str, Tensor]:

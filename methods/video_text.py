@@ -55,6 +55,7 @@ class VideoText(FewShotMethod):
     """
 
     role_free = True
+    matched = "frames"
     score_only = ("mode", "matcher", "text_weight")
     train_text: Tensor  # text features of all training classes `[classes, C]`, set by `prepare`
 
@@ -119,7 +120,7 @@ class VideoText(FewShotMethod):
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total as `mode` says; parts "visual" (-D) and "text" (scaled cosine)."""
         parts = {
-            "visual": -self.matcher(query.frames, support.frames),
+            "visual": -self.matched_distance(query, support),
             "text": cosine_logits(query.video, class_text, self.temperature),
         }
         if self.mode != "product":

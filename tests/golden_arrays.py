@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores
+from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, VideoFeatures
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -144,8 +144,18 @@ def episode(arrays: Arrays, name: str = "") -> EpisodeBatch:
 
 
 def scores(method: FewShotMethod, episodes: EpisodeBatch) -> Scores:
-    """Scores of a batch of episodes, encoded as in training."""
-    return method.score_episodes(*method.episode_features(episodes), episodes.class_text)
+    """Scores of a batch of episodes, encoded as in training; those from a bank, where videos are indexed, agree."""
+    support, query = method.episode_features(episodes)
+    plain = method.score_episodes(support, query, episodes.class_text)
+    with torch.no_grad():
+        once = [
+            VideoFeatures(**{name: x.flatten(0, dims - 1) for name, x in features.items()})
+            for features, dims in ((support, 3), (query, 2))
+        ]
+        indexed = [method.index(features) for features in once]
+        banked = indexed[0].view(*support.leading(3)), indexed[1].view(*query.leading(2))
+        assert_close(method.score_episodes(*banked, episodes.class_text).total, plain.total.detach())
+    return plain
 
 
 def assert_gradients_close(ours: Arrays, theirs: Arrays) -> None:

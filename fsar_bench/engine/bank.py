@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -70,16 +70,34 @@ class FeatureBank:
         query = plan.query[rows].reshape(len(plan.query[rows]), -1)
         return self.support[self._index(plan.support[rows])], self.query[self._index(query)]
 
+    def indexed(self, index: Callable[[VideoFeatures], VideoFeatures]) -> FeatureBank:
+        """The bank with what a method computes of each video alone, in fixed chunks."""
+        support = _in_chunks(index, self.support)
+        query = support if self.query is self.support else _in_chunks(index, self.query)
+        return replace(self, query=query, support=support)
+
+    def restricted(self, clips: np.ndarray) -> FeatureBank:
+        """A bank of some clips."""
+        index, row = self._index(clips), np.full_like(self.row, -1)
+        row[clips] = np.arange(len(clips))
+        support = self.support[index]
+        return FeatureBank(row, support if self.query is self.support else self.query[index], support, self.seconds)
+
     def episode_bytes(self, plan: EpisodePlan) -> int:
         """Bytes of the features of one episode, as `episodes` gathers them."""
-        return plan.support[0].size * _clip_bytes(self.support) + plan.query[0].size * _clip_bytes(self.query)
+        return plan.support[0].size * clip_bytes(self.support) + plan.query[0].size * clip_bytes(self.query)
 
     def _index(self, clips: np.ndarray) -> Tensor:
         device = next(tensor for _, tensor in self.query.items()).device
         return torch.from_numpy(self.row[clips]).to(device)
 
 
-def _clip_bytes(features: VideoFeatures) -> int:
+def _in_chunks(function: Callable[[VideoFeatures], VideoFeatures], features: VideoFeatures) -> VideoFeatures:
+    """A function of videos, `CHUNK` at a time."""
+    return VideoFeatures.cat([function(features[i : i + CHUNK]) for i in range(0, len(features), CHUNK)])
+
+
+def clip_bytes(features: VideoFeatures) -> int:
     """Bytes per clip of features."""
     return sum(tensor.nbytes for _, tensor in features.items()) // len(features)
 
@@ -297,7 +315,7 @@ def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
 
 
 def _save(path: Path | None, part: _Timed, key: str) -> None:
-    if path is None or _clip_bytes(part.features) > LARGEST:
+    if path is None or clip_bytes(part.features) > LARGEST:
         return
     data = save({name: tensor.contiguous() for name, tensor in part.features.items()})
     sealed = seal_tensors(data, key, {"seconds": repr(part.seconds)})

@@ -6,7 +6,7 @@ import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -15,16 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsar_bench.engine.bank import FeatureBank
+from fsar_bench.engine.bank import FeatureBank, clip_bytes
 from fsar_bench.errors import ProtocolError
 from fsar_bench.io import read_whole, write_cached
-from fsar_bench.method import FewShotMethod, Scores
+from fsar_bench.method import FewShotMethod, Scores, VideoFeatures
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, unseal, write_sealed
 
 PART = 1000  # episodes of one stored part
-GATHERED = 1 << 30  # bytes of features that are gathered at a time, for methods that keep more than vectors per clip
+GATHERED = 1 << 26  # bytes of features that are gathered at a time, for methods that keep more than vectors per clip
+INDEXED = (
+    1 << 32
+)  # bytes of what is computed once a video; where it is more, it is computed for the videos of each batch
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def score_plan(
         progress: called with (episodes scored, episodes in all).
     """
     method.eval()
-    batch = max(1, min(batch, GATHERED // max(1, bank.episode_bytes(plan))))
+    episodes = _Episodes(method, bank, plan)
+    batch = max(1, min(batch, GATHERED // max(1, episodes.bytes)))
     stored: list[dict[str, np.ndarray]] = []
     shape = (plan.query[0].size, plan.classes.shape[1])
     if progress:
@@ -96,7 +100,7 @@ def score_plan(
         if part is None:
             began = perf_counter()
             batches = [slice(i, min(i + batch, stop)) for i in range(start, stop, batch)]
-            scores = [_score(method, bank, plan, class_text, rows) for rows in batches]
+            scores = [_score(method, episodes, class_text, rows) for rows in batches]
             part = {name: np.concatenate([s[name] for s in scores]) for name in scores[0]}
             part["seconds"] = np.array([perf_counter() - began])
             _save(path, part, key)
@@ -107,10 +111,36 @@ def score_plan(
     return PlanScores(total=joined.pop("total"), seconds=float(joined.pop("seconds").sum()), parts=joined)
 
 
-def _score(
-    method: FewShotMethod, bank: FeatureBank, plan: EpisodePlan, class_text: Tensor, rows: slice
-) -> dict[str, np.ndarray]:
-    support, query = bank.episodes(plan, rows)
+class _Episodes:
+    """Features of episodes, with what the method computes of each video alone.
+
+    Attributes:
+        plan: the episodes.
+        bytes: of the features of one of them.
+    """
+
+    def __init__(self, method: FewShotMethod, bank: FeatureBank, plan: EpisodePlan) -> None:
+        self._method, self._bank, self.plan = method, bank, plan
+        one = bank.restricted(plan.query[0].flatten()[:1]).indexed(method.index)
+        self.bytes = one.episode_bytes(plan)
+        clips = max(len(bank.query), len(bank.support))
+        self._is_small = clips * clip_bytes(one.support) <= INDEXED
+
+    @cached_property
+    def _indexed(self) -> FeatureBank:
+        return self._bank.indexed(self._method.index)
+
+    def __getitem__(self, rows: slice) -> tuple[VideoFeatures, VideoFeatures]:
+        """Supports `[E, N, K, ...]` and queries `[E, Q, ...]`."""
+        if self._is_small:
+            return self._indexed.episodes(self.plan, rows)
+        clips = np.unique(np.concatenate([self.plan.support[rows].ravel(), self.plan.query[rows].ravel()]))
+        return self._bank.restricted(clips).indexed(self._method.index).episodes(self.plan, rows)
+
+
+def _score(method: FewShotMethod, episodes: _Episodes, class_text: Tensor, rows: slice) -> dict[str, np.ndarray]:
+    plan = episodes.plan
+    support, query = episodes[rows]
     text = class_text[torch.from_numpy(plan.classes[rows].astype(np.int64)).to(class_text.device)]
     scores: object = method.score_episodes(support, query, text)
     expected = (*query.leading(2), plan.classes.shape[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance, influence
+from fsar_bench.matching.matcher import Alignment, PairMatcher, frame_distance, influence
 from fsar_bench.registry import MATCHERS
 
 
@@ -21,20 +21,16 @@ def bi_mhm(distance: Tensor) -> Tensor:
 
 
 @MATCHERS.register_module()
-class BiMHM(Matcher):
+class BiMHM(PairMatcher):
     """Set-to-set matching of frames regardless of their order, averaged over the shots of a class.
 
     Args:
         epsilon: added to the product of norms in the cosine; HyRSM uses 0, MoLo 0.01.
     """
 
-    def __init__(self, epsilon: float = 0.0) -> None:
-        super().__init__()
-        self.epsilon = epsilon
-
-    def forward(self, query: Tensor, support: Tensor) -> Tensor:
-        """Compute distances `[E, Q, N]` of queries `[E, Q, T, C]` to classes `[E, N, K, T, C]`."""
-        return bi_mhm(frame_distance(query, support, epsilon=self.epsilon)).mean(-1)
+    def cost(self, distance: Tensor) -> Tensor:
+        """Average over the shots of frame distances `[..., K, T, S]`: `[...]`."""
+        return bi_mhm(distance).mean(-1)
 
     def alignment(self, query: Tensor, support: Tensor) -> Alignment:
         """Mark nearest frames: 1 where a frame is the nearest of the other video in one direction, 2 in both directions."""

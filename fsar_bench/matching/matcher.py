@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -48,6 +48,29 @@ class Matcher(nn.Module):
 
         Returns:
             Distances `[E, Q, N]`; lower is better.
+        """
+        raise NotImplementedError
+
+    def index(self, frames: Tensor) -> dict[str, Tensor]:
+        """Compute what the distance needs of each video alone, so that many episodes share it.
+
+        Args:
+            frames: `[..., T, C]`.
+
+        Returns:
+            Tensors by name, with the leading dimensions of the frames; empty, the default, where there is nothing to share.
+        """
+        return {}
+
+    def indexed_distance(self, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
+        """Compute the same distances as `forward`, to rounding, from what `index` gave, for a matcher that defines it.
+
+        Args:
+            query: leading dimensions `[E, Q]`.
+            support: leading dimensions `[E, N, K]`.
+
+        Returns:
+            Distances `[E, Q, N]`.
         """
         raise NotImplementedError
 
@@ -118,6 +141,43 @@ def frame_distance(query: Tensor, support: Tensor, *, epsilon: float) -> Tensor:
         norms = x.norm(dim=-1)[:, :, None] * y.norm(dim=-1)[:, None]
         cosine = (x @ y.transpose(1, 2)) / (norms + epsilon)
     return 1 - cosine.view(E, Q, T, N, K, S).permute(0, 1, 3, 4, 2, 5)
+
+
+def moved_frame_distance(
+    query: Tensor, support: Tensor, query_move: Tensor, support_move: Tensor, *, epsilon: float
+) -> Tensor:
+    """Compute `frame_distance` of prototypes that depend on the query, without making them.
+
+    A query q compares its frames f + a, with a of its own, to the frames g + b of class n, with b of q and n: their products
+    and norms follow from products of f, g, a and b.
+
+    Args:
+        query: f, `[E, Q, T, C]`.
+        support: g, `[E, N, S, C]`.
+        query_move: a, `[E, Q, C]`.
+        support_move: b, `[E, Q, N, C]`.
+        epsilon: added to the product of the norms.
+
+    Returns:
+        `[E, Q, N, 1, T, S]`.
+    """
+    E, Q, T, _ = query.shape
+    N, S = support.shape[1:3]
+    f, g = query.flatten(1, 2), support.flatten(1, 2)
+    move = torch.cat([support_move, query_move[:, :, None]], 2)  # [E, Q, N + 1, C]
+    f_move = query @ move.transpose(-1, -2)  # [E, Q, T, N + 1]
+    g_move = (
+        (g @ move.flatten(1, 2).transpose(1, 2)).view(E, N, S, Q, N + 1).permute(0, 3, 1, 2, 4)
+    )  # [E, Q, N, S, N + 1]
+    g_own = g_move[..., :N].diagonal(dim1=2, dim2=4).transpose(2, 3)  # [E, Q, N, S]
+    moves = (support_move * query_move[:, :, None]).sum(-1)  # [E, Q, N]
+    product = (f @ g.transpose(1, 2)).view(E, Q, T, N, S).transpose(2, 3)
+    product = product + (f_move[..., :N].transpose(2, 3) + moves[..., None])[..., None] + g_move[..., N][:, :, :, None]
+    f_square = query.square().sum(-1) + 2 * f_move[..., N] + query_move.square().sum(-1, keepdim=True)  # [E, Q, T]
+    g_square = support.square().sum(-1)[:, None] + 2 * g_own + support_move.square().sum(-1, keepdim=True)
+    smallest = 1e-24 if epsilon == 0 else 0.0  # as `normalize` has it
+    norms = f_square.clamp(min=smallest).sqrt()[:, :, None, :, None] * g_square.clamp(min=smallest).sqrt()[..., None, :]
+    return (1 - product / (norms + epsilon))[:, :, :, None]
 
 
 class PairMatcher(Matcher):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import GivenFeatures
 
 from fsar_bench.engine import scoring
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.scoring import score_plan
 from fsar_bench.errors import ProtocolError
 from fsar_bench.method import Scores, VideoFeatures
+from fsar_bench.methods.clip_fsar import CLIPFSAR
+from fsar_bench.methods.hyrsm import HyRSM
+from fsar_bench.methods.metric import MetricMethod
 from fsar_bench.methods.zero_shot import ZeroShot
 from fsar_bench.plan import ClipList, EpisodePlan
 
@@ -62,3 +66,32 @@ def test_large_features_are_gathered_for_fewer_episodes(setting, monkeypatch):
         sizes.clear()
         score_plan(method, bank, plan, text, batch=250)
         assert sizes == expected
+
+
+TRX = {"type": "TRX", "out": 5}
+INDEXED = {
+    "trx": lambda: MetricMethod(GivenFeatures(8), TRX, tune="visual"),
+    "clip_fsar, trx": lambda: CLIPFSAR(GivenFeatures(8), TRX),
+    "hyrsm": lambda: HyRSM(GivenFeatures(8), {"type": "BiMHM", "epsilon": 0.01}),
+    "hyrsm, dtw": lambda: HyRSM(GivenFeatures(8), {"type": "DTW"}),
+}
+
+
+@pytest.mark.parametrize("shot", [1, 2])
+@pytest.mark.parametrize("name", INDEXED)
+def test_what_is_computed_once_a_video_changes_no_score(name, shot, monkeypatch):
+    """Kept for all clips, made for those of each batch where memory is short, or not at all; the roles have other features."""
+    torch.manual_seed(0)
+    clips = ClipList.of([(f"c{c}", f"c{c}_{i}") for c in range(5) for i in range(4)])
+    plan = EpisodePlan.sample(clips, way=5, shot=shot, query=1, episodes=20, seed=0, purpose="test")
+    method, text = INDEXED[name]().double().eval(), torch.randn(5, 8).double()
+    with torch.no_grad():
+        query, support = (method.encode(VideoFeatures(frames=torch.randn(20, 4, 8).double()), None) for _ in range(2))
+    bank = FeatureBank(np.random.default_rng(0).permutation(20), query, support, 0.0)
+    kept = score_plan(method, bank, plan, text, batch=7)
+    monkeypatch.setattr(scoring, "INDEXED", 0)
+    batches = score_plan(method, bank, plan, text, batch=7)
+    monkeypatch.setattr(type(method), "index", lambda self, features: features)
+    plain = score_plan(method, bank, plan, text, batch=7)
+    assert np.allclose(kept.total, plain.total, rtol=1e-5)
+    assert np.allclose(batches.total, plain.total, rtol=1e-5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fsar_bench.errors import ConfigError
 from fsar_bench.matching import TRX, build_matcher, tuple_distance
-from fsar_bench.matching.trx import CHUNK
+from fsar_bench.matching.trx import CHUNK, INDEXED_CHUNK
 from fsar_bench.methods.metric import MetricMethod
 
 
@@ -61,8 +61,16 @@ def test_agrees_with_the_slow_loop(T, S, K, w, seed):
     torch.manual_seed(seed)
     matcher = TRX(6, cardinalities=(w,), out=5, position_scale=0.1).double().eval()
     query, support = torch.randn(2, T, 6, dtype=torch.float64), torch.randn(3, K, S, 6, dtype=torch.float64)
-    ours = matcher(query[None], support[None])[0].detach().numpy()
-    assert np.allclose(ours, slow_trx(query.numpy(), support.numpy(), matcher.transformers[0], 0.1), rtol=1e-9)
+    for part in (
+        matcher.transformers[0].key.bias,
+        matcher.transformers[0].norm.weight,
+        matcher.transformers[0].norm.bias,
+    ):
+        torch.nn.init.normal_(part)
+    expected = slow_trx(query.numpy(), support.numpy(), matcher.transformers[0], 0.1)
+    assert np.allclose(matcher(query[None], support[None])[0].detach().numpy(), expected, rtol=1e-9)
+    with torch.no_grad():  # in inner products of frames
+        assert np.allclose(matcher(query[None], support[None])[0].numpy(), expected, rtol=1e-9)
 
 
 NAMES = {"key": "k_linear", "value": "v_linear", "norm": "norm_k"}  # ours: official
@@ -120,9 +128,9 @@ def test_parameters():
 @torch.no_grad()
 def test_constant_equal_videos_are_at_distance_zero_and_no_distance_is_negative():
     torch.manual_seed(0)
-    matcher = TRX(8, out=12, position_scale=0.0).eval()
-    frame = torch.randn(8)
-    support = torch.randn(1, 3, 2, 6, 8)
+    matcher = TRX(8, out=12, position_scale=0.0).double().eval()
+    frame = torch.randn(8).double()
+    support = torch.randn(1, 3, 2, 6, 8).double()
     support[0, 1] = frame
     distance = matcher(frame.expand(1, 1, 6, 8), support)
     assert distance[0, 0, 1].item() == pytest.approx(0, abs=1e-10)
@@ -148,7 +156,10 @@ def test_chunks_change_nothing(monkeypatch):
     query, support = torch.randn(5, 3, 6, 8, dtype=torch.float64), torch.randn(5, 4, 3, 6, 8, dtype=torch.float64)
     whole = matcher(query, support)
     monkeypatch.setitem(CHUNK, "cpu", 1)
+    monkeypatch.setitem(INDEXED_CHUNK, "cpu", 1)
     assert torch.allclose(matcher(query, support), whole, rtol=1e-12)
+    with torch.enable_grad():  # tuple by tuple
+        assert torch.allclose(matcher(query, support), whole, rtol=1e-12)
 
 
 def test_one_hot_attention_copies():
