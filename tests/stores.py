@@ -61,6 +61,7 @@ def store(
     fingerprint: str = SHA,
     synthetic: bool = True,
     submitted: bool = False,
+    transductive: bool = False,
     pairs: bool = False,
     config: dict | None = None,
     reader: str = "r 1.0",
@@ -105,7 +106,7 @@ def store(
             model="b", weights=SHA, pretraining="none", activation="GELU", precision="float32", mean=(0.5,), std=(0.2,),
         ),
         traits=Traits(
-            uses_class_names=name == "zero_shot", trainable=bool(train), transductive=False, order_sensitive=False,
+            uses_class_names=name == "zero_shot", trainable=bool(train), transductive=transductive, order_sensitive=False,
             ignores_supports=name == "zero_shot",
         ),
         metrics=measure(prediction, plan.labels, pair),

@@ -173,10 +173,11 @@ class Board:
 
     @property
     def title(self) -> str:
-        """Dataset, way and shot, the split where it is not test, and the seed of the episodes where it is not 0."""
+        """Dataset, way and shot, the split where it is not test, a seed of the episodes other than 0, and "transductive"."""
         p, label = self.first.protocol, self.first.cell.label
         synthetic = " (synthetic)" if label.synthetic else ""
         seed = f", seed {p.seed}" if p.seed else ""
+        seed += ", transductive" if self.first.traits.transductive else ""
         split = "" if self.is_tested else f", {p.split} split (not test)"
         return f"{label.dataset}{synthetic}, {p.way}-way {p.shot}-shot{split}{seed}"
 

@@ -160,7 +160,7 @@ def _without_seed(result: Result, *, frames_as: bool = True) -> str:
     return canonical([identity, backbone, result.episodes.realised, result.data.recordings, result.submitted])
 
 
-OF_PLAN = ("dataset", "way", "shot", "plan", "list")  # submitted predictions share these alone
+OF_PLAN = ("dataset", "way", "shot", "plan", "list", "transductive")  # submitted predictions share these alone
 
 
 def same_episodes(result: Result) -> dict[str, str | int]:
@@ -176,6 +176,7 @@ def same_episodes(result: Result) -> dict[str, str | int]:
         "class_names": result.episodes.class_names,
         "reader": result.frames.reader,
         "list": result.data.list_hash,
+        "transductive": result.traits.transductive,
     }
 
 

@@ -309,6 +309,8 @@ def _separation(group: list[Board], number: int) -> str:
     if number == 0:
         return "These boards differ in fields that must be equal for ranking, so their rows are not ranked together."
     fields = differing(group[0].first, group[number].first) or ["the completeness of the clips"]
+    if fields == ["transductive"]:
+        return "Not ranked with board 1: these rows are transductive, they see the queries of an episode together."
     return f"Not ranked with board 1: {', '.join(fields)} {'differs' if len(fields) == 1 else 'differ'}."
 
 
@@ -431,6 +433,7 @@ def _short_names(all_boards: list[Board]) -> list[str]:
         p = board.first.protocol
         split = "" if board.is_tested else f" {p.split}"
         name = f"{board.first.dataset}{split} {p.way}w{p.shot}s" + (f" seed {p.seed}" if p.seed else "")
+        name += " transd." if board.first.traits.transductive else ""
         count[name] += 1
         out.append(f"{name} #{count[name]}" if count[name] > 1 else name)
     return out

@@ -107,6 +107,27 @@ def test_rows_of_other_episodes_or_clips_are_never_ranked_together(tmp_path):
     assert "the content of the clips differ" in page or "plan differ" in page
 
 
+def test_transductive_rows_stand_apart(tmp_path):
+    """They see the queries of an episode together, whether they ran here or were submitted."""
+    add(tmp_path, "alone", 0.7)
+    add(tmp_path, "together", 0.9, 1, transductive=True)
+    add(tmp_path, "other", 0.6, 2, submitted=True)
+    add(tmp_path, "others", 0.8, 3, submitted=True, transductive=True)
+    boards = read_boards(tmp_path)
+    assert [sorted(row.result.name for row in board.rows) for board in boards] == [
+        ["alone", "other"],
+        ["others", "together"],
+    ]
+    assert boards[1].title == boards[0].title + ", transductive"
+    files = outputs(tmp_path)
+    assert "Not ranked with board 1: these rows are transductive" in files["toy-2way_1shot.md"]
+    assert "toy 2w1s transd." in files["README.md"]
+    (tmp_path / "alone").mkdir()
+    add(tmp_path / "alone", "other", 0.6, 2)
+    add(tmp_path / "alone", "others", 0.8, 3, submitted=True, transductive=True)  # joins no board of the others
+    assert [len(board) for board in read_boards(tmp_path / "alone")] == [1, 1]
+
+
 def test_incomplete_rows_share_the_plan_and_are_compared_on_all_episodes(tmp_path):
     short = make_plan(missing=frozenset({"c0_03", "c4_07"}))
     assert (short.digest, short.realised == PLAN.realised) == (PLAN.digest, False)
