@@ -204,6 +204,7 @@ def build_bank(
             seconds, encoded = seconds + part.seconds, encoded + len(chunk.clips)
             if progress:
                 progress(encoded, len(clips) * len(roles), CACHED if part.is_cached else "")
+            del part  # before the next one is encoded
     row = np.full(len(split.clips), -1, np.int64)
     row[clips] = np.arange(len(clips))
     banks = {role: shelf.features() for role, shelf in shelves.items()}
