@@ -332,7 +332,8 @@ class FewShotMethod(BaseModel):
         What is learned here is a fixed statistic of the train split, such as its mean: val and test never reach it.
 
         Args:
-            features: output of `encode`, leading dimension V, the clips in the order of the split.
+            features: output of `encode`, leading dimension V, the clips in the order of the split. Where they are larger than
+                `bank_budget=`, they are in a mapped file: a copy of all of them needs the memory that they do not take.
             classes: class number of each clip among the training classes, int64 `[V]`.
         """
         raise NotImplementedError

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -86,6 +88,23 @@ def number_from_text(key: str, text: str, kind: type, default: Any) -> int | flo
     whole = int(text) if text.strip().lstrip("+-").isdigit() else int(value)
     check_plain(whole, key)
     return whole
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([KMGT]?B)", re.IGNORECASE)
+
+
+def bytes_from_text(text: str) -> int:
+    """Bytes of a size such as "500MB" or "1.5 GB", in powers of 1000.
+
+    Raises:
+        ValueError: it is no size, or less than a byte; the text tells what one looks like.
+    """
+    size = _SIZE.fullmatch(text.strip())
+    count = int(Decimal(size[1]) * _UNITS[size[2].upper()]) if size else 0
+    if not count:
+        raise ValueError("a size is a number above 0 and a unit, such as 500MB or 4GB")
+    return count
 
 
 def _kinds(annotation: Any) -> set[Any]:

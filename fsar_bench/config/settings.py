@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from fsar_bench.config.fields import explain_fault, one_line, value_from_text
+from fsar_bench.config.fields import bytes_from_text, explain_fault, one_line, value_from_text
 from fsar_bench.config.plain import plain_config, plain_configs
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.storage.limits import plan_fault
@@ -362,11 +362,26 @@ class RunOptions(Settings):
     decode_timeout: float = Field(60.0, gt=0, le=10**6, description="seconds that one clip may take to decode")
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**6, description="seconds between training checkpoints")
     score_batch: Count = Field(250, description="episodes scored at a time")
+    bank_budget: Text = Field(
+        "auto",
+        description="memory for encoded clips, such as 4GB; more is kept in a file in work_dir. auto takes half of what is free, "
+        "none has no limit",
+    )
     overwrite: bool = Field(
         False, description="evaluate finished cells again (to train again, delete their folder in work_dir)"
     )
     controls: bool = Field(True, description="run the dataset's control methods too")
     log: list[str] = Field([], description=f"where training curves go too: {', '.join(LOG_BACKENDS)}")
+
+    @field_validator("bank_budget")
+    @classmethod
+    def _is_a_size(cls, budget: str) -> str:
+        if budget not in ("auto", "none"):
+            try:
+                bytes_from_text(budget)
+            except ValueError as error:
+                raise ValueError(f"bank_budget={shown(budget)} is no size: {error}. Or choose auto or none.") from None
+        return budget
 
     @field_validator("log")
     @classmethod

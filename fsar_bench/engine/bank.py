@@ -1,4 +1,4 @@
-"""FeatureBank: every clip encoded at most once per role, resident on the device, gathered by episode."""
+"""FeatureBank: every clip encoded at most once per role, in memory or in a mapped file, gathered by episode."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
 from fsar_bench.engine.controls import differences, order_of_frames, reorder, reorder_features
+from fsar_bench.engine.memory import Room, Shelf
+from fsar_bench.errors import ProtocolError
 from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, VideoFeatures
 from fsar_bench.plan import EpisodePlan
@@ -58,43 +60,91 @@ class FeatureBank:
         query: features of all clips in the query role.
         support: features of all clips in the support role (the same object for a role-free method).
         seconds: seconds of encoding, without decoding; cached chunks count their original time.
+        room: what is left for what is made of these features.
+        is_mapped: some of them are in a mapped file, on the CPU, and are brought to the device of the method when they are
+            gathered.
     """
 
     row: np.ndarray
     query: VideoFeatures
     support: VideoFeatures
     seconds: float
+    room: Room = field(default_factory=Room)
+    is_mapped: bool = False
 
     def episodes(self, plan: EpisodePlan, rows: slice) -> tuple[VideoFeatures, VideoFeatures]:
         """Supports `[E, N, K, ...]` and queries `[E, Q, ...]` of some episodes."""
-        query = plan.query[rows].reshape(len(plan.query[rows]), -1)
-        return self.support[self._index(plan.support[rows])], self.query[self._index(query)]
+        support, query = self.row[plan.support[rows]], self.row[plan.query[rows].reshape(len(plan.query[rows]), -1)]
+        if not self.is_mapped:
+            return self._gathered(self.support, support), self._gathered(self.query, query)
+        if self.query is not self.support:
+            return self._gathered_once(self.support, support)[0], self._gathered_once(self.query, query)[0]
+        both = self._gathered_once(self.support, support, query)
+        return both[0], both[1]
 
     def indexed(self, index: Callable[[VideoFeatures], VideoFeatures]) -> FeatureBank:
         """The bank with what a method computes of each video alone, in fixed chunks."""
-        support = _in_chunks(index, self.support)
-        query = support if self.query is self.support else _in_chunks(index, self.query)
-        return replace(self, query=query, support=support)
+        room = replace(self.room)
+        support, adds_mapped = self._indexed(index, self.support, room)
+        query = support
+        if self.query is not self.support:
+            query, maps_more = self._indexed(index, self.query, room)
+            adds_mapped = adds_mapped or maps_more
+        return replace(self, query=query, support=support, room=room, is_mapped=self.is_mapped or adds_mapped)
 
     def restricted(self, clips: np.ndarray) -> FeatureBank:
-        """A bank of some clips."""
-        index, row = self._index(clips), np.full_like(self.row, -1)
+        """A bank of some clips, in memory."""
+        rows, row = self.row[clips], np.full_like(self.row, -1)
         row[clips] = np.arange(len(clips))
-        support = self.support[index]
-        return FeatureBank(row, support if self.query is self.support else self.query[index], support, self.seconds)
+        support = self._gathered(self.support, rows)
+        query = support if self.query is self.support else self._gathered(self.query, rows)
+        return FeatureBank(row, query, support, self.seconds)
 
     def episode_bytes(self, plan: EpisodePlan) -> int:
         """Bytes of the features of one episode, as `episodes` gathers them."""
         return plan.support[0].size * clip_bytes(self.support) + plan.query[0].size * clip_bytes(self.query)
 
-    def _index(self, clips: np.ndarray) -> Tensor:
-        device = next(tensor for _, tensor in self.query.items()).device
-        return torch.from_numpy(self.row[clips]).to(device)
+    def _gathered(self, features: VideoFeatures, rows: np.ndarray) -> VideoFeatures:
+        """Rows of features, on the device of the method."""
+        index = torch.from_numpy(rows)
+        if not self.is_mapped:
+            return features[index.to(next(tensor for _, tensor in features.items()).device)]
+        gathered = {name: tensor[index.to(tensor.device)] for name, tensor in features.items()}
+        return self._near(VideoFeatures(**gathered))
 
+    def _gathered_once(self, features: VideoFeatures, *rows: np.ndarray) -> list[VideoFeatures]:
+        """Arrays of rows of features; each distinct row is read from the file once, in the order of the file."""
+        distinct, places = np.unique(np.concatenate([array.ravel() for array in rows]), return_inverse=True)
+        near = self._gathered(features, distinct)
+        ends = np.cumsum([array.size for array in rows])[:-1]
+        device = next(tensor for _, tensor in near.items()).device
+        parts = zip(np.split(places, ends), rows, strict=True)
+        return [near[torch.from_numpy(part.reshape(array.shape)).to(device)] for part, array in parts]
 
-def _in_chunks(function: Callable[[VideoFeatures], VideoFeatures], features: VideoFeatures) -> VideoFeatures:
-    """A function of videos, `CHUNK` at a time."""
-    return VideoFeatures.cat([function(features[i : i + CHUNK]) for i in range(0, len(features), CHUNK)])
+    def _near(self, features: VideoFeatures) -> VideoFeatures:
+        return features if self.room.device is None else features.to(self.room.device)
+
+    def _indexed(
+        self, index: Callable[[VideoFeatures], VideoFeatures], features: VideoFeatures, room: Room
+    ) -> tuple[VideoFeatures, bool]:
+        """Features with their index, and whether that is in a mapped file; what the index leaves as it is stays where it is."""
+        shelf = Shelf(len(features), room)
+        names: dict[str, bool] = {}  # whether each is new
+        for start in range(0, len(features), CHUNK):
+            videos = self._near(features[start : start + CHUNK])
+            result = dict(index(videos).items())
+            new = {name: name not in videos or tensor is not getattr(videos, name) for name, tensor in result.items()}
+            names = names or new
+            if new != names:
+                raise ProtocolError(
+                    "index() changed features of some videos and returned those of others as they are. Return new tensors "
+                    "for all of them."
+                )
+            if any(new.values()):
+                shelf.put(VideoFeatures(**{name: result[name] for name in new if new[name]}), len(videos))
+        made = shelf.features()
+        tensors = {name: getattr(made if is_new else features, name) for name, is_new in names.items()}
+        return VideoFeatures(**tensors), shelf.is_mapped
 
 
 def clip_bytes(features: VideoFeatures) -> int:
@@ -118,6 +168,7 @@ def build_bank(
     frames_as: FramesAs = "as_is",
     queries_alone: bool = False,
     store: BankStore | None = None,
+    room: Room | None = None,
     progress: Progress | None = None,
 ) -> FeatureBank:
     """Encode clips in fixed chunks.
@@ -131,11 +182,17 @@ def build_bank(
         frames_as: what the method sees of the frames.
         queries_alone: the support role is not needed.
         store: keeps encoded chunks; None keeps nothing.
+        room: memory for the features, which becomes that of the bank; None for all there is.
         progress: called with (videos encoded, videos in all).
+
+    Raises:
+        ProtocolError: the method returns features of other shapes for some clips.
+        OSError: features that do not fit cannot be written.
     """
     method.eval()
     roles = ("query",) if queries_alone or (method.role_free and frames_as != "reversed") else ("query", "support")
-    features: dict[str, list[VideoFeatures]] = {role: [] for role in roles}
+    room = Room() if room is None else room
+    shelves = {role: Shelf(len(clips), room) for role in roles}
     seconds, encoded = 0.0, 0
     contents_of([split.clips[number] for number in clips], counter(HASHING))
     if progress:
@@ -143,14 +200,16 @@ def build_bank(
     for chunk in _chunks(method, split, clips, class_text, source, frames_as):
         for role in roles:
             part = _encode_role(chunk, role, store)
-            features[role].append(part.features)
+            shelves[role].put(part.features, len(chunk.clips))
             seconds, encoded = seconds + part.seconds, encoded + len(chunk.clips)
             if progress:
                 progress(encoded, len(clips) * len(roles), CACHED if part.is_cached else "")
+            del part  # before the next one is encoded
     row = np.full(len(split.clips), -1, np.int64)
     row[clips] = np.arange(len(clips))
-    banks = {role: VideoFeatures.cat(parts) for role, parts in features.items()}
-    return FeatureBank(row, banks["query"], banks[roles[-1]], seconds)
+    banks = {role: shelf.features() for role, shelf in shelves.items()}
+    is_mapped = any(shelf.is_mapped for shelf in shelves.values())
+    return FeatureBank(row, banks["query"], banks[roles[-1]], seconds, room, is_mapped)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
 from fsar_bench.engine.episodes import EvaluationEpisodes, TrainEpisodes, encode_class_text, prepare_method
+from fsar_bench.engine.memory import Room
 from fsar_bench.engine.scoring import PlanScores, score_plan
 from fsar_bench.method import FewShotMethod
 from fsar_bench.progress.events import counter
@@ -135,6 +136,7 @@ class _EvaluationLoop(BaseLoop):
         evaluator: MMEngine evaluator or its config.
         batch: episodes scored at a time.
         store: arguments of `BankStore` that keep encoded clips, or None.
+        bank_budget: memory for encoded clips, as in `RunOptions`; what does not fit is kept in a file in the work folder.
     """
 
     def __init__(
@@ -144,11 +146,13 @@ class _EvaluationLoop(BaseLoop):
         evaluator: Any,
         batch: int = 250,
         store: dict[str, str] | None = None,
+        bank_budget: str = "auto",
     ) -> None:
         super().__init__(runner, dataloader)
         self.evaluator = runner.build_evaluator(evaluator)
         self.episodes: EvaluationEpisodes = self.dataloader.dataset
         self.batch, self.store = batch, BankStore(Path(store["folder"]), store["key"]) if store else None
+        self.bank_budget = bank_budget
         self.scores: PlanScores | None = None
 
     def _evaluate(self, stage: str) -> dict[str, float]:
@@ -162,6 +166,7 @@ class _EvaluationLoop(BaseLoop):
             text,
             episodes.source,
             store=self.store,
+            room=Room.of(self.bank_budget, Path(self.runner.work_dir), text.device),
             progress=counter(f"{stage}encoding"),
         )
         self.scores = score_plan(

@@ -31,6 +31,7 @@ from fsar_bench.engine.hashing import hash_splits
 from fsar_bench.engine.keys import Keys, make_keys
 from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.engine.locks import alone_in
+from fsar_bench.engine.memory import Room
 from fsar_bench.engine.places import remember_places
 from fsar_bench.engine.record import make_cost, make_result
 from fsar_bench.engine.scoring import PlanScores, ScoreStore, score_plan
@@ -230,10 +231,11 @@ class CellRun:
                 frames_as=self.cell.protocol.frames_as,
                 queries_alone=True,
                 store=self._bank_store(self.keys.train_embedding),
+                room=self._room(),
                 progress=counter("statistics of train: encoding"),
             )
             classes = torch.from_numpy(np.array(split.class_of)[clips].astype(np.int64)).to(self.device)
-            self.method.learn_from_bank(bank.query, classes)
+            self.method.learn_from_bank(bank.query.to(self.device), classes)
             self.learned_from = split.fingerprint
 
     def choose(self) -> None:
@@ -267,7 +269,11 @@ class CellRun:
     ) -> FeatureBank:
         clips, control = episodes.plan.used_clips, self.cell.protocol.frames_as if episodes is self.test else "as_is"
         arguments = self.method, episodes.split, clips, text, source
-        return build_bank(*arguments, frames_as=control, store=store, progress=counter(stage))
+        return build_bank(*arguments, frames_as=control, store=store, room=self._room(), progress=counter(stage))
+
+    def _room(self) -> Room:
+        """Memory for the clips of a plan, as much as there is now."""
+        return Room.of(self.options.bank_budget, self.folder, self.device)
 
     def score(self, bank: FeatureBank) -> PlanScores:
         """Score the test plan. Partial scores are reused only if weights, checkpoint, fitted values and clips are unchanged."""

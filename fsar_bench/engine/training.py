@@ -153,6 +153,7 @@ def training_config(
     train = cell.identity.train
     assert train is not None, "only trainable cells are trained"
     method, backbone = component_configs(cell)
+    scoring = {"batch": options.score_batch, "bank_budget": options.bank_budget}
     return {
         "runner_type": "EpisodicRunner",
         "default_scope": SCOPE,
@@ -166,9 +167,9 @@ def training_config(
         "train_cfg": _loop(train),
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
-        "val_cfg": {"type": "EpisodicValLoop", "batch": options.score_batch, "store": _store(store)},
+        "val_cfg": {"type": "EpisodicValLoop", "store": _store(store), **scoring},
         "val_evaluator": {"type": "QueryAccuracy"},
-        "test_cfg": {"type": "EpisodicTestLoop", "batch": options.score_batch},
+        "test_cfg": {"type": "EpisodicTestLoop", **scoring},
         "test_evaluator": {"type": "QueryAccuracy"},
         "default_hooks": _default_hooks(train, options, key),
         "custom_hooks": _hooks(train, cell.identity.training_seed),

@@ -144,8 +144,10 @@ def test_an_interrupted_cell_resumes_to_the_same_bytes(world, again, monkeypatch
     assert bool(re.search(r"resumed after [246] episodes", log)) == (point in ("training", "checkpoint"))
 
 
-@pytest.mark.parametrize("changes", [{"workers": 2, "score_batch": 33}, {"workers": 0}])
-def test_same_bytes_whatever_the_workers_the_batch_and_the_cache(world, again, monkeypatch, tmp_path, changes):
+@pytest.mark.parametrize("changes", [{"workers": 2, "score_batch": 33}, {"workers": 0, "bank_budget": "1kB"}])
+def test_same_bytes_whatever_the_workers_the_batch_the_memory_and_the_cache(
+    world, again, monkeypatch, tmp_path, changes
+):
     monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "empty_cache"))
     assert again(**changes) == world[1]
 

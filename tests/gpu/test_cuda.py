@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from helpers import outputs
 
 from fsar_bench.config.files import names
 from fsar_bench.engine.contract import cells_to_check, make_tester
@@ -46,6 +47,21 @@ def test_the_whole_command_runs_on_cuda_and_its_memory_reaches_the_table(command
     (stored,) = load_results(command.folder / "leaderboards")
     assert stored.cost.memory.device > 1
     assert stored.cost.memory_mb == stored.cost.memory.device
+
+
+def test_banks_that_do_not_fit_on_the_device_give_the_same_bytes(command, tiny):
+    """They are on the host, in mapped files, and chunks and batches go to the device: statistics of train, index and scores."""
+    arguments = ("run", "methods=hyrsm,tied_gaussian", "tied_gaussian.method.covariance=train", f"dataset={tiny}")
+    arguments += (
+        "episodes=500",
+        "device=cuda",
+        "controls=false",
+        "overwrite=true",
+    )  # of scores: the training is reused
+    for settings in (["out=a"], ["out=b", "bank_budget=1kB"]):
+        done = command(*arguments, *settings)
+        assert done.returncode == 0, done.stderr
+    assert outputs(command.folder / "a") == outputs(command.folder / "b")
 
 
 def test_two_cells_run_on_cuda_from_one_fork_server(command, tiny):

@@ -1,0 +1,204 @@
+"""Memory for features: how much there is, and what becomes of those that do not fit."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from fsar_bench.config.fields import bytes_from_text
+from fsar_bench.errors import ProtocolError
+from fsar_bench.method import VideoFeatures
+from fsar_bench.writing.mapped import MappedFile
+
+LEAST = 10**9  # bytes that features may take of the host's memory, however little of it is free
+ALIGNED = 64  # bytes at multiples of which tensors begin, as torch allocates them
+
+_GROUPS = Path("/proc/self/cgroup")
+_GROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass
+class Room:
+    """Memory for features, and a folder for those that do not fit. Where features are changes no result.
+
+    Attributes:
+        left: bytes that are left; None for no limit.
+        folder: where files of features that do not fit are made.
+        device: where the method computes; None where the features are.
+    """
+
+    left: int | None = None
+    folder: Path = Path()
+    device: torch.device | None = None
+
+    @classmethod
+    def of(cls, budget: str, folder: Path, device: torch.device) -> Room:
+        """The room that `bank_budget=` allows.
+
+        Args:
+            budget: a size, "none" for no limit, or "auto" for half of the free memory.
+            folder: where files are made.
+            device: where the method computes, and features are if they fit: a size larger than half of the free memory of a
+                GPU does not count there.
+        """
+        if budget == "none":
+            return cls(None, folder, device)
+        half = free_memory(device) // 2
+        if device.type == "cuda":
+            return cls(half if budget == "auto" else min(half, bytes_from_text(budget)), folder, device)
+        return cls(max(LEAST, half) if budget == "auto" else bytes_from_text(budget), folder, device)
+
+    def take(self, size: int) -> bool:
+        """Take some bytes, if there are as many left."""
+        if self.left is not None:
+            if size > self.left:
+                return False
+            self.left -= size
+        return True
+
+
+class Shelf:
+    """Features of a number of clips, put there in chunks: in memory if there is room, or else in a mapped file.
+
+    All memory is taken once, when the first chunk tells the size: joining chunks in the end would need twice as much.
+
+    Args:
+        clips: how many.
+        room: the bytes are taken from it.
+
+    Attributes:
+        is_mapped: whether they are in a file.
+    """
+
+    def __init__(self, clips: int, room: Room) -> None:
+        self._clips, self._room = clips, room
+        self._end = 0  # clips that are there
+        self._tensors: dict[str, Tensor] = {}
+        self._places: dict[str, int] = {}  # of tensors in the file
+        self._file: MappedFile | None = None
+        self.is_mapped = False
+
+    def put(self, part: VideoFeatures, clips: int) -> None:
+        """Put features of the next clips there.
+
+        Raises:
+            ProtocolError: they are not of as many clips, or have other names, shapes or types than those before.
+            OSError: the disk is full, or cannot be written.
+        """
+        if not self._end:
+            self._allocate(part)
+        self._check(part, clips)
+        for name, tensor in part.items():
+            if self._file is None:
+                self._tensors[name][self._end : self._end + clips] = tensor
+            else:
+                self._write(name, tensor)
+        self._end += clips
+
+    def features(self) -> VideoFeatures:
+        """Features of all clips, `[clips, ...]`."""
+        if self._file is not None:
+            self._file.close()
+        return VideoFeatures(**self._tensors)
+
+    def _allocate(self, part: VideoFeatures) -> None:
+        shapes = {name: (self._clips, *tensor.shape[1:]) for name, tensor in part.items()}
+        sizes = {name: math.prod(shapes[name]) * tensor.element_size() for name, tensor in part.items()}
+        self.is_mapped = not self._room.take(sum(sizes.values()))
+        if not self.is_mapped:
+            self._tensors = {
+                name: torch.empty(shapes[name], dtype=tensor.dtype, device=tensor.device)
+                for name, tensor in part.items()
+            }
+            return
+        end = 0
+        for name, size in sizes.items():
+            self._places[name], end = end, end + math.ceil(size / ALIGNED) * ALIGNED
+        self._file = MappedFile(self._room.folder / "features", end)
+        self._tensors = {
+            name: _tensor(self._file, self._places[name], shapes[name], tensor.dtype) for name, tensor in part.items()
+        }
+
+    def _write(self, name: str, tensor: Tensor) -> None:
+        assert self._file is not None
+        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        if data.size:
+            self._file.write(self._places[name] + self._end * (data.size // len(tensor)), data.data)
+
+    def _check(self, part: VideoFeatures, clips: int) -> None:
+        """Assigning to memory would stretch what is too small, and a file would take anything."""
+        expected = {name: (clips, *tensor.shape[1:], tensor.dtype) for name, tensor in self._tensors.items()}
+        actual = {name: (*tensor.shape, tensor.dtype) for name, tensor in part.items()}
+        if actual != expected:
+            raise ProtocolError(
+                f"Features of {clips} clips are {_in_words(part)}, not {_in_words(VideoFeatures(**self._tensors))} with a first "
+                f"dimension of {clips}: return one row per video, of the same shape and type for every video."
+            )
+
+
+def _in_words(features: VideoFeatures) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)} ({tensor.dtype})" for name, tensor in features.items())
+
+
+def _tensor(file: MappedFile, place: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor in a mapped file, which keeps its memory."""
+    if not math.prod(shape):
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(file.memory, dtype=dtype, count=math.prod(shape), offset=place).view(shape)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be taken now: of a GPU, or of this machine as far as the limits of this process's control group go."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return min([_free_of_machine(), *_free_of_groups()])
+
+
+def _free_of_machine() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux: what is free is not told, and all there is may be swapped
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _free_of_groups() -> list[int]:
+    """Bytes that are left below the limit of each control group that holds this process, of both versions."""
+    try:
+        lines = _GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    free = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, limit, used, files = _GROUP_ROOT, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit, used, files = (
+                _GROUP_ROOT / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+            )  # fmt: skip
+        else:
+            continue
+        inner = PurePosixPath(path.lstrip("/"))
+        groups = [root / place for place in (inner, *inner.parents)]
+        free += [left for group in groups if (left := _left_below(group / limit, group / used, files)) is not None]
+    return free
+
+
+def _left_below(limit: Path, used: Path, files: str) -> int | None:
+    """Bytes below the limit of a group, with those that cached files take; None where it has none, or is not told."""
+    try:
+        most = int(limit.read_text(encoding="utf-8"))
+        taken = int(used.read_text(encoding="utf-8"))
+        statistics = dict(
+            line.split() for line in limit.with_name("memory.stat").read_text(encoding="utf-8").splitlines()
+        )
+        return max(0, most - taken + int(statistics.get(files, 0)))
+    except (OSError, ValueError):  # "max" is no limit
+        return None
