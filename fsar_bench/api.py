@@ -32,7 +32,8 @@ def run(
 
     Args:
         methods: names, or paths of configs; several in a list.
-        isolate: run each cell in a process of its own, as the command line does. Otherwise cells run in this process.
+        isolate: run each cell in a process of its own, as the command line does; `jobs=` above 1 needs it. Otherwise cells
+            run in this process.
         progress: show a progress bar.
         **settings: the keys of the command line, with lists instead of commas: `shot=[1, 5]`, `device="cpu"`;
             `method={"alpha": [0, 0.3]}` and `train={"episodes": 500}` stand for `method.alpha=` and `train.episodes=`.
@@ -41,7 +42,8 @@ def run(
         The results of these cells, those that were finished before included.
 
     Raises:
-        ConfigError: a name or key that does not exist, or a value of the wrong type; nothing was run then.
+        ConfigError: a name or key that does not exist, a value of the wrong type, or several jobs in this process; nothing
+            was run then.
         ProtocolError: episodes that a dataset cannot give; nothing was run then.
         FsarBenchError: what is known to fail; the cells that can be run were run, if there were any that were asked for.
         BusyError: another run works on a cell; the others were run and stored.
@@ -53,6 +55,10 @@ def run(
         >>> results.to_frame()[["title", "shot", "accuracy"]]
     """
     work = resolve({**settings, "methods": _names(methods)})
+    if work.options.jobs != 1 and not isolate:
+        raise ConfigError(
+            f"jobs={shown(work.options.jobs)} needs isolate=True: several cells at a time run in processes of their own."
+        )
     outcomes, refused = _sweep(work, isolate=isolate, progress=progress)
     write_tables(work.options.out, read_boards(work.options.out))
     if refused:
@@ -94,11 +100,13 @@ def _sweep(work: Run, *, isolate: bool, progress: bool) -> tuple[list[Outcome], 
 
 
 def _sweep_cells(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
-    from fsar_bench.engine.sweep import sweep, sweep_on
+    from fsar_bench.engine.jobs import settled
+    from fsar_bench.engine.sweep import in_order, sweep, sweep_on
 
     run_cell = _runner(isolate=isolate)
+    options = settled(work.options, len(work.cells))
     if not progress:
-        return list(sweep(work.cells, work.options, run_cell))
+        return in_order(list(sweep(work.cells, options, run_cell)), work.cells)
     import sys
 
     for note in work.notes:
@@ -107,10 +115,10 @@ def _sweep_cells(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
     from fsar_bench.progress.screen import Screen
     from fsar_bench.texts.console import PlainConsole
 
-    estimate = estimate_of(work.cells, work.options)
+    estimate = estimate_of(work.cells, options)
     # A cell in this process sends standard output to its log, the screen keeps what it is now.
     with Screen(PlainConsole(file=sys.stdout), short_names(work.cells), estimate) as screen:
-        return list(sweep_on(screen, work.cells, work.options, run_cell))
+        return in_order(list(sweep_on(screen, work.cells, options, run_cell)), work.cells)
 
 
 def _runner(*, isolate: bool) -> CellRunner:

@@ -33,6 +33,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from multiprocessing import connection, spawn, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -56,6 +57,24 @@ _lock = threading.RLock()  # guards _servers and the functions of multiprocessin
 _servers: dict[tuple[int, tuple[str, ...]], Any] = {}  # by owner (a fork copies this dict) and preloaded modules
 _handles: weakref.WeakKeyDictionary[BaseProcess, int] = weakref.WeakKeyDictionary()  # pidfd of each child
 _lifeline: list[int] = []  # both ends of the pipe that hangs up when this process ends
+
+
+class StoppedError(Exception):
+    """A conversation was ended by its brake."""
+
+
+class Brake:
+    """Ends the conversations of several threads at once: those that are held, and those that would begin."""
+
+    def __init__(self) -> None:
+        self.pulled, self._signal = pipe(duplex=False)  # it stays readable: nobody reads it
+
+    def pull(self) -> None:
+        """Kill the child of every conversation below `braked_by`, which raises `StoppedError`."""
+        self._signal.send_bytes(b"stop")
+
+
+_brake: ContextVar[Brake | None] = ContextVar("brake", default=None)
 
 
 def pipe(*, duplex: bool = True) -> tuple[Connection, Connection]:
@@ -147,15 +166,24 @@ def converse(
 
     Returns:
         Its exit code.
+
+    Raises:
+        StoppedError: the brake of this thread was pulled.
     """
     ours, theirs = pipe(duplex=False)
     child = start(target, (*args, theirs), preload=preload, method=method)
     theirs.close()
-    ends: list[Connection | int] = [ours]
+    brake = _brake.get()
+    ends: list[Connection | int] = [ours, *([brake.pulled] if brake else ())]
     if child in _handles:
         ends.append(_handles[child])
     try:
-        while ours in connection.wait(ends):  # else it ended, and something that it started holds its end
+        while True:
+            ready = connection.wait(ends)
+            if brake and brake.pulled in ready:
+                raise StoppedError
+            if ours not in ready:  # it ended, and something that it started holds its end
+                break
             try:
                 message = ours.recv()
             except (EOFError, OSError):  # it ended, perhaps in the middle of a message
@@ -168,6 +196,16 @@ def converse(
         join(child)
         ours.close()
     return child.exitcode
+
+
+@contextlib.contextmanager
+def braked_by(brake: Brake) -> Iterator[None]:
+    """Let a brake end the conversations of this thread."""
+    token = _brake.set(brake)
+    try:
+        yield
+    finally:
+        _brake.reset(token)
 
 
 def kill(process: BaseProcess) -> None:
@@ -190,7 +228,8 @@ def join(process: BaseProcess) -> None:
         process.join()
     else:
         connection.wait([handle])
-        process.join(END_SECONDS)
+        with _lock:  # multiprocessing looks at all children when one is started, and an exit code can be read once
+            process.join(END_SECONDS)
 
 
 def is_stopped(process: BaseProcess) -> bool:

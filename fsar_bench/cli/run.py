@@ -1,4 +1,4 @@
-"""`fsar-bench run`: cells one after the other, each in a process of its own, with progress; then the table."""
+"""`fsar-bench run`: cells one after the other or several at a time, each in a process of its own; then the table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from rich.text import Text
 from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.engine.forecast import estimate_of
+from fsar_bench.engine.jobs import settled
 from fsar_bench.engine.preflight import preflight
-from fsar_bench.engine.sweep import Outcome, run_isolated, sweep_on
+from fsar_bench.engine.sweep import Outcome, in_order, run_isolated, sweep_on
 from fsar_bench.io import check_writable
 from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.events import HASHING, Event
@@ -31,12 +32,12 @@ class _Done:
 
     Attributes:
         outcomes: of the cells that ended.
-        doing: the cell that ran when the run was interrupted, and how far it was.
+        doing: the cells that ran when the run was interrupted, and how far each was.
         is_interrupted: whether Ctrl-C ended it.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
-    doing: str = ""
+    doing: list[str] = field(default_factory=list)
     is_interrupted: bool = False
 
 
@@ -56,6 +57,7 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
 
         show_cells(run, console)
         return 0 if run == asked else 1
+    run = replace(run, options=settled(run.options, len(run.cells)))
     done = _run(run, estimate_of(run.cells, run.options), console)
     if done.is_interrupted:
         return _end_early(run, done, console)
@@ -114,11 +116,11 @@ def _run(run: Run, estimate: Estimate, console: Console) -> _Done:
                 done.outcomes.append(outcome)
         except KeyboardInterrupt:
             done.doing, done.is_interrupted = screen.doing, True
-    return done
+    return replace(done, outcomes=in_order(done.outcomes, run.cells))
 
 
 def _end_early(run: Run, done: _Done, console: Console) -> int:
-    """Say what Ctrl-C left: cells that are done, the one that ran, and the table so far."""
+    """Say what Ctrl-C left: cells that are done, those that ran, and the table so far."""
     counted = Counter(outcome.state for outcome in done.outcomes)
     finished = [outcome for outcome in done.outcomes if outcome.stored]
     states = ", ".join(f"{count} {state}" for state, count in counted.items()) or "none done"
@@ -126,8 +128,8 @@ def _end_early(run: Run, done: _Done, console: Console) -> int:
     console.print(f"\n{len(done.outcomes)} of {len(run.cells)} cells ended ({states})", soft_wrap=True, highlight=False)
     for outcome in done.outcomes:
         console.print(f"  {outcome.state}: {names[outcome.cell.hash]}", soft_wrap=True, highlight=False, markup=False)
-    if done.doing:
-        console.print(f"  interrupted: {done.doing}", soft_wrap=True, highlight=False, markup=False)
+    for doing in done.doing:
+        console.print(f"  interrupted: {doing}", soft_wrap=True, highlight=False, markup=False)
     print("Interrupted. Run the same command again to resume.", file=sys.stderr, flush=True)
     if finished:
         _show_tables(run, console)

@@ -358,7 +358,12 @@ class RunOptions(Settings):
     work_dir: Annotated[Path, Strict(False)] = Field(
         Path("work_dirs"), description="folder of trainings, logs and score parts"
     )
-    workers: int = Field(2, ge=0, le=1024, description="decode processes")
+    jobs: int | Literal["auto"] = Field(
+        1,
+        description="cells that run at a time; auto: one per visible GPU, or on the CPU as many as half of its cores and its "
+        "free memory (4 GB each) allow",
+    )
+    workers: int = Field(2, ge=0, le=1024, description="decode processes of each cell")
     decode_timeout: float = Field(60.0, gt=0, le=10**6, description="seconds that one clip may take to decode")
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**6, description="seconds between training checkpoints")
     score_batch: Count = Field(250, description="episodes scored at a time")
@@ -383,6 +388,14 @@ class RunOptions(Settings):
                 raise ValueError(f"bank_budget={shown(budget)} is no size: {error}. Or choose auto or none.") from None
         return budget
 
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _is_a_number_of_jobs(cls, jobs: Any) -> Any:
+        is_number = isinstance(jobs, int) and not isinstance(jobs, bool) and 1 <= jobs <= 1024
+        if jobs != "auto" and not is_number:
+            raise ValueError(f"jobs={shown(jobs)} must be a whole number from 1 to 1024, or auto.")
+        return jobs
+
     @field_validator("log")
     @classmethod
     def _backends_exist(cls, log: list[str]) -> list[str]:
@@ -393,7 +406,9 @@ class RunOptions(Settings):
 
     @classmethod
     def parse(cls, name: str, text: str) -> Any:
-        """The value of an option from text; `log` takes several names with commas."""
+        """The value of an option from text; `log` takes several names with commas, `jobs` also a word."""
+        if name == "jobs" and not text.strip().isdigit():
+            return text.strip()
         if name == "log":
             return [part.strip() for part in text.split(",") if part.strip()]
         return super().parse(name, text)

@@ -23,6 +23,7 @@ from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
 from fsar_bench.engine.controls import differences, order_of_frames, reorder, reorder_features
+from fsar_bench.engine.locks import making
 from fsar_bench.engine.memory import Room, Shelf
 from fsar_bench.errors import ProtocolError
 from fsar_bench.io import read_whole, write_cached
@@ -311,15 +312,21 @@ def _cached(
     chunk: _Chunk, kind: str, text: Tensor | None, compute: Callable[[], VideoFeatures], store: BankStore | None
 ) -> _Timed:
     """Stored features with the seconds that they took, or computed ones, which are stored if they are not too large."""
-    key = chunk.key(store, kind, text) if store else ""
-    path = store.folder / f"{key}.safetensors" if store else None
-    if path is not None:
-        read = partial(_load, key=key, rows=len(chunk.clips), device=chunk.text.device)
-        if (loaded := recall(path, read, "features", again="They are encoded again")) is not None:
+    if store is None:
+        chunk.pixels()
+        return chunk.timed(compute)
+    key = chunk.key(store, kind, text)
+    path = store.folder / f"{key}.safetensors"
+    read = partial(_load, key=key, rows=len(chunk.clips), device=chunk.text.device)
+    find = partial(recall, path, read, "features", again="They are encoded again")
+    if (loaded := find()) is not None:
+        return loaded
+    with making(path):
+        if (loaded := find()) is not None:  # another cell encoded them meanwhile
             return loaded
-    chunk.pixels()
-    part = chunk.timed(compute)
-    _save(path, part, key)
+        chunk.pixels()
+        part = chunk.timed(compute)
+        _save(path, part, key)
     return part
 
 
@@ -373,8 +380,8 @@ def _load(path: Path, key: str, rows: int, device: torch.device) -> _Timed:
     return _Timed(features, seconds, is_cached=True)
 
 
-def _save(path: Path | None, part: _Timed, key: str) -> None:
-    if path is None or clip_bytes(part.features) > LARGEST:
+def _save(path: Path, part: _Timed, key: str) -> None:
+    if clip_bytes(part.features) > LARGEST:
         return
     data = save({name: tensor.contiguous() for name, tensor in part.features.items()})
     sealed = seal_tensors(data, key, {"seconds": repr(part.seconds)})

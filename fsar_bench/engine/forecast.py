@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import open_dataset
+from fsar_bench.engine.jobs import job_options
 from fsar_bench.engine.state import State, shared_training, state_of
 from fsar_bench.errors import FsarBenchError
 from fsar_bench.io import digest, read_whole
@@ -53,7 +54,7 @@ def forecast(cells: list[Cell], options: RunOptions) -> Forecast:
             work = remaining_work(cell, state, roles.get(method_of(cell), 1))
             works[number] = work.trained() if work.training in trained else work
             trained |= {work.training} - {""}
-    estimate = Estimate(works, rates)
+    estimate = Estimate(works, rates, jobs=len(job_options(options, len(works))))
     each = [works.get(number) for number in range(len(cells))]
     return Forecast(states, [estimate.seconds(work) if work else None for work in each], estimate.remaining())
 
@@ -69,7 +70,7 @@ def estimate_of(cells: list[Cell], options: RunOptions) -> Estimate:
                 works[number] = remaining_work(cell, state, roles.get(method_of(cell), 1))
         except FsarBenchError:  # the cell itself reports it when its turn comes
             works[number] = None
-    return Estimate(works, rates)
+    return Estimate(works, rates, jobs=len(job_options(options, len(cells))))
 
 
 def backbone_of(cell: Cell) -> str:

@@ -26,6 +26,7 @@ LOCK, HOLDER = ".lock", ".holder.json"
 MOMENT = 1.0  # seconds for which a lock may be held by one who only looks whether it is free
 PATIENCE = 5.0  # seconds between two reports of waiting
 SILENCE = 3600.0  # seconds without progress after which another run is not waited for any longer
+MAKING = 600.0  # seconds that a file of a cache is waited for which another process makes
 BEAT = 10.0  # seconds between two signs of progress
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -103,6 +104,26 @@ def patient_in(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Make a file of a cache: others that want to make it wait, and find it then.
+
+    Nothing but time depends on it: where there are no locks, or one is held for more than `MAKING` seconds, all of them make it.
+    """
+    lock = path.with_suffix(".lock")
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, NotImplementedError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(lock).acquire(timeout=MAKING, poll_interval=0.05))
+            held.callback(_remove, lock)  # before it is free: who waits for it looks for the file next
+        yield
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def _lock(folder: Path, seconds: float) -> contextlib.AbstractContextManager[object]:
     """Take the lock of a folder; it is free again when the result's context ends.
 
@@ -140,8 +161,7 @@ def _named(folder: Path) -> Iterator[None]:
         with watching(beat):
             yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        _remove(path)
 
 
 def _last_change(folder: Path) -> int:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fsar_bench.config.fields import bytes_from_text
+from fsar_bench.engine.host import free_host_memory
 from fsar_bench.errors import ProtocolError
 from fsar_bench.method import VideoFeatures
 from fsar_bench.writing.mapped import MappedFile
 
 LEAST = 10**9  # bytes that features may take of the host's memory, however little of it is free
 ALIGNED = 64  # bytes at multiples of which tensors begin, as torch allocates them
-
-_GROUPS = Path("/proc/self/cgroup")
-_GROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 @dataclass
@@ -153,52 +150,8 @@ def _tensor(file: MappedFile, place: int, shape: tuple[int, ...], dtype: torch.d
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be taken now: of a GPU, or of this machine as far as the limits of this process's control group go."""
+    """Bytes that can be taken now, of a GPU or of this machine."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return min([_free_of_machine(), *_free_of_groups()])
-
-
-def _free_of_machine() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux: what is free is not told, and all there is may be swapped
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-
-
-def _free_of_groups() -> list[int]:
-    """Bytes that are left below the limit of each control group that holds this process, of both versions."""
-    try:
-        lines = _GROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    free = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, limit, used, files = _GROUP_ROOT, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, limit, used, files = (
-                _GROUP_ROOT / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
-            )  # fmt: skip
-        else:
-            continue
-        inner = PurePosixPath(path.lstrip("/"))
-        groups = [root / place for place in (inner, *inner.parents)]
-        free += [left for group in groups if (left := _left_below(group / limit, group / used, files)) is not None]
-    return free
-
-
-def _left_below(limit: Path, used: Path, files: str) -> int | None:
-    """Bytes below the limit of a group, with those that cached files take; None where it has none, or is not told."""
-    try:
-        most = int(limit.read_text(encoding="utf-8"))
-        taken = int(used.read_text(encoding="utf-8"))
-        statistics = dict(
-            line.split() for line in limit.with_name("memory.stat").read_text(encoding="utf-8").splitlines()
-        )
-        return max(0, most - taken + int(statistics.get(files, 0)))
-    except (OSError, ValueError):  # "max" is no limit
-        return None
+    return free_host_memory()

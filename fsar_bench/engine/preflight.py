@@ -21,8 +21,8 @@ from fsar_bench.config.cell import Cell, DatasetSource, short_names
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
+from fsar_bench.engine.jobs import PRELOAD
 from fsar_bench.engine.leaks import LeakCheck
-from fsar_bench.engine.sweep import PRELOAD
 from fsar_bench.errors import (
     CellCrashedError,
     ConfigError,

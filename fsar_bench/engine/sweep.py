@@ -1,7 +1,7 @@
-"""A sweep: cells one after the other, each in a process of its own; finished ones are reused. Imports no torch here.
+"""A sweep: cells one after the other or several at a time, each in a process of its own; finished ones are reused.
 
-A process of its own keeps crashes, memory peaks and the global state of libraries apart. `run_cell` also works as the
-runner, in this process.
+Imports no torch here. A process of its own keeps crashes, memory peaks and the global state of libraries apart. `run_cell` also
+works as the runner, in this process, one cell at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +22,7 @@ from typing import Literal, TextIO
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
+from fsar_bench.engine.jobs import PRELOAD, Crew, job_options, next_cell, share_cores
 from fsar_bench.engine.locks import holder, is_locked
 from fsar_bench.engine.state import finished
 from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError
@@ -33,7 +35,6 @@ from fsar_bench.writing.streams import open_log
 from fsar_bench.writing.temporary import sweep as sweep_parts
 from fsar_bench.writing.temporary import sweep_temporary_folders
 
-PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 IN_WORDS = {
     "reused": "finished before, reused",
     "left out": "left out, a control that does not apply here",
@@ -41,6 +42,7 @@ IN_WORDS = {
     "failed": "failed",
 }
 CellRunner = Callable[[Cell, RunOptions, Listener], Stored]
+ListenerOf = Callable[[Cell], Listener]
 State = Literal["done", "reused", "left out", "busy", "failed"]
 IMPORTING = f"{STARTING}: importing torch and the methods"
 
@@ -66,35 +68,68 @@ class Outcome:
 
 
 def sweep(
-    cells: list[Cell], options: RunOptions, runner: CellRunner, listener_of: Callable[[Cell], Listener] | None = None
+    cells: list[Cell], options: RunOptions, runner: CellRunner, listener_of: ListenerOf | None = None
 ) -> Iterator[Outcome]:
-    """Run cells in their order; a failing cell does not stop the rest.
+    """Run cells, `options.jobs` at a time; a failing cell does not stop the rest.
 
     A cell that another run works on is looked at again after the others; its listener is told that it is postponed.
 
     Args:
         cells: what to run.
         options: how to run it.
-        runner: `run_cell`, or `run_isolated`.
+        runner: `run_cell`, which runs one cell at a time, or `run_isolated`. With several jobs it is called in threads.
         listener_of: gives the listener of a cell, just before it begins.
+
+    Returns:
+        Outcomes as cells end; see `in_order`.
 
     Raises:
         ResultError: a folder cannot be written; nothing was run then.
     """
     check_writable(options.out, "out=")
     check_writable(options.work_dir, "work_dir=")
+    jobs = job_options(options, len(cells))
+    run_all = partial(_one_by_one if len(jobs) == 1 else _at_a_time, jobs, runner, listener_of or (lambda _: silent))
     postponed = []
     with _swept(options):
-        for cell in cells:
-            listener = listener_of(cell) if listener_of else silent
-            outcome = _run_or_reuse(cell, options, runner, listener)
+        for outcome, listener in run_all(cells):
             if outcome.state == "busy":
                 listener(Event(POSTPONED, 0, 1, "another run is working on it; looked at again at the end"))
-                postponed.append(cell)
+                postponed.append(outcome.cell)
             else:
                 yield outcome
-        for cell in postponed:
-            yield _run_or_reuse(cell, options, runner, listener_of(cell) if listener_of else silent)
+        for outcome, _ in run_all(postponed):
+            yield outcome
+
+
+def _one_by_one(
+    jobs: list[RunOptions], runner: CellRunner, listener_of: ListenerOf, cells: list[Cell]
+) -> Iterator[tuple[Outcome, Listener]]:
+    for cell in cells:
+        listener = listener_of(cell)
+        yield _run_or_reuse(cell, jobs[0], runner, listener), listener
+
+
+def _at_a_time(
+    jobs: list[RunOptions], runner: CellRunner, listener_of: ListenerOf, cells: list[Cell]
+) -> Iterator[tuple[Outcome, Listener]]:
+    """Outcomes as cells end, of which as many run at a time as there are jobs."""
+    waiting = list(cells)
+    running: dict[int, tuple[Cell, Listener]] = {}
+    with Crew[Outcome]() as crew:
+        while waiting or running:
+            for job in [number for number in range(len(jobs)) if number not in running][: len(waiting)]:
+                cell = waiting.pop(next_cell(waiting, [cell for cell, _ in running.values()]))
+                running[job] = cell, listener_of(cell)
+                crew.start(job, partial(_run_or_reuse, cell, jobs[job], runner, running[job][1]))
+            job, outcome = crew.wait()
+            yield outcome, running.pop(job)[1]
+
+
+def in_order(outcomes: list[Outcome], cells: list[Cell]) -> list[Outcome]:
+    """Outcomes in the order of their cells, whichever ended first."""
+    numbers = {cell.hash: number for number, cell in enumerate(cells)}
+    return sorted(outcomes, key=lambda outcome: numbers[outcome.cell.hash])
 
 
 @contextlib.contextmanager
@@ -118,12 +153,13 @@ def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: Cel
     numbers = {cell.hash: number for number, cell in enumerate(cells)}
 
     def listener_of(cell: Cell) -> Listener:
-        screen.begin(numbers[cell.hash])
-        return screen.show
+        number = numbers[cell.hash]
+        screen.begin(number)
+        return lambda event: screen.show(event, number)
 
     for outcome in sweep(cells, options, runner, listener_of):
         words = f"done in {about(outcome.seconds)}" if outcome.state == "done" else IN_WORDS[outcome.state]
-        screen.end(words, finished=outcome.stored is not None)
+        screen.end(words, finished=outcome.stored is not None, number=numbers[outcome.cell.hash])
         yield outcome
 
 
@@ -211,6 +247,8 @@ def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
     log = options.work_dir / cell.work_folder / LOG
     try:
         _print_to(open_log(log, lambda error: send(unwritten(log, error))))
+
+        share_cores(options.jobs if isinstance(options.jobs, int) else 1)
 
         from fsar_bench.engine.run import run_cell
 

@@ -181,32 +181,46 @@ class _Doing:
 class Estimate:
     """How long a run still takes, refined by every event.
 
+    Methods that tell of a cell name it by its number; without one they mean the cell that began last.
+
     Args:
         works: work of each cell, in the order of the run, by its number; None for a cell of which nothing is known.
         rates: what is known beforehand.
         clock: seconds.
+        jobs: number of cells that run at a time.
     """
 
     def __init__(
-        self, works: Mapping[int, Work | None], rates: Rates | None = None, clock: Callable[[], float] = monotonic
+        self,
+        works: Mapping[int, Work | None],
+        rates: Rates | None = None,
+        clock: Callable[[], float] = monotonic,
+        *,
+        jobs: int = 1,
     ) -> None:
-        self.rates, self.clock = rates or Rates(), clock
+        self.rates, self.clock, self.jobs = rates or Rates(), clock, jobs
         self.began = clock()
         self._works = dict(works)
         self._trained: set[str] = set()
-        self._doing: _Doing | None = None
-        self._key = -1
+        self._doing: dict[int, _Doing] = {}  # of cells that run
+        self._key = -1  # of the cell that began last
         self._starts: list[float] = []
 
     def begin(self, key: int) -> None:
         """The cell begins."""
         work, now = self._works.get(key), self.clock()
         self._key = key
-        self._doing = _Doing(self._without_trained(work, self._trained), now, now) if work else None
+        self._doing.pop(key, None)
+        if work:
+            self._doing[key] = _Doing(self._without_trained(work, self._trainings()), now, now)
 
-    def tell(self, event: Event) -> None:
-        """Learn from an event of the cell that runs."""
-        doing, now = self._doing, self.clock()
+    def _trainings(self) -> set[str]:
+        """Trainings that are finished or belong to a cell that runs."""
+        return self._trained | {doing.work.training for doing in self._doing.values()}
+
+    def tell(self, event: Event, key: int | None = None) -> None:
+        """Learn from an event of a cell that runs."""
+        doing, now = self._doing.get(self._key if key is None else key), self.clock()
         if doing is None:
             return
         kind, per = _kind(event.stage, doing.work)
@@ -242,18 +256,22 @@ class Estimate:
             if event.stage == "encoding":
                 doing.work = replace(doing.work, videos=event.total)
 
-    def end(self, *, finished: bool) -> None:
+    def end(self, key: int | None = None, *, finished: bool) -> None:
         """The cell ended; its training is finished if the cell is."""
-        work = self._works.pop(self._key, None)
+        work = self._leave(key)[1]
         if finished and work and work.training:
             self._trained.add(work.training)
-        self._doing, self._key = None, -1
 
-    def postpone(self) -> None:
+    def postpone(self, key: int | None = None) -> None:
         """The cell is looked at again after the others."""
-        work = self._works.pop(self._key, None)
-        self._works[self._key] = work
-        self._doing, self._key = None, -1
+        key, work = self._leave(key)
+        self._works[key] = work
+
+    def _leave(self, key: int | None) -> tuple[int, Work | None]:
+        """Forget a cell that ran; its number, and its work as it was known before it began."""
+        key = self._key if key is None else key
+        self._doing.pop(key, None)
+        return key, self._works.pop(key, None)
 
     @property
     def elapsed(self) -> float:
@@ -261,22 +279,25 @@ class Estimate:
         return self.clock() - self.began
 
     def remaining(self) -> float | None:
-        """Seconds that the run still takes; None as long as too little is known."""
-        trained, out = set(self._trained), 0.0
+        """Seconds that the run still takes; None as long as too little is known.
+
+        Several jobs share the seconds of all cells, but none of them divides a cell.
+        """
+        trained, cells = self._trainings(), []
         start = self._start()
         for key, work in self._works.items():
             if work is None:
                 return None
-            if key == self._key and self._doing:
-                seconds = self._remaining_of(self._doing)
+            if key in self._doing:
+                seconds = self._remaining_of(self._doing[key])
             else:
                 seconds = self.seconds(self._without_trained(work, trained))
                 seconds = None if seconds is None else seconds + start
             if seconds is None:
                 return None
             trained.add(work.training)
-            out += seconds
-        return out
+            cells.append(seconds)
+        return max(sum(cells) / self.jobs, max(cells, default=0.0))
 
     def _start(self) -> float:
         """Seconds that a cell takes to start; the first one also waits for imports that later ones share."""

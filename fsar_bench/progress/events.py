@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def report(stage: str, done: int, total: int, note: str = "") -> None:
 
 
 _warned: set[str] = set()  # warnings of this process, and of the children that it listens to
+_lock = threading.Lock()  # threads listen to one child each
 
 
 def warn(text: str) -> None:
@@ -72,8 +74,9 @@ def relay(event: Event, listener: Listener) -> None:
 
 
 def _is_new(warning: str) -> bool:
-    is_new = warning not in _warned
-    _warned.add(warning)
+    with _lock:
+        is_new = warning not in _warned
+        _warned.add(warning)
     return is_new
 
 

@@ -1,15 +1,16 @@
-"""The screen of a run: two live lines in a terminal or notebook, lines with times elsewhere.
+"""The screen of a run: live lines in a terminal or notebook, lines with times elsewhere.
 
-What lasts is printed in both: when a cell begins and ends, and every validation. In a terminal the two lines below tell how
-far the run is (cells, time, time left) and what its cell does at the moment (stage, units, rate, loss, last val accuracy).
-Elsewhere a stage prints at most its first event, its quarters and, where it is long, a line every 30 seconds.
+What lasts is printed in both: when a cell begins and ends, and every validation. In a terminal the lines below tell how far
+the run is (cells, time, time left) and, one for each cell that runs, what it does at the moment (stage, units, rate, loss,
+last val accuracy). Elsewhere a stage prints at most its first event, its quarters and, where it is long, a line every 30
+seconds. Where several cells run at a time, every line that lasts begins with the number of its cell.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from rich.console import Console
@@ -80,6 +81,54 @@ class Stage:
         return ", ".join(filter(None, (f"{name} {done}/{total}", speed, self.event.note)))
 
 
+@dataclass
+class _Running:
+    """What is shown of a cell that runs.
+
+    Attributes:
+        number: of the cell, from 0.
+        printed: when it, or the run, last printed a line.
+        stage: that it is in.
+        accuracy: of its last validation.
+        is_announced: whether it was named.
+        speeds: of its stages.
+        quarters: of its stages that were printed.
+    """
+
+    number: int
+    printed: float
+    stage: Stage | None = None
+    accuracy: str = ""
+    is_announced: bool = False
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    quarters: dict[str, int] = field(default_factory=dict)
+
+    def enter(self, event: Event, now: float) -> None:
+        """Note the event of a stage, which another stage may have interrupted."""
+        if self.stage is None or self.stage.event.stage != event.stage:
+            self.stage = Stage(event, now, self.speeds.setdefault(event.stage, Speed()))
+        else:
+            self.stage.tell(event, now)
+
+    def ends_quarter(self, event: Event) -> bool:
+        """Whether a stage begins or has done another quarter; validations end in a line of their own."""
+        if not event.done:
+            self.quarters.pop(event.stage, None)  # it may begin again, with other clips
+        quarter = 4 * event.done // max(event.total, 1)
+        is_first = event.stage not in self.quarters and (event.done > 0 or event.total <= 1)
+        is_next = event.stage in self.quarters and quarter > self.quarters[event.stage]
+        if event.stage.startswith(VALIDATION) or not (is_first or is_next):
+            return False
+        self.quarters[event.stage] = quarter
+        return True
+
+    def line(self, name: str, width: int) -> str:
+        """Its live line."""
+        text = self.stage.text() if self.stage else "looking for its result"
+        trains = self.stage is not None and self.stage.event.stage.startswith(("training", VALIDATION))
+        return stage_line(name, text, self.accuracy if trains else "", width)
+
+
 class Stages:
     """How far a check is whose stages follow each other: the text of each event, with rate and time left where it has them."""
 
@@ -120,12 +169,14 @@ def run_line(done: int, cells: int, elapsed: float, remaining: float | None, wid
 
 
 class Screen:
-    """Shows how far a run is; a context manager.
+    """Shows how far a run is; a context manager. Its methods may be called from any thread.
+
+    Those that tell of a cell take its number; without one they mean the cell that began last.
 
     Args:
         console: where to; its file is kept, so that a cell in this process may redirect standard output.
         names: of the cells, in their order.
-        estimate: of the time; without it none is told.
+        estimate: of the time; without it none is told. It also says how many cells run at a time.
         clock: seconds.
     """
 
@@ -142,11 +193,8 @@ class Screen:
         self.done = 0
         self._began = self._printed = clock()
         self._file = console.file
-        self._number: int | None = None
-        self._stage: Stage | None = None
-        self._speeds: dict[str, Speed] = {}
-        self._quarters: dict[str, int] = {}
-        self._accuracy, self._is_announced = "", False
+        self._running: dict[int, _Running] = {}
+        self._last = -1  # number of the cell that began last
         self._estimated: tuple[float, float] | None = None  # when it was said, and which
         self._remaining: tuple[float, float | None] = (self._began, self.estimate.remaining())  # when, and which
         self._lock, self._over = threading.RLock(), threading.Event()
@@ -169,58 +217,62 @@ class Screen:
             self._ticker.join()
 
     @property
-    def doing(self) -> str:
-        """The cell that runs and how far it is; empty where none runs."""
-        if self._number is None:
-            return ""
-        return f"{self.names[self._number]}: {self._stage.text()}" if self._stage else self.names[self._number]
+    def doing(self) -> list[str]:
+        """The cells that run and how far each is."""
+        running = [self._running[number] for number in sorted(self._running)]
+        names = [self.names[cell.number] for cell in running]
+        return [
+            f"{name}: {cell.stage.text()}" if cell.stage else name for name, cell in zip(names, running, strict=True)
+        ]
 
     def begin(self, number: int) -> None:
         """The cell of this number, from 0, begins; it is named once it tells something."""
         with self._lock:
-            self._number, self._stage, self._accuracy, self._is_announced = number, None, "", False
-            self._speeds, self._quarters = {}, {}
+            self._last, self._running[number] = number, _Running(number, self._printed)
             self.estimate.begin(number)
             self._look_at_time()
 
-    def show(self, event: Event) -> None:
-        """Show an event of the current cell."""
+    def show(self, event: Event, number: int | None = None) -> None:
+        """Show an event of a cell."""
         event = replace(event, stage=plain(event.stage), note=plain(event.note))  # before it is fitted into a line
         with self._lock:
             if event.stage == WARNING:
                 self._keep(f"warning: {event.note}")
                 return
-            self.estimate.tell(event)
+            cell = self._running[self._last if number is None else number]
+            self.estimate.tell(event, cell.number)
             self._look_at_time()
             if event.stage == POSTPONED:
-                self._postpone(event)
+                self._postpone(cell, event)
                 return
-            if not self._is_announced:
-                self._is_announced = True
-                self._keep_name("")
+            if not cell.is_announced:
+                cell.is_announced = True
+                self._keep_name(cell, "")
             if event.stage == VALIDATED:
-                self._accuracy = event.note.replace("accuracy ", "")
-                self._keep(f"  after {event.done} of {event.total} training episodes, {event.note}")
+                cell.accuracy = event.note.replace("accuracy ", "")
+                self._keep_of(cell, f"after {event.done} of {event.total} training episodes, {event.note}")
                 return
-            self._enter(event)
-            if not self.live:
-                self._show_quarter(event)
+            cell.enter(event, self.clock())
+            if not self.live and cell.ends_quarter(event):
+                self._keep_stage(cell)
             self._say_estimate()
 
-    def end(self, state: str, *, finished: bool = True) -> None:
-        """Show what became of the current cell.
+    def end(self, state: str, *, finished: bool = True, number: int | None = None) -> None:
+        """Show what became of a cell.
 
         Args:
             state: in words.
             finished: whether it has a result.
+            number: of the cell.
         """
         with self._lock:
+            cell = self._running[self._last if number is None else number]
             self.done += 1
-            self.estimate.end(finished=finished)
+            self.estimate.end(cell.number, finished=finished)
             self._look_at_time()
-            remaining = self._remaining[1] if self._is_announced and self.done < len(self.names) else None
-            self._keep_name(f": {plain(state)}" + (f", about {about(remaining)} left" if remaining else ""))
-            self._number = self._stage = None
+            remaining = self._remaining[1] if cell.is_announced and self.done < len(self.names) else None
+            self._keep_name(cell, f": {plain(state)}" + (f", about {about(remaining)} left" if remaining else ""))
+            del self._running[cell.number]
 
     def _look_at_time(self) -> None:
         """Estimate anew; a first guess from a few clips waits for more of them, but not longer than `PATIENCE`."""
@@ -228,31 +280,12 @@ class Screen:
         is_rough = self.estimate.rates.is_rough and self._remaining[1] is None and now - self._began < PATIENCE
         self._remaining = now, None if is_rough else self.estimate.remaining()
 
-    def _postpone(self, event: Event) -> None:
-        self.estimate.postpone()
-        if not self._is_announced:
-            self._keep_name("")
-        self._keep(f"  {event.note}")
-        self._number = self._stage = None
-
-    def _enter(self, event: Event) -> None:
-        """Note the event of a stage, which another stage may have interrupted."""
-        now = self.clock()
-        if self._stage is None or self._stage.event.stage != event.stage:
-            self._stage = Stage(event, now, self._speeds.setdefault(event.stage, Speed()))
-        else:
-            self._stage.tell(event, now)
-
-    def _show_quarter(self, event: Event) -> None:
-        """Print a stage's first event and its quarters; validations end in a line of their own."""
-        if not event.done:
-            self._quarters.pop(event.stage, None)  # it may begin again, with other clips
-        quarter = 4 * event.done // max(event.total, 1)
-        is_first = event.stage not in self._quarters and (event.done > 0 or event.total <= 1)
-        is_next = event.stage in self._quarters and quarter > self._quarters[event.stage]
-        if (is_first or is_next) and not event.stage.startswith(VALIDATION):
-            self._quarters[event.stage] = quarter
-            self._keep_stage()
+    def _postpone(self, cell: _Running, event: Event) -> None:
+        self.estimate.postpone(cell.number)
+        if not cell.is_announced:
+            self._keep_name(cell, "")
+        self._keep_of(cell, event.note)
+        del self._running[cell.number]
 
     def _tick(self) -> None:
         """Print a line where a stage was silent for long."""
@@ -264,14 +297,16 @@ class Screen:
         with self._lock:
             self._look_at_time()
             self._say_estimate()
-            if self._stage and self.clock() - self._printed >= SILENCE:
-                self._keep_stage()
+            for cell in self._running.values():
+                if cell.stage and self.clock() - cell.printed >= SILENCE:
+                    self._keep_stage(cell)
 
-    def _keep_stage(self) -> None:
-        assert self._stage is not None
+    def _keep_stage(self, cell: _Running) -> None:
+        assert cell.stage is not None
         remaining = self._remaining[1]
         left = f", {about(remaining)} left in all" if remaining else ""
-        self._keep(f"  {shorten(self._stage.text(), self._room - len(left) - 2)}{left}")
+        room = self._room - len(left) - len(self._mark(cell))
+        self._keep_of(cell, f"{shorten(cell.stage.text(), room)}{left}")
 
     def _say_estimate(self) -> None:
         """Print the estimated time of the whole once it is known, and again where it was far off."""
@@ -291,16 +326,30 @@ class Screen:
         """Characters of a kept line beside its time."""
         return self.console.width - 9
 
-    def _keep_name(self, rest: str) -> None:
-        """Print a line with the number and name of the cell."""
-        assert self._number is not None
-        number = f"[{self._number + 1}/{len(self.names)}] "
-        rest = shorten(rest, self._room - len(number) - 8)
-        self._keep(f"{number}{shorten_name(self.names[self._number], self._room - len(number) - len(rest))}{rest}")
+    def _count(self, cell: _Running) -> str:
+        """Which cell it is, such as "[3/12] "."""
+        return f"[{cell.number + 1}/{len(self.names)}] "
 
-    def _keep(self, text: str) -> None:
-        """Print a line that stays."""
+    def _mark(self, cell: _Running) -> str:
+        """What the lines of a cell begin with: where several run at a time, which it is."""
+        return self._count(cell) if self.estimate.jobs > 1 else "  "
+
+    def _keep_name(self, cell: _Running, rest: str) -> None:
+        """Print a line with the number and name of a cell."""
+        number = self._count(cell)
+        rest = shorten(rest, self._room - len(number) - 8)
+        name = shorten_name(self.names[cell.number], self._room - len(number) - len(rest))
+        self._keep(f"{number}{name}{rest}", cell)
+
+    def _keep_of(self, cell: _Running, text: str) -> None:
+        """Print a line of a cell."""
+        self._keep(f"{self._mark(cell)}{text}", cell)
+
+    def _keep(self, text: str, of: _Running | None = None) -> None:
+        """Print a line that stays, of a cell or of the run."""
         self._printed = self.clock()
+        for cell in self._running.values() if of is None else (of,):
+            cell.printed = self._printed
         line = f"{clock(self._printed - self._began):>7}  {text}"
         if self.live:
             self.console.print(line, markup=False, highlight=False, overflow="crop", no_wrap=True)
@@ -308,7 +357,7 @@ class Screen:
             print(line, file=self._file, flush=True)
 
     def _render(self) -> Text:
-        """The two lines. Called by rich's thread too: it takes no lock, so it reads what the events left."""
+        """The live lines. Called by rich's thread too: it takes no lock, so it reads what the events left."""
         width = self.console.width
         now = self.clock()
         elapsed = now - self._began
@@ -316,9 +365,5 @@ class Screen:
         if remaining is not None:
             remaining = max(0.0, remaining - (now - when))
         lines = [run_line(self.done, len(self.names), elapsed, remaining, width)]
-        number, stage = self._number, self._stage
-        if number is not None:
-            text = stage.text() if stage else "looking for its result"
-            trains = stage is not None and stage.event.stage.startswith(("training", VALIDATION))
-            lines.append(stage_line(self.names[number], text, self._accuracy if trains else "", width))
+        lines += [cell.line(self.names[cell.number], width) for cell in list(self._running.values())]
         return Text("\n".join(lines), no_wrap=True, overflow="crop")

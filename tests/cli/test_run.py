@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+from pathlib import Path
 from time import monotonic, sleep
 
+import pytest
 from filelock import FileLock
+from helpers import outputs
 
 TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
 
@@ -60,8 +64,6 @@ def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
     assert command.outputs() == {}
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
-    from helpers import outputs
-
     assert command.outputs() == outputs(tmp_path / "undisturbed")
 
 
@@ -136,3 +138,69 @@ def test_a_method_of_an_installed_package_with_an_entry_point(command, tiny, tmp
     done = command("run", f"dataset={tiny}", f"methods={tmp_path / 'far.py'}", *TINY, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert any("/far-" in name for name in command.outputs())
+
+
+ENDS = {  # signal: the exit code, what is said once, and of how many cells how far they were
+    signal.SIGINT: (130, "Interrupted. Run the same command again to resume.", 2),
+    signal.SIGTERM: (143, "Ended by SIGTERM. Run the same command again to resume.", 0),
+    signal.SIGKILL: (-9, "", 0),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in list(ENDS)[1:])])
+def test_cells_at_the_same_time_end_with_the_command(command, tiny, number):
+    tiny.write_text(tiny.read_text().replace("episodes=8", "episodes=4000"))
+    process = command.start("run", f"dataset={tiny}", "methods=otam,bi_mhm", "jobs=2", *TINY)
+    training = set()
+    for line in process.stdout:
+        training |= set(re.findall(r"(\[\d/2\]) training 1/4000", line))
+        if len(training) == 2:
+            break
+    holders = [json.loads(path.read_text())["pid"] for path in (command.folder / "work_dirs").rglob(".holder.json")]
+    assert len(set(holders)) == 2
+    os.kill(process.pid, number)
+    printed, errors = process.communicate(timeout=60)
+    code, said, doing = ENDS[number]
+    assert process.returncode == code
+    assert errors.count(said or "resume") == bool(said)
+    assert "Traceback" not in errors
+    assert len(re.findall(r"^  interrupted: (?:OTAM|Bi-MHM) on tiny, 5-way 1-shot: ", printed, re.M)) == doing
+    deadline = monotonic() + 20
+    while any(map(process_is_alive, holders)) and monotonic() < deadline:
+        sleep(0.1)
+    assert not any(map(process_is_alive, holders))
+
+
+def process_is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_cells_at_the_same_time_fail_and_end_as_one_after_the_other(fsar, tiny, tmp_path):
+    """The same exit code, errors and rows in the same order, and files."""
+    (tmp_path / "failing_code.py").write_text(
+        "from fsar_bench.errors import DataError\nfrom fsar_bench.methods.zero_shot import ZeroShot\n"
+        "from fsar_bench.registry import METHODS\n\n@METHODS.register_module()\nclass Failing(ZeroShot):\n"
+        "    def __init__(self, backbone, name='', **rest):\n        super().__init__(backbone, **rest)\n"
+        "        self.name = name\n\n"
+        "    def score(self, *_):\n        raise DataError(f'The clip of {self.name} is gone.')\n"
+    )
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.py").write_text(
+            f'custom_imports = ["failing_code"]\nmethod = dict(type="Failing", name="{name}")\n'
+        )
+    ends = []
+    for jobs in (1, 2):
+        folders = (f"out=out{jobs}", f"work_dir=work{jobs}", f"jobs={jobs}", "controls=false")
+        done = fsar("run", f"dataset={tiny}", "methods=./first.py,zero_shot,./second.py,otam_frozen", *TINY, *folders)
+        assert done.returncode == 1
+        table = done.stdout.partition("Tiny (synthetic)")[2].partition("table: ")[0]
+        ends.append((done.stderr, table, outputs(tmp_path / f"out{jobs}")))
+    assert [line.split(": ", 2)[1:] for line in ends[0][0].splitlines()] == [
+        [f"{name} on tiny, 5-way 1-shot", f"The clip of {name} is gone."] for name in ("first", "second")
+    ]
+    assert "OTAM, frozen" in ends[0][1]
+    assert len(ends[0][2]) == 4
+    assert ends[0] == ends[1]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers import GivenFeatures, outputs
 
-from fsar_bench.engine import memory, scoring
+from fsar_bench.engine import host, memory, scoring
 from fsar_bench.engine.bank import CHUNK, FeatureBank, build_bank
 from fsar_bench.engine.memory import Room, Shelf, free_memory
 from fsar_bench.engine.scoring import score_plan
@@ -224,8 +224,8 @@ def test_limits_of_control_groups_bound_free_memory(tmp_path, monkeypatch, line,
         (folder / limit).write_text(f"{most}\n")
         (folder / used).write_text("3000000\n")
         (folder / "memory.stat").write_text(f"anon 7\n{files} 1000000\nshmem 3\n")
-    monkeypatch.setattr(memory, "_GROUP_ROOT", tmp_path)
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(host, "_GROUP_ROOT", tmp_path)
+    monkeypatch.setattr(host, "_GROUPS", tmp_path / "groups")
     assert free_memory(torch.device("cpu")) > 7 * 10**6  # no such file: no groups
     (tmp_path / "groups").write_text(f"3:pids:/elsewhere\n{line}\n")
     assert free_memory(torch.device("cpu")) == 3 * 10**6

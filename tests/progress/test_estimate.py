@@ -195,3 +195,60 @@ def test_hashing_clips_is_no_part_of_a_start():
         estimate.end(finished=True)
         estimates.append(estimate.remaining())
     assert estimates[0] == pytest.approx(estimates[1])
+
+
+def test_jobs_divide_the_seconds_of_all_cells_but_none_of_them():
+    rates = Rates()
+    rates.remember("encode", FROZEN, 1.0, 2)
+    rates.remember("train", TRAINED, 5.0, 4)
+    frozen, trained = 60 * 0.5, 400 * 1.25 + (6 * 30 + 60) * 0.5
+    six = dict.fromkeys(range(6), FROZEN)
+    assert Estimate(six, rates, jobs=2).remaining() == pytest.approx(3 * frozen)
+    assert Estimate(six, rates, jobs=100).remaining() == pytest.approx(frozen)
+    assert Estimate({**six, 6: TRAINED}, rates, jobs=2).remaining() == pytest.approx(trained)  # the others end before
+    assert Estimate({**six, 6: TRAINED}, rates, jobs=1).remaining() == pytest.approx(6 * frozen + trained)
+
+
+def test_cells_that_run_at_the_same_time_are_told_apart_and_train_once():
+    rates = Rates()
+    rates.remember("encode", FROZEN, 1.0, 2)
+    rates.remember("train", TRAINED, 5.0, 4)
+    estimate = Estimate({0: TRAINED, 1: TRAINED, 2: FROZEN}, rates, Clock(), jobs=3)
+    trained = 400 * 1.25 + (6 * 30 + 60) * 0.5
+    assert estimate.remaining() == pytest.approx(trained)
+    for key in (0, 1, 2):
+        estimate.begin(key)
+    assert estimate.remaining() == pytest.approx(trained)  # the second waits for the training of the first
+    estimate.tell(Event("training", 25, 40), 0)
+    estimate.tell(Event("encoding", 0, 60), 2)
+    longest = 15 * 10 * 1.25 + 2 * 30 * 0.5 + 60 * 0.5
+    assert estimate.remaining() == pytest.approx(longest)
+    estimate.end(0, finished=True)
+    assert estimate.remaining() == pytest.approx(60 * 0.5)  # the two others, at the same time
+    estimate.end(2, finished=True)
+    estimate.end(1, finished=True)
+    assert estimate.remaining() == 0
+
+
+def test_a_simulated_run_of_two_jobs_is_foreseen():
+    """Two pairs of equal trainings, each pair at the same time: the estimate is that of one of each pair."""
+    works = [Work(**{**vars(TRAINED), "training": name}) for name in "tuvw"]
+    length = 2 * sum(seconds for seconds, _ in cell(TRAINED))
+    clock = Clock()
+    estimate = Estimate(dict(enumerate(works)), clock=clock, jobs=2)
+    told = []
+    for pair in ((0, 1), (2, 3)):
+        for key in pair:
+            estimate.begin(key)
+        for seconds, event in cell(TRAINED):
+            clock.now += seconds
+            for key in pair:
+                estimate.tell(event, key)
+            is_known = pair == (2, 3) or (event.stage == "training" and event.done > 8)
+            if is_known and not event.stage.startswith("starting"):
+                told.append(estimate.total())
+        for key in pair:
+            estimate.end(key, finished=True)
+    assert len(told) > 100
+    assert told == pytest.approx([length] * len(told), rel=0.02)
+    assert clock.now - 1000 == pytest.approx(length)

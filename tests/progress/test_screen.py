@@ -224,3 +224,62 @@ def test_a_check_tells_of_hashing_anew_for_each_dataset():
             now.now += 1
             told = stages.text(Event("hashing clips", done, total))
     assert told == "hashing clips 1,500/2,000, 500 clips/s, about 1 s left"
+
+
+def test_cells_at_the_same_time_have_a_live_line_each():
+    names = ("A on tiny, 5-way 1-shot", "B on tiny, 5-way 1-shot", "C on tiny, 5-way 1-shot")
+    shown, now, text = screen(terminal=True, names=names, estimate=Estimate(dict.fromkeys(range(len(names))), jobs=2))
+    shown.begin(0)
+    shown.begin(2)
+    for done in (1, 2, 3):
+        now.now += 1
+        shown.show(Event("training", done, 8, "loss 1.000"), 0)
+        shown.show(Event("encoding", 10 * done, 64), 2)
+    shown.show(Event(VALIDATED, 3, 8, "val accuracy 63.2 %"), 0)
+    run, first, third = live_lines(shown)
+    assert run.startswith("0/3 cells ")
+    assert first == "A on tiny, 5-way 1-shot: training 3/8, 1.0 episodes/s, loss 1.000, val 63.2 %"
+    assert third == "C on tiny, 5-way 1-shot: encoding 30/64, 10.0 videos/s"
+    assert shown.doing == [first.removesuffix(", val 63.2 %"), third]
+    shown.end("failed", finished=False, number=0)
+    shown.begin(1)
+    run, third, second = live_lines(shown)
+    assert (run[:3], second) == ("1/3", "B on tiny, 5-way 1-shot: looking for its result")
+    assert [line[9:] for line in text.getvalue().splitlines()] == [
+        "[1/3] A on tiny, 5-way 1-shot",
+        "[3/3] C on tiny, 5-way 1-shot",
+        "[1/3] after 3 of 8 training episodes, val accuracy 63.2 %",
+        "[1/3] A on tiny, 5-way 1-shot: failed",
+    ]
+
+
+def test_plain_lines_of_cells_at_the_same_time_begin_with_their_number():
+    names = ("A on tiny, 5-way 1-shot", "B on tiny, 5-way 1-shot")
+    shown, now, text = screen(names=names, estimate=Estimate(dict.fromkeys(range(len(names))), jobs=2))
+    shown.begin(0)
+    shown.begin(1)
+    for done in (1, 2):
+        for number in (1, 0):
+            shown.show(Event("encoding", 32 * done, 64), number)
+    for second in range(1, 62):  # the first is silent for a minute while the second tells something every 20 seconds
+        now.now += 1
+        if second % 20 == 0:
+            shown.show(Event("scoring", second // 20, 3), 1)
+        shown.tick()
+    shown.show(Event(POSTPONED, 0, 1, "another run is working on it"), 0)
+    shown.end("done in 1 s", number=1)
+    assert text.getvalue().splitlines() == [
+        "   0:00  [2/2] B on tiny, 5-way 1-shot",
+        "   0:00  [2/2] encoding 32/64",
+        "   0:00  [1/2] A on tiny, 5-way 1-shot",
+        "   0:00  [1/2] encoding 32/64",
+        "   0:00  [2/2] encoding 64/64",
+        "   0:00  [1/2] encoding 64/64",
+        "   0:20  [2/2] scoring 1/3",
+        "   0:30  [1/2] encoding 64/64",
+        "   0:40  [2/2] scoring 2/3, 0.05 episodes/s",
+        "   1:00  [2/2] scoring 3/3, 0.05 episodes/s",
+        "   1:00  [1/2] encoding 64/64",
+        "   1:01  [1/2] another run is working on it",
+        "   1:01  [2/2] B on tiny, 5-way 1-shot: done in 1 s",
+    ]
