@@ -345,22 +345,28 @@ def _episodes(
 def _working(folder: Path, progress: Listener) -> Iterator[Path]:
     """Hold the lock of a work folder; what libraries print goes to its log, and progress to the listener."""
     folder.mkdir(parents=True, exist_ok=True)
+    outside = _outside(progress)
     with (
-        open_log(folder / LOG, lambda error: progress(unwritten(folder / LOG, error))) as log,
+        open_log(folder / LOG, lambda error: outside(unwritten(folder / LOG, error))) as log,
         alone_in(folder),
-        _printing_to(log, progress),
+        _printing_to(log, outside),
     ):
         yield folder
 
 
-@contextlib.contextmanager
-def _printing_to(log: TextIO, progress: Listener) -> Iterator[None]:
+def _outside(progress: Listener) -> Listener:
+    """The listener, with standard streams as they are now: it must not print to the log, least of all that a write failed there."""
     out, err = sys.stdout, sys.stderr
 
     def outside(event: Event) -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             progress(event)
 
+    return outside
+
+
+@contextlib.contextmanager
+def _printing_to(log: TextIO, outside: Listener) -> Iterator[None]:
     # Without a handler of ours, the first message of a library would make one, which would keep this log for ever.
     handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
