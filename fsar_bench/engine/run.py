@@ -355,7 +355,7 @@ def _working(folder: Path, progress: Listener) -> Iterator[Path]:
 
 
 def _outside(progress: Listener) -> Listener:
-    """The listener, with standard streams as they are now: it must not print to the log, least of all that a write failed there."""
+    """The listener, with standard streams as they are now: it must not print to the log, least of all of a failed write there."""
     out, err = sys.stdout, sys.stderr
 
     def outside(event: Event) -> None:
