@@ -524,7 +524,7 @@ def test_predictions_have_the_same_bytes_again():
 def test_every_committed_result_resolves_again_to_its_own_hash(folder):
     """From the settings that its label and protocol tell, as a user would type them."""
     result = results.read(folder).result
-    p, changed = result.protocol, result.cell.label.changed
+    p, changed, train = result.protocol, result.cell.label.changed, result.cell.identity.train
     settings = {
         "methods": result.name,
         "dataset": result.dataset,
@@ -540,6 +540,7 @@ def test_every_committed_result_resolves_again_to_its_own_hash(folder):
         "reader": result.cell.identity.reader,
         "controls": False,
         **({} if p.frames_as == "as_is" else {"frames_as": p.frames_as}),
+        **({"train.seed": train.seed} if train and train.seed else {}),
         **changed,
     }
     *row, cell = resolve(settings).cells
