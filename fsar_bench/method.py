@@ -303,7 +303,8 @@ class FewShotMethod(BaseModel):
         Returns:
             The features and what was added, leading dimension V.
         """
-        index = self.matcher.index(getattr(features, self.matched)) if self.matched in features else {}
+        is_matched = self.matched in features and not self.is_set_wise  # `encode_set` would change what is indexed
+        index = self.matcher.index(getattr(features, self.matched)) if is_matched else {}
         return VideoFeatures(**dict(features.items()), **{OF_MATCHER + name: tensor for name, tensor in index.items()})
 
     def matched_distance(self, query: VideoFeatures, support: VideoFeatures, *, mean_of_shots: bool = False) -> Tensor:

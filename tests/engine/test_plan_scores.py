@@ -95,3 +95,23 @@ def test_what_is_computed_once_a_video_changes_no_score(name, shot, monkeypatch)
     plain = score_plan(method, bank, plan, text, batch=7)
     assert np.allclose(kept.total, plain.total, rtol=1e-5)
     assert np.allclose(batches.total, plain.total, rtol=1e-5)
+
+
+def test_what_a_set_changes_is_not_indexed_before(monkeypatch):
+    """A set-wise method that changes all features of its videos: an index of the features before would tell of others."""
+
+    class Turned(MetricMethod):
+        def encode_set(self, features, class_text):
+            return VideoFeatures(
+                **{name: tensor.flip(2) if tensor.ndim > 3 else tensor for name, tensor in features.items()}
+            )
+
+    torch.manual_seed(0)
+    clips = ClipList.of([(f"c{c}", f"c{c}_{i}") for c in range(5) for i in range(4)])
+    plan = EpisodePlan.sample(clips, way=5, shot=1, query=1, episodes=6, seed=0, purpose="test")
+    method = Turned(GivenFeatures(8), TRX, tune="visual").double().eval()
+    features = VideoFeatures(frames=torch.randn(20, 4, 8).double())
+    bank, text = FeatureBank(np.arange(20), features, features, 0.0), torch.zeros(5, 0)
+    scores = score_plan(method, bank, plan, text, batch=6)
+    monkeypatch.setattr(Turned, "index", lambda self, features: features)
+    assert np.allclose(scores.total, score_plan(method, bank, plan, text, batch=6).total, rtol=1e-6)
