@@ -322,37 +322,54 @@ class TaskAttention(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
         return self.norm(x + self.drop(self.out(attended.transpose(-2, -3).flatten(-2))))
 
-    def project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of videos `[..., C]`: `[..., 3, C]`."""
-        return torch.stack([layer(x) for layer in (self.to_q, self.to_k, self.to_v)], -2)
+    def index(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what `of_tasks` needs of each video alone; it is linear, so that a class has the mean of its shots.
 
-    def of_tasks(self, classes: Tensor, class_qkv: Tensor, queries: Tensor, query_qkv: Tensor) -> Tensor:
+        The output layer is applied to the values here, head by head: once a video, not once for every token of every task.
+
+        Args:
+            x: videos `[..., C]`.
+
+        Returns:
+            `[..., 3, C]`: a video with the output layer's bias, its scaled query and its key; and what each head gives of it,
+            `[..., heads, C]`.
+        """
+        query = self.to_q(x) / (x.shape[-1] // self.heads) ** 0.5
+        values = self.to_v(x).unflatten(-1, (self.heads, -1))
+        outputs = torch.einsum("...hd,chd->...hc", values, self.out.weight.unflatten(1, (self.heads, -1)))
+        return torch.stack([x + self.out.bias, query, self.to_k(x)], -2), outputs
+
+    def of_tasks(self, classes: Tensor, class_outputs: Tensor, queries: Tensor, query_outputs: Tensor) -> Tensor:
         """Compute `forward` of the classes and one query, for every query, without a gradient or dropout.
 
         Attention between classes is the same for all queries: a query adds one row and one column to its logits.
 
         Args:
-            classes: `[E, N, C]`.
-            class_qkv: `[E, N, 3, C]`, of `project`.
-            queries: `[E, Q, C]`.
-            query_qkv: `[E, Q, 3, C]`.
+            classes: `[E, N, 3, C]`, of `index`, as are the others.
+            class_outputs: `[E, N, heads, C]`.
+            queries: `[E, Q, 3, C]`.
+            query_outputs: `[E, Q, heads, C]`.
 
         Returns:
             `[E, Q, N + 1, C]`, the query last.
         """
-        E, N, C = classes.shape
+        E, N = classes.shape[:2]
         Q, heads = queries.shape[1], self.heads
-        q, k, v = class_qkv.unflatten(-1, (heads, -1)).permute(2, 0, 3, 1, 4)  # [E, heads, N, C / heads]
-        own_q, own_k, own_v = query_qkv.unflatten(-1, (heads, -1)).permute(2, 0, 3, 1, 4)  # [E, heads, Q, C / heads]
-        logits = q.new_empty(E, heads, Q, N + 1, N + 1)
-        logits[..., :N, :N] = (q @ k.transpose(-1, -2))[:, :, None]
-        logits[..., :N, N] = own_k @ q.transpose(-1, -2)
-        logits[..., N, :N] = own_q @ k.transpose(-1, -2)
-        logits[..., N, N] = (own_q * own_k).sum(-1)
-        weight = (logits / (C // heads) ** 0.5).softmax(-1)
-        attended = (weight[..., :N].flatten(2, 3) @ v).unflatten(2, (Q, N + 1)) + weight[..., N:] * own_v[:, :, :, None]
-        x = torch.cat([classes[:, None].expand(-1, Q, -1, -1), queries[:, :, None]], 2)
-        return self.norm(x + self.out(attended.permute(0, 2, 3, 1, 4).flatten(-2)))
+        q, k = classes[:, :, 1:].unflatten(-1, (heads, -1)).permute(2, 0, 3, 1, 4)  # [E, heads, N, C / heads]
+        own_q, own_k = queries[:, :, 1:].unflatten(-1, (heads, -1)).permute(2, 0, 3, 1, 4)  # [E, heads, Q, C / heads]
+        logits = q.new_empty(E, Q, N + 1, N + 1, heads)
+        by_head = logits.permute(0, 4, 1, 2, 3)  # [E, heads, Q, N + 1, N + 1]
+        by_head[..., :N, :N] = (q @ k.transpose(-1, -2))[:, :, None]
+        by_head[..., :N, N] = own_k @ q.transpose(-1, -2)
+        by_head[..., N, :N] = own_q @ k.transpose(-1, -2)
+        by_head[..., N, N] = (own_q * own_k).sum(-1)
+        weight = logits.softmax(-2)
+        of_classes = weight[..., :N, :].reshape(E, Q * (N + 1), N * heads) @ class_outputs.flatten(1, 2)
+        attended = of_classes.view(E, Q, N + 1, -1)
+        attended += weight[..., N, :] @ query_outputs
+        attended[:, :, :N] += classes[:, None, :, 0]
+        attended[:, :, N] += queries[:, :, 0]
+        return self.norm(attended)
 
 
 class PatchEnrichment(nn.Module):

@@ -57,6 +57,11 @@ def coherence_loss(frames: Tensor, window: int, balance: float, far_weight: floa
     return torch.where(is_near, target * distance, far_weight * F.relu(target - distance)).mean()
 
 
+def mean_of_shots(x: Tensor) -> Tensor:
+    """Average `[E, N, K, ...]` over K; a single shot is not copied."""
+    return x[:, :, 0] if x.shape[2] == 1 else x.mean(2)
+
+
 @METHODS.register_module()
 class HyRSM(FewShotMethod):
     """Hybrid relation module over frame features, and a matcher; every query gets its own prototypes.
@@ -136,21 +141,25 @@ class HyRSM(FewShotMethod):
         return query.merged + place[:, :, N, None], prototypes
 
     def index(self, features: VideoFeatures) -> VideoFeatures:
-        """Add `task` `[V, 3, C]`, the part of a video in the attention across a task."""
-        return VideoFeatures(**dict(features.items()), task=self.across.project(features.video))
+        """Give `merged`, `task` and `outputs`, a video's part in the attention across a task, to a matcher of frame distances."""
+        if not isinstance(self.matcher, PairMatcher):
+            return features
+        task, outputs = self.across.index(features.video)
+        return VideoFeatures(merged=features.merged, task=task, outputs=outputs)
 
     def _indexed(self, support: VideoFeatures, query: VideoFeatures, matcher: PairMatcher) -> Scores:
-        """The same scores, to rounding, from what `index` added; no prototype is made."""
-        classes = support.video.mean(2), support.task.mean(2)
-        task = F.relu(self.across.of_tasks(*classes, query.video, query.task))
-        place = F.linear(task, self.merge.weight[:, task.shape[-1] :])
-        frames = query.merged, support.merged.mean(2)
-        distance = moved_frame_distance(*frames, place[:, :, -1], place[:, :, :-1], epsilon=matcher.epsilon)
+        """The same scores, to rounding, from what `index` gave; no prototype is made."""
+        merged, task, outputs = map(mean_of_shots, (support.merged, support.task, support.outputs))
+        place = F.relu(self.across.of_tasks(task, outputs, query.task, query.outputs))
+        moves = F.linear(place, self.merge.weight[:, place.shape[-1] :])
+        distance = moved_frame_distance(
+            query.merged, merged, moves[:, :, -1], moves[:, :, :-1], epsilon=matcher.epsilon
+        )
         return Scores(-matcher.cost(distance))
 
     def score(self, support: VideoFeatures, query: VideoFeatures, class_text: Tensor) -> Scores:
         """Total = -distance of a query to the prototypes that its task gives it."""
-        if "task" in query and isinstance(self.matcher, PairMatcher):
+        if isinstance(self.matcher, PairMatcher) and "task" in query:
             return self._indexed(support, query, self.matcher)
         return self._compare(*self.place_in_task(support, query))
 

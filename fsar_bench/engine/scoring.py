@@ -24,7 +24,9 @@ from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, unseal, write_sealed
 
 PART = 1000  # episodes of one stored part
-GATHERED = 1 << 26  # bytes of features that are gathered at a time, for methods that keep more than vectors per clip
+GATHERED = (
+    1 << 24
+)  # bytes of features that are gathered at a time: with what is made of them they stay in a CPU's cache
 INDEXED = 1 << 32  # bytes of what is computed once a video; where it is more, it is made for the videos of each batch
 
 

@@ -173,11 +173,16 @@ def moved_frame_distance(
     moves = (support_move * query_move[:, :, None]).sum(-1)  # [E, Q, N]
     product = (f @ g.transpose(1, 2)).view(E, Q, T, N, S).transpose(2, 3)
     product = product + (f_move[..., :N].transpose(2, 3) + moves[..., None])[..., None] + g_move[..., N][:, :, :, None]
-    f_square = query.square().sum(-1) + 2 * f_move[..., N] + query_move.square().sum(-1, keepdim=True)  # [E, Q, T]
-    g_square = support.square().sum(-1)[:, None] + 2 * g_own + support_move.square().sum(-1, keepdim=True)
+    f_square = _square(query) + 2 * f_move[..., N] + _square(query_move)[..., None]  # [E, Q, T]
+    g_square = _square(support)[:, None] + 2 * g_own + _square(support_move)[..., None]
     smallest = 1e-24 if epsilon == 0 else 0.0  # as `normalize` has it
     norms = f_square.clamp(min=smallest).sqrt()[:, :, None, :, None] * g_square.clamp(min=smallest).sqrt()[..., None, :]
     return (1 - product / (norms + epsilon))[:, :, :, None]
+
+
+def _square(x: Tensor) -> Tensor:
+    """Squared norms of vectors `[..., C]`, without an array of squares."""
+    return torch.linalg.vector_norm(x, dim=-1).square()
 
 
 class PairMatcher(Matcher):
