@@ -360,8 +360,8 @@ class RunOptions(Settings):
     )
     jobs: int | Literal["auto"] = Field(
         1,
-        description="cells that run at a time; auto: one per visible GPU, or on the CPU as many as half of its cores and its "
-        "free memory (4 GB each) allow",
+        description="cells that run at a time; auto: one per visible GPU, or on the CPU as many as its cores and its free memory "
+        "(4 GB each) allow",
     )
     workers: int = Field(2, ge=0, le=1024, description="decode processes of each cell")
     decode_timeout: float = Field(60.0, gt=0, le=10**6, description="seconds that one clip may take to decode")

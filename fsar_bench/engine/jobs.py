@@ -60,7 +60,7 @@ def _automatic(device: str, gpus: int) -> int:
     """How many jobs `auto` stands for."""
     if device.startswith("cuda") or gpus:
         return max(1, gpus)  # a device that is named is one
-    return min(cores() // 2, int(free_host_memory() // MEMORY))
+    return min(cores(), int(free_host_memory() // MEMORY))  # threads of one cell would wait for each other
 
 
 @cache
@@ -91,6 +91,21 @@ def share_cores(jobs: int) -> None:
     threads = max(1, cores() // jobs)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of what this process starts
     torch.set_num_threads(threads)  # the libraries were loaded before: they do not read the variable again
+
+
+def longest_first(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells in the order in which several jobs take them: trainings by their number of clips, then the others as they are.
+
+    A long training that begins last would run alone in the end.
+    """
+
+    def trained_clips(cell: Cell) -> int:
+        train, p = cell.identity.train, cell.protocol
+        if train is None or cell.setup.checkpoint:
+            return 0
+        return train.episodes * (train.way or p.way) * ((train.shot or p.shot) + train.query_per_class)
+
+    return sorted(cells, key=trained_clips, reverse=True)
 
 
 def next_cell(waiting: Sequence[Cell], running: Sequence[Cell]) -> int:

@@ -22,7 +22,7 @@ from typing import Literal, TextIO
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.jobs import PRELOAD, Crew, job_options, next_cell, share_cores
+from fsar_bench.engine.jobs import PRELOAD, Crew, job_options, longest_first, next_cell, share_cores
 from fsar_bench.engine.locks import holder, is_locked
 from fsar_bench.engine.state import finished
 from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError
@@ -114,7 +114,7 @@ def _at_a_time(
     jobs: list[RunOptions], runner: CellRunner, listener_of: ListenerOf, cells: list[Cell]
 ) -> Iterator[tuple[Outcome, Listener]]:
     """Outcomes as cells end, of which as many run at a time as there are jobs."""
-    waiting = list(cells)
+    waiting = longest_first(cells)
     running: dict[int, tuple[Cell, Listener]] = {}
     with Crew[Outcome]() as crew:
         while waiting or running:

@@ -16,7 +16,7 @@ from helpers import outputs
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine import jobs
-from fsar_bench.engine.jobs import job_options, next_cell, share_cores
+from fsar_bench.engine.jobs import job_options, longest_first, next_cell, share_cores
 from fsar_bench.engine.locks import HOLDER, is_locked, making
 from fsar_bench.engine.sweep import in_order, run_isolated, sweep
 from fsar_bench.errors import CellCrashedError, ConfigError, DataError
@@ -161,6 +161,15 @@ def test_cells_that_may_share_a_training_or_features_go_last(tiny, tmp_path):
     assert next_cell([cells[1], *other], [cells[0]]) == 1  # another training
 
 
+def test_the_longest_training_begins_first(tiny, tmp_path):
+    cells = [
+        *cells_of(tiny, tmp_path, "methods=zero_shot,otam", "train.episodes=4")[0],
+        *cells_of(tiny, tmp_path, "methods=bi_mhm,otam_frozen", "train.episodes=8")[0],
+        *cells_of(tiny, tmp_path, "methods=otam", "train.episodes=4", "train.query_per_class=20")[0],
+    ]
+    assert [cells.index(cell) for cell in longest_first(cells)] == [4, 2, 1, 0, 3]
+
+
 def test_what_is_being_made_is_waited_for_and_found(tmp_path):
     path, made = tmp_path / "cache" / "chunk.safetensors", []
 
@@ -190,8 +199,8 @@ def test_what_is_being_made_is_waited_for_and_found(tmp_path):
         ("auto", 8, 1, 9, ["auto"]),
         ("cuda:2", 4, "auto", 9, ["cuda:2"]),
         ("cuda:2", 4, 2, 9, ["cuda:2", "cuda:2"]),
-        ("auto", 0, "auto", 9, ["auto"] * 3),
-        ("cpu", 4, "auto", 9, ["cpu"] * 3),
+        ("auto", 0, "auto", 9, ["auto"] * 7),
+        ("cpu", 4, "auto", 9, ["cpu"] * 7),
         ("cpu", 4, 5, 9, ["cpu"] * 5),
         ("auto", 0, 5, 1, ["auto"]),
     ],
@@ -205,7 +214,7 @@ def test_devices_of_jobs(monkeypatch, device, gpus, asked, cells, devices):
     assert {of_job.jobs for of_job in options} == {len(devices)}
 
 
-@pytest.mark.parametrize(("cores", "memory", "count"), [(16, 100e9, 8), (16, 13e9, 3), (16, 1e9, 1), (1, 100e9, 1)])
+@pytest.mark.parametrize(("cores", "memory", "count"), [(16, 100e9, 16), (16, 13e9, 3), (16, 1e9, 1), (1, 100e9, 1)])
 def test_the_cpu_gets_as_many_jobs_as_cores_and_memory_allow(monkeypatch, cores, memory, count):
     monkeypatch.setattr(jobs, "cores", lambda: cores)
     monkeypatch.setattr(jobs, "free_host_memory", lambda: memory)
