@@ -33,7 +33,7 @@ def run(
     Args:
         methods: names, or paths of configs; several in a list.
         isolate: run each cell in a process of its own, as the command line does; `jobs=` above 1 needs it. Otherwise cells
-            run in this process.
+            run in this process, one after the other.
         progress: show a progress bar.
         **settings: the keys of the command line, with lists instead of commas: `shot=[1, 5]`, `device="cpu"`;
             `method={"alpha": [0, 0.3]}` and `train={"episodes": 500}` stand for `method.alpha=` and `train.episodes=`.
@@ -55,10 +55,8 @@ def run(
         >>> results.to_frame()[["title", "shot", "accuracy"]]
     """
     work = resolve({**settings, "methods": _names(methods)})
-    if work.options.jobs != 1 and not isolate:
-        raise ConfigError(
-            f"jobs={shown(work.options.jobs)} needs isolate=True: several cells at a time run in processes of their own."
-        )
+    if not isolate:
+        work = _in_this_process(work)
     outcomes, refused = _sweep(work, isolate=isolate, progress=progress)
     write_tables(work.options.out, read_boards(work.options.out))
     if refused:
@@ -66,6 +64,19 @@ def run(
         raise type(refused[0])(f"{refused[0]}{more} {len(outcomes)} other cells were run.") from refused[0]
     _raise_first(outcomes)
     return Results([outcome.stored for outcome in outcomes if outcome.stored], work.options.out)
+
+
+def _in_this_process(work: Run) -> Run:
+    """The run with one job.
+
+    Raises:
+        ConfigError: the user wants several.
+    """
+    if work.options.jobs not in (1, "auto"):
+        raise ConfigError(
+            f"jobs={shown(work.options.jobs)} needs isolate=True: several cells at a time run in processes of their own."
+        )
+    return replace(work, options=work.options.model_copy(update={"jobs": 1}))
 
 
 def _names(methods: object) -> list[str]:

@@ -359,7 +359,7 @@ class RunOptions(Settings):
         Path("work_dirs"), description="folder of trainings, logs and score parts"
     )
     jobs: int | Literal["auto"] = Field(
-        1,
+        "auto",
         description="cells that run at a time; auto: one per visible GPU, or on the CPU as many as its cores and its free memory "
         "(4 GB each) allow",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-TINY = ("backbone=tiny_clip", "episodes=100", "workers=1")
+TINY = ("backbone=tiny_clip", "episodes=100", "workers=1", "jobs=1")
 
 
 def files(folder: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ from filelock import FileLock
 from helpers import outputs
 
 TINY = ("backbone=tiny_clip", "episodes=300", "workers=1")
+IN_TURN = (*TINY, "jobs=1")
 
 
 def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
@@ -24,7 +25,7 @@ def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
         "    def score(self, *_):\n        raise DataError('A clip is gone.')\n"
     )
     (command.folder / "failing.py").write_text('custom_imports = ["failing_code"]\nmethod = dict(type="Failing")\n')
-    done = command("run", f"dataset={tiny}", "methods=./failing.py,otam", *TINY, COLUMNS="140")
+    done = command("run", f"dataset={tiny}", "methods=./failing.py,otam", *IN_TURN, COLUMNS="140")
     assert done.returncode == 1
     assert done.stderr.count("error: failing on tiny, 5-way 1-shot: A clip is gone.") == 1
     assert re.search(r"^ +\d:\d\d  \[1/3\] Zero-shot text on tiny, 5-way 1-shot$", done.stdout, re.M)
@@ -39,7 +40,7 @@ def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
     assert "table: leaderboards/tiny-5way_1shot.md" in done.stdout
     curves = re.search(r"^curves: (.*curve\.png)$", done.stdout, re.M)
     assert (command.folder / curves[1]).is_file()
-    again = command("run", f"dataset={tiny}", "methods=otam", *TINY)
+    again = command("run", f"dataset={tiny}", "methods=otam", *IN_TURN)
     assert again.returncode == 0
     assert again.stdout.count("finished before, reused") == 2
 
@@ -53,7 +54,7 @@ def test_controls_that_do_not_apply_are_said_to_be_left_out(command, tiny):
 
 def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
     """A real SIGKILL of the command and all of its children in the middle of a training."""
-    arguments = ("run", f"dataset={tiny}", "methods=otam", "checkpoint_seconds=0", *TINY)
+    arguments = ("run", f"dataset={tiny}", "methods=otam", "checkpoint_seconds=0", *IN_TURN)
     assert command(*arguments, "out=undisturbed", "work_dir=undisturbed_work").returncode == 0
     process = command.start(*arguments)
     for line in process.stdout:
@@ -69,7 +70,7 @@ def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
 
 def test_ctrl_c_ends_all_processes_and_says_how_to_resume(command, tiny):
     tiny.write_text(tiny.read_text().replace("episodes=8", "episodes=4000"))
-    process = command.start("run", f"dataset={tiny}", "methods=otam_frozen,otam", *TINY)
+    process = command.start("run", f"dataset={tiny}", "methods=otam_frozen,otam", *IN_TURN)
     for line in process.stdout:
         if "training 1/4000" in line:
             break
@@ -90,7 +91,7 @@ def test_ctrl_c_ends_all_processes_and_says_how_to_resume(command, tiny):
 
 
 def test_a_cell_that_another_run_keeps_is_busy_not_failed(fsar, tiny, tmp_path):
-    arguments = ("run", f"dataset={tiny}", "methods=otam_frozen,zero_shot", *TINY)
+    arguments = ("run", f"dataset={tiny}", "methods=otam_frozen,zero_shot", *IN_TURN)
     (row,) = (line for line in fsar(*arguments, "--dry-run").stdout.splitlines() if "OTAM" in line)
     folder = tmp_path / "work_dirs" / "tiny" / f"otam_frozen-{row.split()[0]}"
     folder.mkdir(parents=True)
@@ -105,7 +106,7 @@ def test_a_cell_that_another_run_keeps_is_busy_not_failed(fsar, tiny, tmp_path):
 
 
 def test_ctrl_c_while_torch_is_imported_prints_no_traceback(command, tiny):
-    process = command.start("run", f"dataset={tiny}", "methods=otam_frozen", *TINY)
+    process = command.start("run", f"dataset={tiny}", "methods=otam_frozen", *IN_TURN)
     for line in process.stdout:
         if "importing torch" in line:
             break
@@ -135,7 +136,7 @@ def test_a_method_of_an_installed_package_with_an_entry_point(command, tiny, tmp
         "@METHODS.register_module()\nclass Far(MetricMethod):\n    pass\n"
     )
     (tmp_path / "far.py").write_text('method = dict(type="Far", matcher=dict(type="BiMHM"))\n')
-    done = command("run", f"dataset={tiny}", f"methods={tmp_path / 'far.py'}", *TINY, PYTHONPATH=str(site))
+    done = command("run", f"dataset={tiny}", f"methods={tmp_path / 'far.py'}", *IN_TURN, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert any("/far-" in name for name in command.outputs())
 

@@ -25,7 +25,7 @@ def cells_of(tiny, tmp_path, *pairs: str):
     run = resolve(
         [
             f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=300", "workers=1", "checkpoint_seconds=0",
-            f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", *pairs,
+            "jobs=1", f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", *pairs,
         ]
     )  # fmt: skip
     return run.cells, run.options
