@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
@@ -94,7 +95,14 @@ def train_or_reuse(
         if finished is None:
             report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, key, store, device)
-            finished = _train(config, head_of(cell))
+            text = head_of(cell) + Config(config).pretty_text
+            write_atomically(folder / CONFIG, text.encode())
+            if options.devices == 1:
+                finished = train_by(folder, text)
+            else:
+                from fsar_bench.engine.ranks import train_on_ranks  # they train by this module
+
+                finished = train_on_ranks(cell, options, folder, text, device)
             note_finished(folder, key, finished)
     return Trained(folder / BEST, finished.best, finished.train)
 
@@ -104,18 +112,21 @@ def head_of(cell: Cell) -> str:
     return HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'"))
 
 
-def _train(config: dict[str, Any], header: str) -> Finished:
-    """Write a config and train by it."""
-    folder = Path(config["work_dir"])
-    text = (header + Config(config).pretty_text).encode()
-    write_atomically(folder / CONFIG, text)
+def train_by(folder: Path, text: str, changes: dict[str, Any] | None = None) -> Finished:
+    """Train by the config of a folder.
+
+    Args:
+        folder: of the training.
+        text: its config file, which MMEngine writes in its own form, without the header, and which is restored.
+        changes: of the config, for a rank of several.
+    """
+    read = Config.fromfile(str(folder / CONFIG))
+    config = {**read.to_dict(), **(changes or {})}
+    plain = Config(config, filename=read.filename, format_python_code=False)  # MMEngine prints it four times
     try:
-        read = Config.fromfile(str(folder / CONFIG))
-        plain = Config(
-            read.to_dict(), filename=read.filename, format_python_code=False
-        )  # MMEngine prints it four times
         runner = EpisodicRunner.from_cfg(plain)
-        write_atomically(folder / CONFIG, text)  # MMEngine has written its own form, without the header
+        if is_main_process():
+            write_atomically(folder / CONFIG, text.encode())
         try:
             runner.train()
         finally:
@@ -123,7 +134,9 @@ def _train(config: dict[str, Any], header: str) -> Finished:
                 if isinstance(hook, KeepTestSplitClosed):
                     open_split("test", hook)  # a failed training may live on in its traceback
         (checkpoints,) = (hook for hook in runner.hooks if isinstance(hook, EpisodicCheckpointHook))
-        return Finished(train=float(runner.train_loop.seconds), best=checkpoints.best_sha)
+        told = [{"train": float(runner.train_loop.seconds), "best": checkpoints.best_sha}]
+        broadcast_object_list(told)  # rank 0 wrote the checkpoint
+        return Finished(**told[0])
     finally:
         _close_log(config["experiment_name"])
 

@@ -1,0 +1,158 @@
+"""The ranks of a training, each in a process of its own: started, listened to, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import sleep
+
+import torch
+
+from fsar_bench import errors, processes
+from fsar_bench.config.cell import LOG, Cell
+from fsar_bench.config.settings import RunOptions
+from fsar_bench.engine.device import choose_device, device_of_rank
+from fsar_bench.engine.exchange import LostRankError, join, leave
+from fsar_bench.engine.jobs import PRELOAD, threads_of_rank, use_threads
+from fsar_bench.engine.state import Finished
+from fsar_bench.engine.sweep import Failed, print_to, unwritten
+from fsar_bench.engine.training import train_by
+from fsar_bench.errors import CellCrashedError, FsarBenchError
+from fsar_bench.io import naming_disks
+from fsar_bench.progress.events import WARNING, Event, listening, relay, report
+from fsar_bench.registry import import_components
+from fsar_bench.writing.streams import open_log
+from fsar_bench.writing.temporary import temporary_folder
+
+GRACE = 5.0  # seconds that a rank which lost another leaves for the death of that one to be seen
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks of a training do.
+
+    Attributes:
+        cell: whose training it is.
+        options: of the run.
+        folder: of the training.
+        text: its config file.
+        device: of rank 0.
+        threads: of each rank; None where they are set already.
+        meeting: the file through which the ranks find each other.
+    """
+
+    cell: Cell
+    options: RunOptions
+    folder: Path
+    text: str
+    device: str
+    threads: int | None
+    meeting: Path
+
+    def log(self, rank: int) -> Path:
+        """Where a rank's output goes: that of rank 0 to the log of the cell."""
+        log = self.options.work_dir / self.cell.work_folder / LOG
+        return log.with_suffix(f".rank{rank}{log.suffix}") if rank else log
+
+
+def train_on_ranks(cell: Cell, options: RunOptions, folder: Path, text: str, device: torch.device) -> Finished:
+    """Train on `options.devices` ranks; what rank 0 reports is reported here.
+
+    Args:
+        cell: whose training it is.
+        options: of the run.
+        folder: of the training, with its config file.
+        text: of that file.
+        device: of rank 0.
+
+    Raises:
+        FsarBenchError: what a rank raised.
+        CellCrashedError: a rank died; the others were ended.
+    """
+    finished: list[Finished] = []
+
+    def hear(rank: int, message: Event | Failed | Finished) -> None:
+        if isinstance(message, Event):
+            relay(message, lambda event: report(event.stage, event.done, event.total, event.note))
+        elif isinstance(message, Failed):
+            raise getattr(errors, message.kind)(f"{message.message}{f' (rank {rank})' if rank else ''}")
+        else:
+            finished.append(message)
+
+    with _meeting() as meeting:
+        job = Job(cell, options, folder, text, str(device), threads_of_rank(options), meeting)
+        ranks = [(job, rank) for rank in range(options.devices)]
+        codes = processes.converse_with_all(_body, ranks, hear, preload=PRELOAD)
+    for rank, code in codes.items():
+        if code != 0:
+            raise CellCrashedError(
+                f"Rank {rank} of the {options.devices} ranks of the training ended early ({processes.ending(code)}). The others "
+                f"were ended too. Its log is {job.log(rank)}. Run the same command again to resume."
+            )
+    return finished[0]
+
+
+@contextlib.contextmanager
+def _meeting() -> Iterator[Path]:
+    folder = temporary_folder()
+    try:
+        yield folder / "meeting"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _body(job: Job, rank: int, connection: Connection) -> None:
+    """What the process of a rank runs; rank 0 reports, the others warn alone."""
+    lock = threading.Lock()
+
+    def send(message: Event | Failed | Finished) -> None:
+        with lock:
+            connection.send(message)
+
+    def listen(event: Event) -> None:
+        if rank == 0 or event.stage == WARNING:
+            send(event)
+
+    log = job.log(rank)
+    try:
+        print_to(open_log(log, lambda error: send(unwritten(log, error))))
+        with listening(listen), naming_disks(work_dir=job.options.work_dir):
+            finished = _train(job, rank)
+        if rank == 0:
+            send(finished)
+    except FsarBenchError as error:
+        traceback.print_exc()
+        send(Failed(type(error).__name__, str(error)))
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, LostRankError):
+            sleep(GRACE)
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+        send(Failed(CellCrashedError.__name__, f"Unexpected error: {reason}. Full traceback: {log}"))
+
+
+def _train(job: Job, rank: int) -> Finished:
+    if job.threads is not None:
+        use_threads(job.threads)
+    import_components(job.cell.identity.custom_imports, job.cell.setup.module_folders)
+    device = device_of_rank(choose_device(job.device), rank)
+    _stay_on_this_machine()
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job.options.devices))
+    join(rank, job.options.devices, job.meeting, device)
+    finished = train_by(job.folder, job.text, {"launcher": "pytorch", "device": str(device)})
+    leave()
+    return finished
+
+
+def _stay_on_this_machine() -> None:
+    """Let the ranks talk over the loopback interface, unless the user has named another one."""
+    if any(name == "lo" for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
