@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -51,6 +52,7 @@ DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all
 
 FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
 LONGEST_FOLDER = 40  # bytes of the folder of temporary files: the path of a socket below ours has at most 107
+PAUSE = 0.2  # seconds between two looks at a stopped owner
 END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
 
 _lock = threading.RLock()  # guards _servers and the functions of multiprocessing that are replaced during a start
@@ -292,6 +294,13 @@ def is_stopped(process: BaseProcess) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def wait_for_owner() -> None:
+    """Wait while the owner of this process is stopped: what `suspend` stops does not reach the children of children."""
+    owner = multiprocessing.parent_process()
+    while owner is not None and is_stopped(owner):
+        time.sleep(PAUSE)
 
 
 def ending(exit_code: int | None) -> str:

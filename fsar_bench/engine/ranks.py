@@ -118,6 +118,7 @@ def _body(job: Job, rank: int, connection: Connection) -> None:
             connection.send(message)
 
     def listen(event: Event) -> None:
+        processes.wait_for_owner()  # a run that Ctrl-Z stopped: the other ranks wait for this one
         if rank == 0 or event.stage == WARNING:
             send(event)
 
