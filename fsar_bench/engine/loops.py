@@ -40,9 +40,9 @@ class QueryAccuracy(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics with their prefix; of several ranks the first one has scored all episodes, and tells the others."""
-        results, self.results = self.results, []
-        metrics = self.compute_metrics(results) if results else {}
+        metrics = self.compute_metrics(self.results) if self.results else {}
         told = [{f"{self.prefix}/{name}": value for name, value in metrics.items()}]
+        self.results.clear()
         broadcast_object_list(told)
         return told[0]
 

@@ -134,9 +134,10 @@ def train_by(folder: Path, text: str, changes: dict[str, Any] | None = None) -> 
                 if isinstance(hook, KeepTestSplitClosed):
                     open_split("test", hook)  # a failed training may live on in its traceback
         (checkpoints,) = (hook for hook in runner.hooks if isinstance(hook, EpisodicCheckpointHook))
-        told = [{"train": float(runner.train_loop.seconds), "best": checkpoints.best_sha}]
+        told = [(float(runner.train_loop.seconds), checkpoints.best_sha)]
         broadcast_object_list(told)  # rank 0 wrote the checkpoint
-        return Finished(**told[0])
+        seconds, best = told[0]
+        return Finished(train=seconds, best=best)
     finally:
         _close_log(config["experiment_name"])
 

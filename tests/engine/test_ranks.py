@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,18 @@ from fsar_bench.errors import CellCrashedError, ConfigError
 from fsar_bench.progress.events import Event, Listener, silent
 
 UPDATES = ("train.accumulate=3", "train.val_interval=6")  # of 8 episodes: 3, 3 and 2
+PLATEAU = (  # needs the val accuracy in every rank
+    'train.scheduler={"type": "ReduceOnPlateauLR", "monitor": "query/accuracy", "rule": "greater", "patience": 0, '
+    '"factor": 0.1, "by_epoch": true}'
+)
 
 
 def cell_of(tiny, folder: Path, devices: int, *pairs: str):
+    backbone = () if any(pair.startswith("backbone=") for pair in pairs) else ("backbone=tiny_clip",)
     run = resolve(
         [
-            f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=200", "workers=1", "checkpoint_seconds=0",
-            f"out={folder / 'out'}", f"work_dir={folder / 'work'}", f"devices={devices}", *pairs,
+            f"dataset={tiny}", "controls=false", "episodes=200", "workers=1", "checkpoint_seconds=0",
+            f"out={folder / 'out'}", f"work_dir={folder / 'work'}", f"devices={devices}", *backbone, *pairs,
         ]
     )  # fmt: skip
     (cell,) = run.cells
@@ -64,18 +70,23 @@ def test_two_ranks_train_the_bytes_of_one(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [3, 4])
 @pytest.mark.parametrize(
     "settings",
     [
         ("methods=molo",),  # its decoder has batch norm
-        ("methods=trx", "backbone=tiny_resnet", "backbone.train_batch_norm=true"),
-        ("methods=otam", 'train.hooks=[{"type": "EMAHook"}]'),
+        ("methods=trx", "backbone=BATCH_NORM"),
+        ("methods=otam", PLATEAU),
     ],
 )
-def test_more_ranks_train_the_bytes_of_one(tiny, tmp_path, settings, ranks):
-    settings = (*settings, "train.accumulate=4", "train.episodes=10")
-    assert train(tiny, tmp_path / "all", ranks, *settings) == train(tiny, tmp_path / "1", 1, *settings)
+def test_more_ranks_train_the_bytes_of_one(tiny, tmp_path, settings):
+    """Three and four ranks for updates of 4, 4 and 2 episodes."""
+    config = (Path(str(files("fsar_bench.configs"))) / "backbones" / "tiny_resnet.py").read_text()
+    assert "train_batch_norm=False" in config
+    (tmp_path / "moving.py").write_text(config.replace("train_batch_norm=False", "train_batch_norm=True"))
+    settings = [text.replace("BATCH_NORM", str(tmp_path / "moving.py")) for text in settings]
+    settings += ["train.accumulate=4", "train.episodes=10", "train.val_interval=4"]
+    alone = train(tiny, tmp_path / "1", 1, *settings)
+    assert [train(tiny, tmp_path / str(ranks), ranks, *settings) == alone for ranks in (3, 4)] == [True, True]
 
 
 @pytest.mark.slow
