@@ -19,7 +19,7 @@ import torch
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.device import choose_device, device_of_rank
+from fsar_bench.engine.device import check_devices, choose_device, device_of_rank
 from fsar_bench.engine.exchange import LostRankError, join, leave
 from fsar_bench.engine.jobs import PRELOAD, threads_of_rank, use_threads
 from fsar_bench.engine.state import Finished
@@ -75,8 +75,10 @@ def train_on_ranks(cell: Cell, options: RunOptions, folder: Path, text: str, dev
 
     Raises:
         FsarBenchError: what a rank raised.
+        ConfigError: there are fewer GPUs than ranks.
         CellCrashedError: a rank died; the others were ended.
     """
+    check_devices(str(device), options.devices)
     finished: list[Finished] = []
 
     def hear(rank: int, message: Event | Failed | Finished) -> None:

@@ -126,6 +126,10 @@ class _Backward:
         """What else the optimiser has, such as its context of mixed precision."""
         return getattr(self._wrapper, name)
 
+    def should_update(self) -> bool:
+        """Never: the update comes when the gradients of all ranks are there."""
+        return False
+
     def update_params(self, loss: Tensor) -> None:
         """Compute the gradient of a loss, scaled as in the update that it is a part of."""
         self._wrapper.backward(self._wrapper.scale_loss(loss))
