@@ -20,7 +20,7 @@ from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine.device import check_devices, choose_device, device_of_rank
-from fsar_bench.engine.exchange import LostRankError, join, leave
+from fsar_bench.engine.exchange import join, leave
 from fsar_bench.engine.jobs import PRELOAD, threads_of_rank, use_threads
 from fsar_bench.engine.state import Finished
 from fsar_bench.engine.sweep import Failed, print_to, unwritten
@@ -32,7 +32,7 @@ from fsar_bench.registry import import_components
 from fsar_bench.writing.streams import open_log
 from fsar_bench.writing.temporary import temporary_folder
 
-GRACE = 5.0  # seconds that a rank which lost another leaves for the death of that one to be seen
+GRACE = 5.0  # seconds that a rank with an error leaves for the death of another one, which may be its cause, to be seen
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def _body(job: Job, rank: int, connection: Connection) -> None:
         send(Failed(type(error).__name__, str(error)))
     except Exception as error:
         traceback.print_exc()
-        if isinstance(error, LostRankError):
-            sleep(GRACE)
+        sleep(GRACE)
         reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
         send(Failed(CellCrashedError.__name__, f"Unexpected error: {reason}. Full traceback: {log}"))
 
