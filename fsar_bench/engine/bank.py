@@ -53,6 +53,25 @@ class BankStore:
     key: str
 
 
+@dataclass(frozen=True)
+class BankPlace:
+    """Where encoded chunks are kept, also of a method that is still to be trained.
+
+    Attributes:
+        folder: where chunks are stored.
+        embedding: what they depend on beside their clips and the weights.
+        weights: fingerprint of the weights; empty where it is the checkpoint that tells them.
+    """
+
+    folder: Path
+    embedding: str
+    weights: str = ""
+
+    def store(self, checkpoint: str) -> BankStore:
+        """The store of a method with the trained weights of this SHA-256."""
+        return BankStore(self.folder, f"{self.embedding}|{self.weights or checkpoint}")
+
+
 @dataclass
 class FeatureBank:
     """Features of the clips that a plan uses.
@@ -235,6 +254,35 @@ def encode_for_first(
     parts = ((role, len(chunk.clips), _encode_role(chunk, role, store)) for chunk in chunks for role in roles)
     for _ in _of_all(exchange, parts, len(clips), roles, class_text.device):
         pass
+
+
+@torch.no_grad()
+def encode_into_store(
+    method: FewShotMethod,
+    split: Split,
+    clips: np.ndarray,
+    class_text: Tensor,
+    source: FrameSource,
+    *,
+    frames_as: FramesAs,
+    store: BankStore,
+    exchange: Exchange,
+    progress: Progress,
+) -> None:
+    """Encode this rank's part of the chunks of a bank, for a process that will build it; arguments as for `build_bank`.
+
+    Features that are too large to be stored are left to that process.
+    """
+    method.eval()
+    roles, encoded = _roles(method, frames_as), 0
+    contents_of([split.clips[number] for number in clips])
+    for chunk in _chunks(method, split, clips, class_text, source, frames_as, exchange):
+        for role in roles:
+            part = _encode_role(chunk, role, store)
+            if clip_bytes(part.features) > LARGEST:
+                return
+            encoded += len(chunk.clips) * exchange.size  # the other ranks are about as far
+            progress(min(encoded, len(clips) * len(roles)), len(clips) * len(roles), CACHED if part.is_cached else "")
 
 
 def _roles(method: FewShotMethod, frames_as: FramesAs, *, queries_alone: bool = False) -> tuple[str, ...]:

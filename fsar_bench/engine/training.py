@@ -22,7 +22,7 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import LOG_BACKENDS, RunOptions, Train
 from fsar_bench.data.dataset import open_split
 from fsar_bench.data.decode import ReadPlan
-from fsar_bench.engine.bank import BankStore
+from fsar_bench.engine.bank import BankPlace, BankStore
 from fsar_bench.engine.components import component_configs, without_score_arguments
 from fsar_bench.engine.hooks import BEST, EpisodicCheckpointHook, KeepTestSplitClosed
 from fsar_bench.engine.locks import patient_in
@@ -76,7 +76,14 @@ class Plans:
 
 
 def train_or_reuse(
-    cell: Cell, options: RunOptions, plans: Plans, folder: Path, key: str, store: BankStore | None, device: torch.device
+    cell: Cell,
+    options: RunOptions,
+    plans: Plans,
+    folder: Path,
+    key: str,
+    store: BankStore | None,
+    place: BankPlace,
+    device: torch.device,
 ) -> Trained:
     """Train to the end, resuming if there is a checkpoint, or reuse a finished training.
 
@@ -87,6 +94,7 @@ def train_or_reuse(
         folder: of the training; cells that share the training share it.
         key: of the training: what is stored of another one is not used.
         store: keeps the encoded val clips; None encodes them again.
+        place: where several ranks store encoded test clips, after the training.
         device: where to train.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +108,9 @@ def train_or_reuse(
             if options.devices == 1:
                 finished = train_by(folder, text)
             else:
-                from fsar_bench.engine.ranks import train_on_ranks  # they train by this module
+                from fsar_bench.engine.ranks import Job, train_on_ranks  # they train by this module
 
-                finished = train_on_ranks(cell, options, folder, text, device)
+                finished = train_on_ranks(Job(cell, options, folder, key, text, place, device))
             note_finished(folder, key, finished)
     return Trained(folder / BEST, finished.best, finished.train)
 
@@ -112,13 +120,19 @@ def head_of(cell: Cell) -> str:
     return HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'"))
 
 
-def train_by(folder: Path, text: str, changes: dict[str, Any] | None = None) -> Finished:
+def train_by(
+    folder: Path,
+    text: str,
+    changes: dict[str, Any] | None = None,
+    then: Callable[[EpisodicRunner, Finished], None] = lambda _, __: None,
+) -> Finished:
     """Train by the config of a folder.
 
     Args:
         folder: of the training.
         text: its config file, which MMEngine writes in its own form, without the header, and which is restored.
         changes: of the config, for a rank of several.
+        then: what else such a rank does with its runner when the training is done.
     """
     read = Config.fromfile(str(folder / CONFIG))
     config = {**read.to_dict(), **(changes or {})}
@@ -137,7 +151,9 @@ def train_by(folder: Path, text: str, changes: dict[str, Any] | None = None) -> 
         told = [(float(runner.train_loop.seconds), checkpoints.best_sha)]
         broadcast_object_list(told)  # rank 0 wrote the checkpoint
         seconds, best = told[0]
-        return Finished(train=seconds, best=best)
+        finished = Finished(train=seconds, best=best)
+        then(runner, finished)
+        return finished
     finally:
         _close_log(config["experiment_name"])
 

@@ -26,7 +26,7 @@ from fsar_bench.engine.preflight import preflight
 from fsar_bench.engine.run import run_cell
 from fsar_bench.engine.sweep import run_isolated
 from fsar_bench.errors import CellCrashedError, ConfigError
-from fsar_bench.progress.events import Event, Listener, silent
+from fsar_bench.progress.events import CACHED, Event, Listener, silent
 
 UPDATES = ("train.accumulate=3", "train.val_interval=6")  # of 8 episodes: 3, 3 and 2
 PLATEAU = (  # needs the val accuracy in every rank
@@ -75,6 +75,8 @@ def test_two_ranks_train_the_bytes_of_one(tiny, tmp_path):
     assert [event.done for event in heard if event.stage == "training"] == list(range(1, 9))
     encoded = [event.done for event in heard if event.stage == "validation: encoding"]
     assert encoded == [0, 32, 42] * 3  # clips of all ranks
+    tested = [event for event in heard if event.stage == "encoding"]
+    assert [(event.done, event.note) for event in tested] == [(42, ""), (0, ""), (32, CACHED), (42, CACHED)]
     assert ranks_here() == []
     (log,) = (tmp_path / "2" / "work").rglob("log.rank1.txt")
     assert "Traceback" not in log.read_text()
