@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -51,6 +52,7 @@ DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all
 
 FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
 LONGEST_FOLDER = 40  # bytes of the folder of temporary files: the path of a socket below ours has at most 107
+PAUSE = 0.2  # seconds between two looks at a stopped owner
 END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
 
 _lock = threading.RLock()  # guards _servers and the functions of multiprocessing that are replaced during a start
@@ -75,6 +77,7 @@ class Brake:
 
 
 _brake: ContextVar[Brake | None] = ContextVar("brake", default=None)
+_ENDED = object()  # in place of a message of a child
 
 
 def pipe(*, duplex: bool = True) -> tuple[Connection, Connection]:
@@ -170,31 +173,83 @@ def converse(
     Raises:
         StoppedError: the brake of this thread was pulled.
     """
-    ours, theirs = pipe(duplex=False)
-    child = start(target, (*args, theirs), preload=preload, method=method)
-    theirs.close()
-    brake = _brake.get()
-    ends: list[Connection | int] = [ours, *([brake.pulled] if brake else ())]
-    if child in _handles:
-        ends.append(_handles[child])
+    return converse_with_all(target, [args], lambda _, message: hear(message), preload=preload, method=method)[0]
+
+
+def converse_with_all(
+    target: Callable[..., object],
+    args: Sequence[tuple[Any, ...]],
+    hear: Callable[[int, Any], None],
+    *,
+    preload: tuple[str, ...],
+    method: Method | None = None,
+) -> dict[int, int | None]:
+    """Run a function in several children that need each other; as soon as one dies, all others are killed.
+
+    Args:
+        target: as for `converse`, as for what is not listed here.
+        args: the other arguments of each child.
+        hear: is given the number of a child, and each message that it sends.
+        preload: as in `start`.
+        method: as in `start`.
+
+    Returns:
+        Exit codes by number of the child, of those that were not killed here, in the order in which they ended.
+
+    Raises:
+        StoppedError: the brake of this thread was pulled.
+    """
+    talks: dict[int, tuple[Connection, BaseProcess]] = {}
+    codes: dict[int, int | None] = {}
     try:
-        while True:
-            ready = connection.wait(ends)
-            if brake and brake.pulled in ready:
-                raise StoppedError
-            if ours not in ready:  # it ended, and something that it started holds its end
-                break
+        for number, arguments in enumerate(args):
+            ours, theirs = pipe(duplex=False)
             try:
-                message = ours.recv()
-            except (EOFError, OSError):  # it ended, perhaps in the middle of a message
-                break
-            hear(message)
-    except BaseException:
-        kill(child)
-        raise
+                talks[number] = ours, start(target, (*arguments, theirs), preload=preload, method=method)
+            finally:
+                theirs.close()
+        while talks and not any(codes.values()):
+            for number, message in _messages(talks):
+                if message is _ENDED:
+                    codes[number] = _end(*talks.pop(number))
+                else:
+                    hear(number, message)
+        return codes
     finally:
-        join(child)
-        ours.close()
+        for _, child in talks.values():
+            kill(child)
+        for ours, child in talks.values():
+            _end(ours, child)
+
+
+def _messages(talks: dict[int, tuple[Connection, BaseProcess]]) -> Iterator[tuple[int, Any]]:
+    """A message of each child that has sent one, or `_ENDED` of one that has ended. Waits until there is one.
+
+    Raises:
+        StoppedError: the brake of this thread was pulled.
+    """
+    brake = _brake.get()
+    ends: dict[Connection | int, int] = {}  # what tells of which child
+    for number, (ours, child) in talks.items():
+        ends[ours] = number
+        if child in _handles:
+            ends[_handles[child]] = number
+    ready = connection.wait([*ends, *([brake.pulled] if brake else ())])
+    if brake and brake.pulled in ready:
+        raise StoppedError
+    for number in {ends[end] for end in ready if isinstance(end, Connection | int)}:
+        ours, _ = talks[number]
+        message = _ENDED  # unless it has sent something; what it started may hold its end of the connection
+        if ours in ready:
+            with contextlib.suppress(EOFError, OSError):  # it ended, perhaps in the middle of a message
+                message = ours.recv()
+        yield number, message
+
+
+def _end(ours: Connection, child: BaseProcess) -> int | None:
+    """Exit code of a child that ends or has ended."""
+    join(child)
+    ours.close()
     return child.exitcode
 
 
@@ -239,6 +294,13 @@ def is_stopped(process: BaseProcess) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def wait_for_owner() -> None:
+    """Wait while the owner of this process is stopped: what `suspend` stops does not reach the children of children."""
+    owner = multiprocessing.parent_process()
+    while owner is not None and is_stopped(owner):
+        time.sleep(PAUSE)
 
 
 def ending(exit_code: int | None) -> str:

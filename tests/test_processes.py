@@ -58,6 +58,14 @@ def program(pid_file):
     subprocess.Popen(["sh", "-c", f"echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 600"])
     hang(pid_file + ".child")
 
+def tick(path):
+    """Make a file longer as long as the owner is not stopped."""
+    while True:
+        processes.wait_for_owner()
+        with open(path, "a") as file:
+            file.write(".")
+        time.sleep(0.01)
+
 def end(code):
     sys.exit(code)
 
@@ -324,6 +332,40 @@ def test_a_fork_server_that_does_not_answer_is_replaced(targets, monkeypatch):
     monkeypatch.setattr(processes, "FORK_SECONDS", 0.2)
     assert run_in_child(targets.peak, 1, preload=preload) > 1
     assert not is_running(server)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_waits_while_its_owner_is_stopped(targets, tmp_path, method):
+    file = tmp_path / "ticks"
+    call = f"processes.start(targets.tick, ({str(file)!r},), preload=(), daemon=True, method={method!r})"
+    owner = owner_script(tmp_path, targets, f"{call}\ntime.sleep(600)\n")
+    assert wait_until(file.exists, 60)
+    try:
+        owner.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        ticks = file.stat().st_size
+        time.sleep(0.5)
+        assert file.stat().st_size == ticks
+        owner.send_signal(signal.SIGCONT)
+        assert wait_until(lambda: file.stat().st_size > ticks, 10)
+    finally:
+        owner.kill()
+        owner.communicate(timeout=10)
+
+
+def test_a_dead_child_ends_those_that_need_it(targets, tmp_path):
+    """The one that ends well before is no reason; what all said before is heard."""
+    heard, paths = [], [tmp_path / str(number) for number in range(4)]
+    paths[0].touch()
+
+    def hear(number: int, message: object) -> None:
+        heard.append((number, message))
+        if len({number for number, _ in heard if number != 0}) == 3 and len(heard) == 5:
+            os.kill(dict(heard[::-1])[2], signal.SIGKILL)
+
+    codes = processes.converse_with_all(targets.wait_for_a_file, [(str(path),) for path in paths], hear, preload=())
+    assert codes == {0: 0, 2: -9}
+    assert wait_until(lambda: not any(is_running(pid) for _, pid in heard if isinstance(pid, int)), 5)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -363,7 +363,7 @@ class RunOptions(Settings):
         description="cells that run at a time; auto: one per visible GPU, or on the CPU as many as its cores and its free memory "
         "(4 GB each) allow",
     )
-    workers: int = Field(2, ge=0, le=1024, description="decode processes of each cell")
+    workers: int = Field(2, ge=0, le=1024, description="decode processes of each cell, or of each rank of its training")
     decode_timeout: float = Field(60.0, gt=0, le=10**6, description="seconds that one clip may take to decode")
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**6, description="seconds between training checkpoints")
     score_batch: Count = Field(250, description="episodes scored at a time")
@@ -377,6 +377,11 @@ class RunOptions(Settings):
     )
     controls: bool = Field(True, description="run the dataset's control methods too")
     log: list[str] = Field([], description=f"where training curves go too: {', '.join(LOG_BACKENDS)}")
+    devices: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1,
+        description="ranks that train one cell: GPUs, from that of device= on, or on the CPU processes that share the cores; the "
+        "bytes are those of one rank with as many threads",
+    )
 
     @field_validator("bank_budget")
     @classmethod

@@ -23,6 +23,7 @@ from fsar_bench.data.dataset import Split
 from fsar_bench.data.decode import Request
 from fsar_bench.data.frames import FrameSource
 from fsar_bench.engine.controls import differences, order_of_frames, reorder, reorder_features
+from fsar_bench.engine.exchange import Exchange
 from fsar_bench.engine.locks import making
 from fsar_bench.engine.memory import Room, Shelf
 from fsar_bench.errors import ProtocolError
@@ -50,6 +51,25 @@ class BankStore:
 
     folder: Path
     key: str
+
+
+@dataclass(frozen=True)
+class BankPlace:
+    """Where encoded chunks are kept, also of a method that is still to be trained.
+
+    Attributes:
+        folder: where chunks are stored.
+        embedding: what they depend on beside their clips and the weights.
+        weights: fingerprint of the weights; empty where it is the checkpoint that tells them.
+    """
+
+    folder: Path
+    embedding: str
+    weights: str = ""
+
+    def store(self, checkpoint: str) -> BankStore:
+        """The store of a method with the trained weights of this SHA-256."""
+        return BankStore(self.folder, f"{self.embedding}|{self.weights or checkpoint}")
 
 
 @dataclass
@@ -171,6 +191,7 @@ def build_bank(
     store: BankStore | None = None,
     room: Room | None = None,
     progress: Progress | None = None,
+    exchange: Exchange | None = None,
 ) -> FeatureBank:
     """Encode clips in fixed chunks.
 
@@ -185,32 +206,110 @@ def build_bank(
         store: keeps encoded chunks; None keeps nothing.
         room: memory for the features, which becomes that of the bank; None for all there is.
         progress: called with (videos encoded, videos in all).
+        exchange: ranks that encode a part of the chunks each, this one being the first; see `encode_for_first`.
 
     Raises:
         ProtocolError: the method returns features of other shapes for some clips.
         OSError: features that do not fit cannot be written.
     """
     method.eval()
-    roles = ("query",) if queries_alone or (method.role_free and frames_as != "reversed") else ("query", "support")
+    roles = _roles(method, frames_as, queries_alone=queries_alone)
     room = Room() if room is None else room
     shelves = {role: Shelf(len(clips), room) for role in roles}
     seconds, encoded = 0.0, 0
     contents_of([split.clips[number] for number in clips], counter(HASHING))
     if progress:
         progress(0, len(clips) * len(roles))
-    for chunk in _chunks(method, split, clips, class_text, source, frames_as):
-        for role in roles:
-            part = _encode_role(chunk, role, store)
-            shelves[role].put(part.features, len(chunk.clips))
-            seconds, encoded = seconds + part.seconds, encoded + len(chunk.clips)
-            if progress:
-                progress(encoded, len(clips) * len(roles), CACHED if part.is_cached else "")
-            del part  # before the next one is encoded
+    chunks = _chunks(method, split, clips, class_text, source, frames_as, exchange)
+    parts = ((role, len(chunk.clips), _encode_role(chunk, role, store)) for chunk in chunks for role in roles)
+    for role, size, part in _of_all(exchange, parts, len(clips), roles, class_text.device):
+        shelves[role].put(part.features, size)
+        seconds, encoded = seconds + part.seconds, encoded + size
+        if progress:
+            progress(encoded, len(clips) * len(roles), CACHED if part.is_cached else "")
+        del part  # before the next one is encoded
     row = np.full(len(split.clips), -1, np.int64)
     row[clips] = np.arange(len(clips))
     banks = {role: shelf.features() for role, shelf in shelves.items()}
     is_mapped = any(shelf.is_mapped for shelf in shelves.values())
     return FeatureBank(row, banks["query"], banks[roles[-1]], seconds, room, is_mapped)
+
+
+@torch.no_grad()
+def encode_for_first(
+    method: FewShotMethod,
+    split: Split,
+    clips: np.ndarray,
+    class_text: Tensor,
+    source: FrameSource,
+    *,
+    exchange: Exchange,
+    store: BankStore | None = None,
+) -> None:
+    """Encode this rank's part of the chunks of a bank that the first rank builds; arguments as for `build_bank`."""
+    method.eval()
+    roles = _roles(method, "as_is")
+    contents_of([split.clips[number] for number in clips])
+    chunks = _chunks(method, split, clips, class_text, source, "as_is", exchange)
+    parts = ((role, len(chunk.clips), _encode_role(chunk, role, store)) for chunk in chunks for role in roles)
+    for _ in _of_all(exchange, parts, len(clips), roles, class_text.device):
+        pass
+
+
+@torch.no_grad()
+def encode_into_store(
+    method: FewShotMethod,
+    split: Split,
+    clips: np.ndarray,
+    class_text: Tensor,
+    source: FrameSource,
+    *,
+    frames_as: FramesAs,
+    store: BankStore,
+    exchange: Exchange,
+    progress: Progress,
+) -> None:
+    """Encode this rank's part of the chunks of a bank, for a process that will build it; arguments as for `build_bank`.
+
+    Features that are too large to be stored are left to that process.
+    """
+    method.eval()
+    roles, encoded = _roles(method, frames_as), 0
+    contents_of([split.clips[number] for number in clips])
+    for chunk in _chunks(method, split, clips, class_text, source, frames_as, exchange):
+        for role in roles:
+            part = _encode_role(chunk, role, store)
+            if clip_bytes(part.features) > LARGEST:
+                return
+            encoded += len(chunk.clips) * exchange.size  # the other ranks are about as far
+            progress(min(encoded, len(clips) * len(roles)), len(clips) * len(roles), CACHED if part.is_cached else "")
+
+
+def _roles(method: FewShotMethod, frames_as: FramesAs, *, queries_alone: bool = False) -> tuple[str, ...]:
+    is_one = queries_alone or (method.role_free and frames_as != "reversed")
+    return ("query",) if is_one else ("query", "support")
+
+
+_Part = tuple[str, int, "_Timed"]  # a role, and a chunk of so many clips in it
+
+
+def _of_all(
+    exchange: Exchange | None, parts: Iterator[_Part], clips: int, roles: tuple[str, ...], device: torch.device
+) -> Iterator[_Part]:
+    """The parts of all ranks in the order of the chunks, or nothing in ranks other than the first."""
+    if exchange is None:
+        yield from parts
+        return
+    rounds = math.ceil(math.ceil(clips / CHUNK) / exchange.size) * len(roles)
+    for role, size, tensors, seconds, is_cached in exchange.in_turn(map(_sent, parts), rounds):
+        yield role, size, _Timed(VideoFeatures(**tensors).to(device), seconds, is_cached)
+
+
+def _sent(part: _Part) -> tuple[str, int, dict[str, Tensor], float, bool]:
+    """A part as it is sent to another rank."""
+    role, size, of_chunk = part
+    tensors = {name: tensor.cpu() for name, tensor in of_chunk.features.items()}
+    return role, size, tensors, of_chunk.seconds, of_chunk.is_cached
 
 
 @dataclass(frozen=True)
@@ -337,15 +436,18 @@ def _chunks(
     class_text: Tensor,
     source: FrameSource,
     frames_as: FramesAs,
+    exchange: Exchange | None = None,
 ) -> Iterator[_Chunk]:
-    """Chunks of clips; frames are read ahead by one chunk once any are asked for."""
+    """Chunks of clips, or the share of this rank; frames are read ahead by one chunk once any are asked for."""
     class_of = np.array(split.class_of)
     starts = range(0, len(clips), CHUNK)
+    if exchange:
+        starts = starts[exchange.rank :: exchange.size]
     requests = {start: [Request(split.clips[i]) for i in clips[start : start + CHUNK]] for start in starts}
     pending: dict[int, list[np.ndarray | Future]] = {}
 
     def read(start: int) -> np.ndarray:
-        for ahead in (start, start + CHUNK):
+        for ahead in (start, start + starts.step):
             if ahead in requests and ahead not in pending:
                 pending[ahead] = source.prefetch(requests[ahead])
         return source.collect(requests[start], pending.pop(start))

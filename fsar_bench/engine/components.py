@@ -12,7 +12,7 @@ from fsar_bench.config.cell import Cell, Traits
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import open_dataset
 from fsar_bench.engine.checkpoint import load_named
-from fsar_bench.engine.device import choose_device
+from fsar_bench.engine.device import check_devices, choose_device
 from fsar_bench.engine.episodes import prepare_method
 from fsar_bench.errors import ConfigError, NotApplicableError
 from fsar_bench.io import canonical
@@ -108,7 +108,8 @@ class ComponentCheck:
         except Exception as error:
             yield error
             return
-        for check in (self._check_device, self._check_reader, self._check_method, self._check_training):
+        checks = self._check_device, self._check_ranks, self._check_reader, self._check_method, self._check_training
+        for check in checks:
             try:
                 check(cell)
             except Exception as error:
@@ -116,6 +117,17 @@ class ComponentCheck:
 
     def _check_device(self, cell: Cell) -> None:
         choose_device(self.options.device)
+
+    def _check_ranks(self, cell: Cell) -> None:
+        train, devices = cell.identity.train, self.options.devices
+        if train is None or cell.setup.checkpoint or devices == 1:
+            return
+        check_devices(self.options.device, devices)
+        if devices > train.accumulate:
+            raise ConfigError(
+                f"devices={devices} is more than train.accumulate={train.accumulate}, the episodes of an update of {cell.name}: "
+                f"ranks would have nothing to do. Use devices={train.accumulate} or less."
+            )
 
     @staticmethod
     def _check_reader(cell: Cell) -> None:

@@ -38,6 +38,28 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_devices(name: str, count: int) -> None:
+    """Check that there are as many devices as ranks, from the named one on.
+
+    Raises:
+        ConfigError: there are fewer GPUs, or this torch has no ranks.
+    """
+    if not torch.distributed.is_available():
+        raise ConfigError(f"devices={count} needs torch.distributed, which this build of torch lacks: use devices=1.")
+    device = choose_device(name)
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) + count > there:
+        raise ConfigError(
+            f"devices={count} from device={name!r} on: this machine has {there} CUDA devices. Use "
+            f"devices={there - (device.index or 0)} or less."
+        )
+
+
+def device_of_rank(device: torch.device, rank: int) -> torch.device:
+    """The device of a rank of a training that is on `device`: on GPUs the next ones."""
+    return torch.device("cuda", (device.index or 0) + rank) if device.type == "cuda" else device
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Begin to measure the peak memory of a GPU anew; that of the host is the process's own and cannot be reset."""
     if device.type == "cuda":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,9 @@ class TrainEpisodes(_Episodes):
         augmentation: arguments of `Augmentation`; None takes the evaluation's centre crop.
         augmented: "all", or "queries": supports are cropped alone.
         arguments: as in `_Episodes`.
+
+    Attributes:
+        following: gives the number of the episode that is asked for after one; where several ranks train, they take turns.
     """
 
     def __init__(self, *, augmentation: dict[str, Any] | None = None, augmented: str = "all", **arguments: Any) -> None:
@@ -173,12 +177,14 @@ class TrainEpisodes(_Episodes):
         self.split = self.dataset.split("train")
         self.plan = self._draw(self.split, "train")
         self._ahead: dict[int, tuple[list[Request], list[Any]]] = {}
+        self.following: Callable[[int], int] = partial(add, 1)
 
     def __getitem__(self, number: int) -> Episode:
         """Episode `number`; the next one is read ahead meanwhile."""
         requests, pending = self._ahead.pop(number) if number in self._ahead else self._begin(number)
-        if number + 1 < len(self):
-            self._ahead = {number + 1: self._begin(number + 1)}
+        following = self.following(number)
+        if following < len(self):
+            self._ahead = {following: self._begin(following)}
         frames = frames_to_tensor(self.source.collect(requests, pending), torch.device("cpu"))
         N, K = self.plan.support.shape[1:]
         return Episode(

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -95,6 +96,7 @@ class TrainingCurves(Hook):
         """Note the accuracy, and write all files."""
         if metrics:
             self.accuracies.append((runner.iter, metrics["query/accuracy"]))
+        if metrics and is_main_process():
             folder = Path(runner.work_dir)
             _write_table(folder / "curve.csv", ("episodes", "val_accuracy"), self.accuracies)
             _write_table(folder / "loss.csv", ("episode", "loss"), list(enumerate(self.losses, 1)))
@@ -155,14 +157,14 @@ class EpisodicCheckpointHook(Hook):
     """Keep `last.pt` (to resume) and `best.safetensors` (highest val accuracy; the earliest of equals) in the work folder.
 
     Both are written between optimiser steps only, each through a temporary file that is renamed. A training that finds
-    `last.pt` resumes from it; a test loads `best.safetensors` if it exists.
+    `last.pt` resumes from it; a test loads `best.safetensors` if it exists. Of several ranks all read, and rank 0 writes.
 
     Args:
         seconds: time between two writes of `last.pt`, beside those after every validation.
         made_from: key of the training: files of another one are not used.
 
     Attributes:
-        best_sha: SHA-256 of `best.safetensors`; empty before the first validation.
+        best_sha: SHA-256 of `best.safetensors`; empty before the first validation, and in ranks that do not write it.
     """
 
     priority = "VERY_LOW"
@@ -208,12 +210,12 @@ class EpisodicCheckpointHook(Hook):
         if not metrics or not hasattr(runner.train_loop, "validated"):
             return
         accuracy = metrics["query/accuracy"]
-        if accuracy > self._best:
+        if accuracy > self._best and is_main_process():
             loaders = runner.train_loop.dataloader, runner.val_loop.dataloader
             metadata = metadata_of(*(loader.dataset for loader in loaders))
             best = Path(runner.work_dir) / BEST
             self.best_sha = save_best(best, runner.model, metadata, made_from=self.made_from)
-            self._best = accuracy
+        self._best = max(accuracy, self._best)
         self._save(runner, runner.train_loop.iter)
 
     def before_test(self, runner: Runner) -> None:
@@ -223,6 +225,8 @@ class EpisodicCheckpointHook(Hook):
             load_best(path, runner.model, made_from=self.made_from)
 
     def _save(self, runner: Runner, done: int) -> None:
+        if not is_main_process():
+            return
         loop = runner.train_loop
         state = {
             "iteration": done,

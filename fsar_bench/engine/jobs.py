@@ -18,6 +18,7 @@ from fsar_bench import processes
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine.host import cores, free_host_memory
+from fsar_bench.errors import ConfigError
 from fsar_bench.io import digest
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
@@ -32,14 +33,18 @@ def job_options(options: RunOptions, cells: int) -> list[RunOptions]:
     Args:
         options: of the run.
         cells: number of cells; more jobs than these are not made.
+
+    Raises:
+        ConfigError: there are fewer GPUs than all ranks of all jobs take.
     """
     if options.jobs == 1 or cells <= 1:
         return [options.model_copy(update={"jobs": 1})]
     gpus = count_gpus() if options.device in ("auto", "cuda") else 0
-    count = max(1, min(cells, _automatic(options.device, gpus) if options.jobs == "auto" else options.jobs))
+    count = max(1, min(cells, _automatic(options, gpus) if options.jobs == "auto" else options.jobs))
     if count == 1:
         return [options.model_copy(update={"jobs": 1})]
-    devices = [f"cuda:{number % gpus}" if gpus else options.device for number in range(count)]
+    _check_gpus(options, count, gpus)
+    devices = [f"cuda:{number * options.devices % gpus}" if gpus else options.device for number in range(count)]
     shared = {"jobs": count, "bank_budget": _share_of_memory(options, 1 if gpus else count)}
     return [options.model_copy(update={**shared, "device": device}) for device in devices]
 
@@ -56,11 +61,23 @@ def settled(options: RunOptions, cells: int) -> RunOptions:
     return options.model_copy(update={"jobs": len(job_options(options, cells))})
 
 
-def _automatic(device: str, gpus: int) -> int:
+def _automatic(options: RunOptions, gpus: int) -> int:
     """How many jobs `auto` stands for."""
-    if device.startswith("cuda") or gpus:
-        return max(1, gpus)  # a device that is named is one
-    return min(cores(), int(free_host_memory() // MEMORY))  # threads of one cell would wait for each other
+    if options.device.startswith("cuda") or gpus:
+        return max(1, gpus // options.devices)  # a device that is named is one
+    fits = min(cores(), int(free_host_memory() // MEMORY))
+    return fits // options.devices  # of one thread each, as threads of one cell would wait for each other
+
+
+def _check_gpus(options: RunOptions, jobs: int, gpus: int) -> None:
+    """The ranks of several jobs have a GPU each."""
+    on_gpus = gpus > 0 or options.device.startswith("cuda")
+    if options.devices > 1 and on_gpus and jobs * options.devices > gpus:
+        there = f"{gpus} that are here" if gpus else f"one that device={options.device} names"
+        raise ConfigError(
+            f"jobs={jobs} times devices={options.devices} is more than the GPUs: the {there}. Lower either, or let jobs=auto "
+            "choose with device=auto."
+        )
 
 
 @cache
@@ -84,12 +101,29 @@ def share_cores(jobs: int) -> None:
 
     Threads of several processes that wait for each other on the same cores make trainings many times slower.
     """
+    global _chosen
     if jobs == 1 or os.environ.get("OMP_NUM_THREADS"):
         return
+    _chosen = max(1, cores() // jobs)
+    use_threads(_chosen)
+
+
+_chosen = 0  # threads that `share_cores` gave this process, whose number the user has not set
+
+
+def threads_of_rank(options: RunOptions) -> int | None:
+    """Threads of each rank of a training that this process starts; None where the user has set their number."""
+    if os.environ.get("OMP_NUM_THREADS") and not _chosen:
+        return None
+    jobs = options.jobs if isinstance(options.jobs, int) else 1
+    return max(1, cores() // (jobs * options.devices))
+
+
+def use_threads(threads: int) -> None:
+    """Let this process, and what it starts, use a number of threads."""
     import torch
 
-    threads = max(1, cores() // jobs)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of what this process starts
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)  # the libraries were loaded before: they do not read the variable again
 
 

@@ -6,15 +6,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from mmengine.dist import broadcast_object_list
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import BaseLoop, Runner
-from torch import nn
+from torch import Tensor, nn
 
-from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
+from fsar_bench.engine.bank import BankStore, build_bank, encode_for_first
+from fsar_bench.engine.checkpoint import trainable_state
 from fsar_bench.engine.episodes import EvaluationEpisodes, TrainEpisodes, encode_class_text, prepare_method
+from fsar_bench.engine.exchange import Exchange
 from fsar_bench.engine.memory import Room
 from fsar_bench.engine.scoring import PlanScores, score_plan
-from fsar_bench.method import FewShotMethod
+from fsar_bench.engine.updates import SharedUpdates
+from fsar_bench.method import EpisodeBatch, FewShotMethod
 from fsar_bench.progress.events import counter
 from fsar_bench.registry import LOOPS, METRICS
 
@@ -34,10 +38,20 @@ class QueryAccuracy(BaseMetric):
         """Accuracy in percent."""
         return {"accuracy": 100.0 * sum(right for right, _ in results) / sum(total for _, total in results)}
 
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics with their prefix; of several ranks the first one has scored all episodes, and tells the others."""
+        metrics = self.compute_metrics(self.results) if self.results else {}
+        told = [{f"{self.prefix}/{name}": value for name, value in metrics.items()}]
+        self.results.clear()
+        broadcast_object_list(told)
+        return told[0]
+
 
 @LOOPS.register_module()
 class EpisodicTrainLoop(BaseLoop):
     """One training episode per iteration, drawn by its number; validation before the first, every `val_interval` and at the end.
+
+    Where several ranks train together, each computes some of the episodes of an update, and hooks see all of them.
 
     Args:
         runner: the runner.
@@ -63,6 +77,8 @@ class EpisodicTrainLoop(BaseLoop):
         self.class_text = prepare_method(
             runner.model, self.episodes.dataset, self.episodes.template, self.episodes.class_texts
         )
+        self.exchange = Exchange.current()
+        self.shared = SharedUpdates(self, self.exchange) if self.exchange else None
 
     @property
     def max_epochs(self) -> int:
@@ -102,11 +118,16 @@ class EpisodicTrainLoop(BaseLoop):
         """Train to the end; returns the model."""
         self._began = perf_counter()
         self.runner.call_hook("before_train")
+        if self.exchange:
+            self.exchange.wait()  # all have read the checkpoint that rank 0 writes
         self.runner.call_hook("before_train_epoch")
         self._validate_if_due()
         while self._iter < self._max_iters:
             self.runner.model.train()
-            self.run_iter()
+            if self.shared:
+                self.shared.run_round()
+            else:
+                self.run_iter()
             self._validate_if_due()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
@@ -114,21 +135,32 @@ class EpisodicTrainLoop(BaseLoop):
 
     def run_iter(self) -> None:
         """One episode."""
-        runner, number = self.runner, self._iter
+        number = self._iter
         batch = self.episodes[number].batch(self.class_text)
-        runner.call_hook("before_train_iter", batch_idx=number, data_batch=batch)
-        outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-        runner.call_hook("after_train_iter", batch_idx=number, data_batch=batch, outputs=outputs)
+        self.begin(number, batch)
+        self.end(number, batch, self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper))
+
+    def begin(self, number: int, batch: EpisodeBatch | None) -> None:
+        """Tell the hooks that an episode begins; its batch is None where another rank has it."""
+        self._iter = number
+        self.runner.call_hook("before_train_iter", batch_idx=number, data_batch=batch)
+
+    def end(self, number: int, batch: EpisodeBatch | None, outputs: dict[str, Tensor] | None) -> None:
+        """Tell the hooks that an episode is done, with its losses."""
+        self._iter = number
+        self.runner.call_hook("after_train_iter", batch_idx=number, data_batch=batch, outputs=outputs)
         self._iter += 1  # after the hooks, as in MMEngine's loops
 
     def _validate_if_due(self) -> None:
         if self.validates_after(self._iter):
+            if self.exchange:
+                self.exchange.check_agreement(trainable_state(self.runner.model), self._iter)
             self.validated = self._iter
             self.runner.val_loop.run()
 
 
 class _EvaluationLoop(BaseLoop):
-    """Encode the clips of a plan, score the plan, measure.
+    """Encode the clips of a plan, score the plan, measure. Several ranks share the encoding, and the first one scores.
 
     Args:
         runner: the runner.
@@ -154,25 +186,27 @@ class _EvaluationLoop(BaseLoop):
         self.batch, self.store = batch, BankStore(Path(store["folder"]), store["key"]) if store else None
         self.bank_budget = bank_budget
         self.scores: PlanScores | None = None
+        self.exchange = Exchange.current()
 
     def _evaluate(self, stage: str) -> dict[str, float]:
         model: FewShotMethod = self.runner.model
         episodes = self.episodes
         text = encode_class_text(model.backbone, episodes.split, episodes.template, episodes.class_texts)
-        bank: FeatureBank = build_bank(
-            model,
-            episodes.split,
-            episodes.plan.used_clips,
-            text,
-            episodes.source,
-            store=self.store,
-            room=Room.of(self.bank_budget, Path(self.runner.work_dir), text.device),
-            progress=counter(f"{stage}encoding"),
-        )
-        self.scores = score_plan(
-            model, bank, episodes.plan, text, batch=self.batch, progress=counter(f"{stage}scoring")
-        )
-        self.evaluator.process([{"prediction": self.scores.prediction, "labels": episodes.plan.labels}])
+        clips = model, episodes.split, episodes.plan.used_clips, text, episodes.source
+        if self.exchange and self.exchange.rank:
+            encode_for_first(*clips, exchange=self.exchange, store=self.store)
+        else:
+            bank = build_bank(
+                *clips,
+                store=self.store,
+                room=Room.of(self.bank_budget, Path(self.runner.work_dir), text.device),
+                progress=counter(f"{stage}encoding"),
+                exchange=self.exchange,
+            )
+            self.scores = score_plan(
+                model, bank, episodes.plan, text, batch=self.batch, progress=counter(f"{stage}scoring")
+            )
+            self.evaluator.process([{"prediction": self.scores.prediction, "labels": episodes.plan.labels}])
         metrics: dict[str, float] = self.evaluator.evaluate(len(episodes.plan))
         return metrics
 

@@ -21,7 +21,7 @@ from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, open_dataset, split_closed
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.data.frames import FrameSource, frame_source
-from fsar_bench.engine.bank import BankStore, FeatureBank, build_bank
+from fsar_bench.engine.bank import BankPlace, BankStore, FeatureBank, build_bank
 from fsar_bench.engine.checkpoint import load_best, load_named
 from fsar_bench.engine.components import build_method
 from fsar_bench.engine.controls import check_takes_differences
@@ -157,12 +157,14 @@ class CellRun:
         return self._bank_store(self.keys.embedding)
 
     def _bank_store(self, embedding: str) -> BankStore | None:
+        place = self._bank_place(embedding)
+        return place.store(self.checkpoint) if place.weights or self.checkpoint else None
+
+    def _bank_place(self, embedding: str) -> BankPlace:
         if self.method.shares_embedding:
-            return BankStore(cache_folder() / "features", f"{embedding}|{self.keys.weights}")
-        if not self.checkpoint:
-            return None
+            return BankPlace(cache_folder() / "features", embedding, self.keys.weights)
         folder = self.training_folder if self.keys.training else self.folder
-        return BankStore(folder / "bank", f"{embedding}|{self.checkpoint}")
+        return BankPlace(folder / "bank", embedding)
 
     @property
     def test_text(self) -> Tensor:
@@ -182,7 +184,8 @@ class CellRun:
             store = self._bank_store(self.keys.train_embedding)
             plans = Plans(self.train_source.plan, self.source.plan)
             where = self.training_folder, self.keys.training
-            self.trained = train_or_reuse(self.cell, self.options, plans, *where, store, self.device)
+            place = self._bank_place(self.keys.embedding)
+            self.trained = train_or_reuse(self.cell, self.options, plans, *where, store, place, self.device)
             self.checkpoint = self.trained.sha
         if not self.checkpoint:
             return

@@ -246,7 +246,7 @@ def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
 
     log = options.work_dir / cell.work_folder / LOG
     try:
-        _print_to(open_log(log, lambda error: send(unwritten(log, error))))
+        print_to(open_log(log, lambda error: send(unwritten(log, error))))
 
         share_cores(options.jobs if isinstance(options.jobs, int) else 1)
 
@@ -268,7 +268,7 @@ def unwritten(log: Path, error: OSError) -> Event:
     return Event(WARNING, 0, 0, text)
 
 
-def _print_to(log: TextIO) -> None:
+def print_to(log: TextIO) -> None:
     """Send standard output and error to a log, those of C libraries too."""
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())

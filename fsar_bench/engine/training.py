@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
@@ -21,7 +22,7 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import LOG_BACKENDS, RunOptions, Train
 from fsar_bench.data.dataset import open_split
 from fsar_bench.data.decode import ReadPlan
-from fsar_bench.engine.bank import BankStore
+from fsar_bench.engine.bank import BankPlace, BankStore
 from fsar_bench.engine.components import component_configs, without_score_arguments
 from fsar_bench.engine.hooks import BEST, EpisodicCheckpointHook, KeepTestSplitClosed
 from fsar_bench.engine.locks import patient_in
@@ -75,7 +76,14 @@ class Plans:
 
 
 def train_or_reuse(
-    cell: Cell, options: RunOptions, plans: Plans, folder: Path, key: str, store: BankStore | None, device: torch.device
+    cell: Cell,
+    options: RunOptions,
+    plans: Plans,
+    folder: Path,
+    key: str,
+    store: BankStore | None,
+    place: BankPlace,
+    device: torch.device,
 ) -> Trained:
     """Train to the end, resuming if there is a checkpoint, or reuse a finished training.
 
@@ -86,6 +94,7 @@ def train_or_reuse(
         folder: of the training; cells that share the training share it.
         key: of the training: what is stored of another one is not used.
         store: keeps the encoded val clips; None encodes them again.
+        place: where several ranks store encoded test clips, after the training.
         device: where to train.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +103,14 @@ def train_or_reuse(
         if finished is None:
             report(f"{STARTING}: the training", 0, 1)
             config = training_config(cell, options, plans, folder, key, store, device)
-            finished = _train(config, head_of(cell))
+            text = head_of(cell) + Config(config).pretty_text
+            write_atomically(folder / CONFIG, text.encode())
+            if options.devices == 1:
+                finished = train_by(folder, text)
+            else:
+                from fsar_bench.engine.ranks import Job, train_on_ranks  # they train by this module
+
+                finished = train_on_ranks(Job(cell, options, folder, key, text, place, device))
             note_finished(folder, key, finished)
     return Trained(folder / BEST, finished.best, finished.train)
 
@@ -104,18 +120,27 @@ def head_of(cell: Cell) -> str:
     return HEADER.format(cell=str(cell).replace("\\", "/").replace('"', "'"))
 
 
-def _train(config: dict[str, Any], header: str) -> Finished:
-    """Write a config and train by it."""
-    folder = Path(config["work_dir"])
-    text = (header + Config(config).pretty_text).encode()
-    write_atomically(folder / CONFIG, text)
+def train_by(
+    folder: Path,
+    text: str,
+    changes: dict[str, Any] | None = None,
+    then: Callable[[EpisodicRunner, Finished], None] = lambda _, __: None,
+) -> Finished:
+    """Train by the config of a folder.
+
+    Args:
+        folder: of the training.
+        text: its config file, which MMEngine writes in its own form, without the header, and which is restored.
+        changes: of the config, for a rank of several.
+        then: what else such a rank does with its runner when the training is done.
+    """
+    read = Config.fromfile(str(folder / CONFIG))
+    config = {**read.to_dict(), **(changes or {})}
+    plain = Config(config, filename=read.filename, format_python_code=False)  # MMEngine prints it four times
     try:
-        read = Config.fromfile(str(folder / CONFIG))
-        plain = Config(
-            read.to_dict(), filename=read.filename, format_python_code=False
-        )  # MMEngine prints it four times
         runner = EpisodicRunner.from_cfg(plain)
-        write_atomically(folder / CONFIG, text)  # MMEngine has written its own form, without the header
+        if is_main_process():
+            write_atomically(folder / CONFIG, text.encode())
         try:
             runner.train()
         finally:
@@ -123,7 +148,12 @@ def _train(config: dict[str, Any], header: str) -> Finished:
                 if isinstance(hook, KeepTestSplitClosed):
                     open_split("test", hook)  # a failed training may live on in its traceback
         (checkpoints,) = (hook for hook in runner.hooks if isinstance(hook, EpisodicCheckpointHook))
-        return Finished(train=float(runner.train_loop.seconds), best=checkpoints.best_sha)
+        told = [(float(runner.train_loop.seconds), checkpoints.best_sha)]
+        broadcast_object_list(told)  # rank 0 wrote the checkpoint
+        seconds, best = told[0]
+        finished = Finished(train=seconds, best=best)
+        then(runner, finished)
+        return finished
     finally:
         _close_log(config["experiment_name"])
 

@@ -73,6 +73,19 @@ def test_two_cells_run_on_cuda_from_one_fork_server(command, tiny):
     }
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_ranks_on_cuda_train_as_one(command, tiny):
+    """Losses agree as far as atomic additions of gradients let one rank repeat its own."""
+    losses = []
+    for devices in (1, 2):
+        arguments = f"dataset={tiny}", "episodes=200", "device=cuda", "controls=false", f"work_dir=work{devices}"
+        done = command("run", "methods=otam", *arguments, f"devices={devices}", f"out=out{devices}")
+        assert done.returncode == 0, done.stderr
+        (table,) = (command.folder / f"work{devices}").rglob("loss.csv")
+        losses.append([float(line.split(",")[1]) for line in table.read_text().splitlines()[1:]])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
 @pytest.mark.parametrize("method", names("methods"))
 def test_forward_and_backward_in_bfloat16(method):
     kit = kit_of(method)
