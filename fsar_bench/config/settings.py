@@ -379,10 +379,12 @@ class RunOptions(Settings):
     )
     controls: bool = Field(True, description="run the dataset's control methods too")
     log: list[str] = Field([], description=f"where training curves go too: {', '.join(LOG_BACKENDS)}")
-    launcher: Literal["local", "ray", "slurm"] = Field("local", description="where cells run: here, on Ray, or on Slurm")
+    launcher: Literal["local", "ray", "slurm"] = Field(
+        "local", description="where cells run: here, on Ray, or on Slurm"
+    )
     address: Text = Field(
         "",
-        description="with launcher=ray, the address of a running cluster, or auto for that of this machine (empty starts one here "
+        description="with launcher=ray, that of a running cluster, or auto for the one of this machine (empty starts one here "
         "for the run); with launcher=slurm, local runs the jobs on this machine, to try them",
     )
     ray: Resources = Field(
@@ -427,18 +429,19 @@ class RunOptions(Settings):
         if self.launcher == "local":
             for key in ("address", *LAUNCHERS):
                 if getattr(self, key):
+                    launcher = key if key in LAUNCHERS else "ray"
                     raise ValueError(
-                        f"{key}= has no effect with launcher=local: say launcher={key if key in LAUNCHERS else 'ray'}, or leave it "
-                        "out."
+                        f"{key}= has no effect with launcher=local: say launcher={launcher}, or leave it out."
                     )
             return self
         for key in LAUNCHERS:
             if key != self.launcher and getattr(self, key):
                 raise ValueError(f"{key}= has no effect with launcher={self.launcher}: leave it out.")
         if self.jobs != 1:
+            key = "ray.num_cpus" if self.launcher == "ray" else "slurm.array_parallelism"
             raise ValueError(
-                f"jobs={shown(self.jobs)} is for launcher=local: a cluster runs as many cells at a time as it has room for. Leave it "
-                f"out; {self.launcher}.{'num_cpus' if self.launcher == 'ray' else 'array_parallelism'}= sets how many fit."
+                f"jobs={shown(self.jobs)} is for launcher=local: a cluster runs as many cells at a time as it has room for. "
+                f"Leave it out; {key}= sets how many that are."
             )
         if self.device.startswith("cuda:"):
             raise ValueError(

@@ -115,7 +115,8 @@ class ComponentCheck:
                 yield error
 
     def _check_device(self, cell: Cell) -> None:
-        choose_device(self.options.device)
+        if self.options.launcher == "local":  # nodes of a cluster have other devices
+            choose_device(self.options.device)
 
     @staticmethod
     def _check_reader(cell: Cell) -> None:

@@ -42,7 +42,7 @@ def _may_share(cell: Cell) -> str:
 
 
 def _exact(cells: list[Cell]) -> dict[str, str]:
-    """What the trainings of cells depend on, by their hashes; told by a child, which knows arguments that change the score alone."""
+    """What the training of each cell depends on; told by a child, which knows arguments that change the score alone."""
     out: dict[str, str] = {}
     by_modules = sorted(cells, key=_modules)
     for _, group in groupby(by_modules, key=_modules):

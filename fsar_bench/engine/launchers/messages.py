@@ -1,4 +1,4 @@
-"""What a node tells the driver, as JSON: how far a cell is, its result, or its error. Results are checked before they are stored."""
+"""What a node tells the driver, as JSON: how far a cell is, its result, or its error. Results are checked, then stored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def _from_text(value: Any) -> Any:
 
 
 Bytes = Annotated[
-    bytes, BeforeValidator(_from_text), PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json")
+    bytes,
+    BeforeValidator(_from_text),
+    PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
 ]
 
 

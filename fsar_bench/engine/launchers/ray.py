@@ -35,7 +35,9 @@ SIGNS = {  # environment of this process while it is connected, unless the user 
 }
 OF_OURS = {"RAY_AUTH_MODE": "disabled"}  # of a cluster of this machine: no token is written to the home folder
 LONGEST = 107  # bytes of the path of a socket
-BELOW = len("/session_2026-11-27_12-59-25_824422_/sockets/plasma_store")  # of Ray's, below its folder, without a process number
+BELOW = len(
+    "/session_2026-11-27_12-59-25_824422_/sockets/plasma_store"
+)  # of Ray's, below its folder, without a process number
 
 
 def check(options: RunOptions) -> None:
@@ -84,7 +86,12 @@ def _connected(options: RunOptions) -> Iterator[None]:
             yield
             return
         with _folder() as folder:
-            ours = {"num_cpus": cores(), "object_store_memory": STORE, "include_dashboard": False, "_temp_dir": str(folder)}
+            ours = {
+                "num_cpus": cores(),
+                "object_store_memory": STORE,
+                "include_dashboard": False,
+                "_temp_dir": str(folder),
+            }
             where = {"address": options.address} if options.address else ours
             try:
                 ray.init(**where, log_to_driver=False, logging_level="ERROR", configure_logging=False)

@@ -90,13 +90,9 @@ class Window(Generic[T]):
         room = self._cluster.window - len(self._running)
         if room < min(self._cluster.batch, self._cluster.window) and self._running:
             return
-        tasks = list(itertools.islice(self._waiting(), room))
+        tasks = [self._first.popleft() for _ in range(min(room, len(self._first)))]
+        tasks += itertools.islice(self._tasks, room - len(tasks))
         if tasks:
             numbered = [(next(self._numbers), task) for task in tasks]
             self._running.update(numbered)
             self._cluster.submit(numbered)
-
-    def _waiting(self) -> Iterator[T]:
-        while self._first:
-            yield self._first.popleft()
-        yield from self._tasks
