@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from fsar_bench.writing.temporary import short_folder
 NAMES = ("num_cpus", "num_gpus", "memory")  # keys below ray.
 CORES = 2  # of a cell where there are no GPUs, as with jobs=auto
 MOMENT = 0.5  # seconds that a look at the running tasks waits
+REACHED = 10.0  # seconds in which the head node of a cluster answers
 QUEUED = 64  # tasks that a small cluster is given at least, so that one that grows by demand sees it
 STORE = 100 * 2**20  # bytes of the object store of a cluster of this machine: it holds some results at a time
 SIGNS = {  # environment of this process while it is connected, unless the user has set it
@@ -92,17 +94,25 @@ def _connected(options: RunOptions) -> Iterator[None]:
                 "include_dashboard": False,
                 "_temp_dir": str(folder),
             }
-            where = {"address": options.address} if options.address else ours
+            arguments = {"address": options.address} if options.address else ours
             try:
-                ray.init(**where, log_to_driver=False, logging_level="ERROR", configure_logging=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = _first_line(error)
-                hint = "Start one with ray start --head, or leave address= out" if options.address else "See ray status"
-                raise ConfigError(f"No Ray cluster at address={options.address}: {reason}. {hint}.") from error
+                _check_reachable(options.address)
+                ray.init(**arguments, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+            except (OSError, ValueError, RuntimeError) as error:
+                where = f"answers at address={options.address}" if options.address else "can be started here"
+                hint = " Start one with ray start --head, or leave address= out." if options.address else ""
+                raise ConfigError(f"No Ray cluster {where} ({_first_line(error)}).{hint}") from error
             try:
                 yield
             finally:
                 ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` where nothing listens at HOST:PORT, which Ray itself would wait for without end."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
 
 
 def _imported() -> Any:
