@@ -120,10 +120,9 @@ def _launched(
         jobs = job_options(options, cells)
         yield partial(_one_by_one if len(jobs) == 1 else _at_a_time, jobs, runner, listener_of)
         return
-    from fsar_bench.engine.launchers.choice import opener
-    from fsar_bench.engine.launchers.drive import Drive
+    from fsar_bench.engine.launchers.choice import driver
 
-    with Drive(options, opener(options), listener_of, tell_jobs) as drive:
+    with driver(options, listener_of, tell_jobs) as drive:
         yield drive
 
 

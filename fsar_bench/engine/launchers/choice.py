@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.launchers.drive import Opener
+from fsar_bench.engine.launchers.drive import Drive
+from fsar_bench.engine.sweep import ListenerOf
 from fsar_bench.errors import ConfigError
 
 PACKAGES = {"ray": "ray", "slurm": "submitit"}  # what each launcher needs: the extra `cluster`
 
 
-def opener(options: RunOptions) -> Opener:
-    """What opens the cluster of a run."""
+def driver(options: RunOptions, listener_of: ListenerOf, tell_slots: Callable[[int], None]) -> Drive:
+    """What runs cells on the cluster of a run; arguments as for `Drive`."""
     if options.launcher == "ray":
         from fsar_bench.engine.launchers.ray import opened
-    else:
-        from fsar_bench.engine.launchers.slurm import opened
-    return opened
+
+        return Drive(options, opened, listener_of, tell_slots)
+    from fsar_bench.engine.launchers import slurm
+
+    return Drive(options, slurm.opened, listener_of, tell_slots, slurm.claimed(options))
 
 
 def check_launcher(options: RunOptions) -> None:

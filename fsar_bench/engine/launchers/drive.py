@@ -41,14 +41,21 @@ class Drive:
         opener: opens the cluster.
         listener_of: gives the listener of a cell, just before it begins.
         tell_slots: is told how many cells run at a time.
+        claimed: hashes of cells that jobs of an earlier driver run, which the cluster takes over.
     """
 
     def __init__(
-        self, options: RunOptions, opener: Opener, listener_of: ListenerOf, tell_slots: Callable[[int], None]
+        self,
+        options: RunOptions,
+        opener: Opener,
+        listener_of: ListenerOf,
+        tell_slots: Callable[[int], None],
+        claimed: frozenset[str] = frozenset(),
     ) -> None:
         folders = {"out": options.out.absolute(), "work_dir": options.work_dir.absolute()}
         self._options, self._opener = options.model_copy(update=folders), opener
         self._listener_of, self._tell_slots = listener_of, tell_slots
+        self._claimed = claimed
         self._stack = contextlib.ExitStack()
         self._cluster: Cluster[Task] | None = None
         self._mark = temporary_of(self._options.work_dir / "seen by nodes"), secrets.token_bytes(16)
@@ -70,7 +77,7 @@ class Drive:
         self._waiting.clear()
         for cell in cells:
             outcome = look_up(cell, self._options)
-            if outcome is None:
+            if outcome is None or (outcome.state == "busy" and cell.hash in self._claimed):
                 self._waiting[cell.hash] = cell
             else:
                 yield outcome, self._listener(cell)
