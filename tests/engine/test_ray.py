@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from helpers import annotation_rows, outputs, write_dataset
 from fsar_bench.config.resolve import resolve
 from fsar_bench.engine.host import cores
 from fsar_bench.engine.launchers import drive
+from fsar_bench.engine.locks import HOLDER
 from fsar_bench.engine.sweep import in_order, run_isolated, sweep
 from fsar_bench.errors import ConfigError
 from fsar_bench.progress.events import WARNING
@@ -61,6 +65,10 @@ def below(pid: int) -> list[int]:
     return found
 
 
+def process_of(cell, options) -> int:
+    return json.loads((options.work_dir / cell.work_folder / HOLDER).read_text())["pid"]
+
+
 def commands(pids: list[int]) -> list[str]:
     out = []
     for pid in pids:
@@ -79,13 +87,17 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets need a short one
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(self.folder)}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(3)]
 
-    def working(self) -> list:
-        """Nodes on which a cell runs: a fork server there has a child."""
+    def working(self, process: int | None = None) -> list:
+        """Nodes on which a cell runs, or the one with this process: a fork server there has a child."""
         found = []
         for node in self.nodes:
+            if process is not None and process not in below(self._pid(node)):
+                continue
             servers = [
                 pid for pid in below(self._pid(node)) if any("multiprocessing.forkserver" in c for c in commands([pid]))
             ]
@@ -115,6 +127,7 @@ def three_nodes(monkeypatch) -> Iterator[Nodes]:
         yield nodes
     finally:
         nodes.cluster.shutdown()
+        shutil.rmtree(nodes.folder, ignore_errors=True)
 
 
 def test_cells_on_a_cluster_that_is_started_for_them(tiny, tmp_path):
@@ -162,7 +175,7 @@ def test_every_cell_finishes_though_a_node_is_lost(tiny, tmp_path, monkeypatch, 
     """The bytes are those of a run alone; with a shared folder the training resumes where it was."""
     pairs = ("methods=otam,bi_mhm,otam_frozen", "shot=1,2", *TRAINED, "episodes=1500", "score_batch=1", "launcher=ray")
     if not sees:
-        monkeypatch.setattr(drive.secrets, "token_bytes", lambda _: b"")  # an empty mark is never seen
+        monkeypatch.setattr(drive, "write_atomically", lambda *_, **__: None)  # no mark is there to be seen
     with three_nodes(monkeypatch) as nodes:
         run = resolve([
             f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "workers=1", "checkpoint_seconds=0",
@@ -177,10 +190,8 @@ def test_every_cell_finishes_though_a_node_is_lost(tiny, tmp_path, monkeypatch, 
                 if event.stage == WARNING:
                     warned.append(event.note)
                 if event.stage == stage and 0 < event.done < event.total and not killed:
-                    for node in nodes.working():
-                        killed.append(cell.hash)
-                        nodes.kill(node)
-                        break
+                    killed.append(cell.hash)
+                    nodes.kill(nodes.working(process_of(cell, options) if sees else None)[0])
 
             return listen
 
@@ -191,6 +202,11 @@ def test_every_cell_finishes_though_a_node_is_lost(tiny, tmp_path, monkeypatch, 
     assert [(outcome.state, str(outcome.error)) for outcome in done] == [("done", "None")] * 6
     assert any("handed over again, attempt 2 of" in note for note in warned)
     assert outputs(options.out) == alone(cells, options, tmp_path)
+    if sees and stage == "training":
+        events = told[killed[0]]
+        lost = next(number for number, event in enumerate(events) if event.stage == WARNING)
+        again = [event.done for event in events[lost:] if event.stage == "training"]
+        assert again[0] > 1, "the training began anew"
     trainings = list((tmp_path / "work_dirs").rglob("best.safetensors"))
     assert len(trainings) == (2 if sees else 0)
 
