@@ -145,7 +145,6 @@ TAMPERED = {
         own, result_json=own.files["result.json"].replace(b'"title": "OTAM, frozen"', b'"title": "Best of all"')
     ),
     "a byte of the plan": lambda own, _: changed(own, plan_npz=flipped(own.files["plan.npz"], 300)),
-    "no plan": lambda own, _: own.model_copy(update={"files": {k: v for k, v in own.files.items() if k != "plan.npz"}}),
     "no record": lambda own, _: changed(own, result_json=b"[]"),
     "a damaged cost": lambda own, _: changed(own, cost_json=b'{"seconds": -1}'),
     "a submitted one": lambda own, _: changed(
@@ -180,6 +179,15 @@ def test_what_is_no_message_fails_its_cells_alone(parcels, line):
     (failed, done), _ = driven(cells, options, lambda task: play[task.cells[0].hash])
     assert (failed.state, done.state) == ("failed", "done")
     assert "a node sent what is no message" in str(failed.error)
+
+
+def test_a_result_without_one_of_its_files_is_no_message(parcels):
+    cells, made, _options = parcels
+    parcel = made[cells[0].hash]
+    for name in FILES:
+        less = parcel.model_copy(update={"files": {key: data for key, data in parcel.files.items() if key != name}})
+        with pytest.raises(ResultError, match="it has not the files"):
+            decode(encode(less))
 
 
 def test_an_answer_for_a_cell_of_another_task_is_refused(parcels):

@@ -73,8 +73,8 @@ class Drive:
 
     def __call__(self, cells: list[Cell]) -> Iterator[tuple[Outcome, Listener]]:
         """Outcomes as cells end, each with the listener of its cell; finished cells first."""
-        self._listeners.clear()
-        self._waiting.clear()
+        for table in (self._listeners, self._waiting, self._began):
+            table.clear()
         for cell in cells:
             outcome = look_up(cell, self._options)
             if outcome is None or (outcome.state == "busy" and cell.hash in self._claimed):

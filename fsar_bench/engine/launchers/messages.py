@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError, field_validator
 
 from fsar_bench import errors
 from fsar_bench.config.cell import Cell, Sha
@@ -76,7 +76,14 @@ class Parcel(Answer):
     """A result: the bytes of its files, by name."""
 
     kind: Literal["parcel"] = "parcel"
-    files: dict[Literal["result.json", "predictions.npz", "cost.json", "plan.npz"], Bytes]
+    files: dict[str, Bytes]
+
+    @field_validator("files")
+    @classmethod
+    def _are_known(cls, files: dict[str, bytes]) -> dict[str, bytes]:
+        if set(files) != set(FILES):
+            raise ValueError(f"it has not the files {', '.join(FILES)}")
+        return files
 
 
 class Failure(Answer):
@@ -89,8 +96,9 @@ class Failure(Answer):
     def exception(self) -> FsarBenchError:
         """The error."""
         kind = getattr(errors, self.error, None)
-        is_ours = isinstance(kind, type) and issubclass(kind, FsarBenchError)
-        return (kind if is_ours else CellCrashedError)(self.message)
+        if isinstance(kind, type) and issubclass(kind, FsarBenchError):
+            return kind(self.message)
+        return CellCrashedError(self.message)
 
 
 Message = Told | Parcel | Failure
@@ -154,9 +162,6 @@ def accept(parcel: Parcel, cell: Cell, out: Path) -> Stored:
 
 def _checked(parcel: Parcel, cell: Cell, folder: Path) -> tuple[Stored, EpisodePlan]:
     """Unpack a parcel in a folder, and check it."""
-    missing = [name for name in FILES if name not in parcel.files]
-    if missing:
-        raise ResultError(f"it has no {missing[0]}.")
     place = folder / "results" / cell.folder
     with replacing_all(sync=False) as batch:
         for name in (RECORD, PREDICTIONS, COST):

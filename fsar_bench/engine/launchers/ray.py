@@ -178,7 +178,7 @@ class RayCluster:
             raise ConfigError(_no_room(needs, nodes))
         self.window = max(QUEUED, 2 * self.slots)
         self.share = 1 if needs["num_gpus"] else max(rooms)
-        resources = {name: value for name, value in needs.items() if value}
+        resources: dict[str, Any] = {name: value for name, value in needs.items() if value}
         self._function = ray.remote(max_retries=0, num_returns="streaming", **resources)(function)
         self._running: dict[Any, int] = {}  # the number of each stream
 

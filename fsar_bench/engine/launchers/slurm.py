@@ -196,7 +196,7 @@ class SlurmCluster:
         write_atomically(*self._mark, hint="work_dir=")
         self._running: dict[int, _Job] = {}
         self._is_broken = False
-        settings = {**DEFAULTS, **options.slurm}
+        settings: dict[str, Any] = {**DEFAULTS, **options.slurm}
         if options.device == "cuda":
             settings.setdefault("gpus_per_node", 1)
         self._executor = self._made(settings)
@@ -207,6 +207,7 @@ class SlurmCluster:
     def _made(self, settings: dict[str, Any]) -> Any:
         import submitit
 
+        executor: Any
         try:
             if self._is_local:
                 executor = submitit.LocalExecutor(self._folder, max_num_timeout=TIMEOUTS)
