@@ -32,8 +32,8 @@ def run(
 
     Args:
         methods: names, or paths of configs; several in a list.
-        isolate: run each cell in a process of its own, as the command line does; `jobs=` above 1 needs it. Otherwise cells
-            run in this process, one after the other.
+        isolate: run each cell in a process of its own, as the command line does; `jobs=` above 1 and `launcher=` need it.
+            Otherwise cells run in this process, one after the other.
         progress: show a progress bar.
         **settings: the keys of the command line, with lists instead of commas: `shot=[1, 5]`, `device="cpu"`;
             `method={"alpha": [0, 0.3]}` and `train={"episodes": 500}` stand for `method.alpha=` and `train.episodes=`.
@@ -42,8 +42,8 @@ def run(
         The results of these cells, those that were finished before included.
 
     Raises:
-        ConfigError: a name or key that does not exist, a value of the wrong type, or several jobs in this process; nothing
-            was run then.
+        ConfigError: a name or key that does not exist, a value of the wrong type, or several jobs or a launcher in this process;
+            nothing was run then.
         ProtocolError: episodes that a dataset cannot give; nothing was run then.
         FsarBenchError: what is known to fail; the cells that can be run were run, if there were any that were asked for.
         BusyError: another run works on a cell; the others were run and stored.
@@ -70,8 +70,12 @@ def _in_this_process(work: Run) -> Run:
     """The run with one job.
 
     Raises:
-        ConfigError: the user wants several.
+        ConfigError: the user wants several, or a cluster.
     """
+    if work.options.launcher != "local":
+        raise ConfigError(
+            f"launcher={work.options.launcher} needs isolate=True: cells on a cluster run in processes of their own."
+        )
     if work.options.jobs not in (1, "auto"):
         raise ConfigError(
             f"jobs={shown(work.options.jobs)} needs isolate=True: several cells at a time run in processes of their own."

@@ -23,12 +23,12 @@ from fsar_bench.config.resolve import resolve
 from fsar_bench.errors import ResultError
 from fsar_bench.io import digest
 from fsar_bench.leaderboard import merge as merging
-from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.merge import merge_results
 from fsar_bench.plan import EpisodePlan
 from fsar_bench.results import predictions as codec
 from fsar_bench.results import store as results
 from fsar_bench.results.metrics import pair_outcomes
+from fsar_bench.results.plans import checked_plan
 
 PLAN = make_plan()
 RECORDED = PLAN.with_recordings(np.arange(72) // 3)

@@ -25,11 +25,11 @@ from fsar_bench.data.dataset import Dataset
 from fsar_bench.errors import ConfigError, DataError, FsarBenchError, ResultError
 from fsar_bench.io import digest, to_json
 from fsar_bench.leaderboard import tables
-from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.files import generated_files, read_boards, write_tables
 from fsar_bench.leaderboard.merge import merge_results
 from fsar_bench.leaderboard.page import write_page
 from fsar_bench.plan import EpisodePlan, digest_of_names
+from fsar_bench.results.plans import checked_plan
 from fsar_bench.results.store import read
 from fsar_bench.texts.characters import fault_of, plain
 from fsar_bench.texts.console import PlainConsole

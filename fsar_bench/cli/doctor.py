@@ -18,6 +18,11 @@ from fsar_bench.io import WEIGHT_SUFFIXES, cache_folder, data_folder, probe, rea
 from fsar_bench.texts.console import PlainConsole
 
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "open_clip_torch", "timm", "decord", "av", "pandas")
+OPTIONAL = {  # packages that may be missing, and what is to be known then
+    "decord": "reader=pyav, the default, does without it",  # some platforms have no wheel of it
+    "ray": "launcher=ray needs it (pip install 'fsar-bench\\[cluster]')",
+    "submitit": "launcher=slurm needs it (pip install 'fsar-bench\\[cluster]')",
+}
 GOOD, BAD, NOTE = "[green]✓[/]", "[red]✗[/]", "[yellow]–[/]"
 
 
@@ -55,14 +60,13 @@ def _disk(console: Console) -> None:
 def _packages(console: Console) -> bool:
     console.print("\n[bold]Packages[/]")
     fine = True
-    for name in PACKAGES:
+    for name in dict.fromkeys((*PACKAGES, *OPTIONAL)):
         try:
             console.print(f"{GOOD} {name} {version(name)}")
         except PackageNotFoundError:
-            optional = name == "decord"  # some platforms have no wheel of it
-            fine &= optional
-            advice = "reader=pyav, the default, does without it" if optional else "install fsar-bench again"
-            console.print(f"{NOTE if optional else BAD} {name} is not installed: {advice}")
+            fine &= name in OPTIONAL
+            advice = OPTIONAL.get(name, "install fsar-bench again")
+            console.print(f"{NOTE if name in OPTIONAL else BAD} {name} is not installed: {advice}")
     return fine
 
 

@@ -8,8 +8,8 @@ from fsar_bench.config.overrides import parse_pairs
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import user_path
-from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.lookup import find_result
+from fsar_bench.results.plans import checked_plan
 from fsar_bench.results.store import Stored
 from fsar_bench.texts.console import PlainConsole
 

@@ -157,14 +157,15 @@ def _show_tables(run: Run, console: Console) -> None:
 
 
 def _name_curves(run: Run, outcomes: list[Outcome], console: Console) -> None:
-    """Say where the curves of this run's trainings are."""
+    """Say where the curves of this run's trainings are; nodes of a cluster that sees no folder of ours keep none."""
     folders = {
         outcome.cell.training_folder(outcome.stored.result.training_key): None
         for outcome in outcomes
         if outcome.state == "done" and outcome.stored and outcome.stored.result.training_key
     }
-    for folder in folders:
-        console.print(f"curves: {run.options.work_dir / folder / 'curve.png'}", soft_wrap=True, highlight=False)
+    for path in (run.options.work_dir / folder / "curve.png" for folder in folders):
+        if path.exists():
+            console.print(f"curves: {path}", soft_wrap=True, highlight=False)
 
 
 def _warn_of_overlaps(cells: list[Cell]) -> None:

@@ -125,6 +125,14 @@ def coerce(key: str, text: str, default: Any) -> Any:
         return text
 
 
+def value_of_option(key: str, text: str) -> Any:
+    """The value of an option that another program defines: JSON where the text reads as such, or else the text."""
+    try:
+        return json_from_text(key, text)
+    except ValueError:
+        return text
+
+
 def override(config: dict[str, Any], dotted: str, text: str, root: str) -> None:
     """Set one value of a nested config from text, checked against the value that is there.
 

@@ -14,8 +14,8 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.choice import CellChoice, DatasetChoice, MethodChoice
 from fsar_bench.config.files import AblationConfig, BackboneConfig, DatasetConfig, load, names
 from fsar_bench.config.inputs import Modules
-from fsar_bench.config.overrides import parse_pairs, several, text_settings
-from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
+from fsar_bench.config.overrides import parse_pairs, several, text_settings, value_of_option
+from fsar_bench.config.settings import LAUNCHERS, PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
 
 CHOICE_KEYS = tuple(Choices.model_fields)
@@ -81,11 +81,14 @@ def dataset_config(name: str) -> DatasetConfig:
 
 
 def _options(given: Given) -> RunOptions:
-    values = {}
+    """The options among some settings, from which the dotted keys of launchers are taken."""
+    values: dict[str, Any] = {}
     for key in RunOptions.model_fields:
         if key in given:
-            text = given[key]
-            values[key] = RunOptions.parse(key, ",".join(text) if isinstance(text, list) else text)
+            values[key] = RunOptions.parse(key, _spelled(given[key]))
+    for key in [key for key in given if key.startswith(tuple(f"{name}." for name in LAUNCHERS))]:
+        launcher, _, name = key.partition(".")
+        values[launcher] = {**values.get(launcher, {}), name: value_of_option(key, _spelled(given.pop(key)))}
     return RunOptions.of(values)
 
 

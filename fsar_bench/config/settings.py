@@ -45,6 +45,8 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
 Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(one_line)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100), AfterValidator(is_no_file)]
+Resources = dict[Annotated[str, Field(max_length=100)], bool | int | float | str | list[str] | dict[str, Any]]
+LAUNCHERS = ("ray", "slurm")  # keys of options of clusters, each also the name of its launcher
 LOG_BACKENDS = {  # MMEngine's visualizer backends, and the package that each needs
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
@@ -382,6 +384,24 @@ class RunOptions(Settings):
         description="ranks that train one cell: GPUs, from that of device= on, or on the CPU processes that share the cores; the "
         "bytes are those of one rank with as many threads",
     )
+    launcher: Literal["local", "ray", "slurm"] = Field(
+        "local", description="where cells run: here, on Ray, or on Slurm"
+    )
+    address: Text = Field(
+        "",
+        description="with launcher=ray, that of a running cluster, or auto for the one of this machine (empty starts one here "
+        "for the run); with launcher=slurm, local runs the jobs on this machine, to try them",
+    )
+    ray: Resources = Field(
+        {},
+        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default a GPU "
+        "where there are any, and its share of the cores",
+    )
+    slurm: Resources = Field(
+        {},
+        description="options of the Slurm jobs: slurm.partition=, slurm.time= (minutes, 240 by default), slurm.cpus_per_task=, "
+        "and what else submitit takes",
+    )
 
     @field_validator("bank_budget")
     @classmethod
@@ -408,6 +428,31 @@ class RunOptions(Settings):
             if name not in LOG_BACKENDS:
                 raise ValueError(f"log={shown(name)} is unknown.{suggest(name, LOG_BACKENDS)}")
         return log
+
+    @model_validator(mode="after")
+    def _fits_its_launcher(self) -> Self:
+        if self.launcher == "local":
+            for key in ("address", *LAUNCHERS):
+                if getattr(self, key):
+                    launcher = key if key in LAUNCHERS else "ray"
+                    raise ValueError(
+                        f"{key}= has no effect with launcher=local: say launcher={launcher}, or leave it out."
+                    )
+            return self
+        for key in LAUNCHERS:
+            if key != self.launcher and getattr(self, key):
+                raise ValueError(f"{key}= has no effect with launcher={self.launcher}: leave it out.")
+        if self.jobs != 1:
+            key = "ray.num_cpus" if self.launcher == "ray" else "slurm.array_parallelism"
+            raise ValueError(
+                f"jobs={shown(self.jobs)} is for launcher=local: a cluster runs as many cells at a time as it has room for. "
+                f"Leave it out; {key}= sets how many that are."
+            )
+        if self.device.startswith("cuda:"):
+            raise ValueError(
+                f"device={self.device} names a GPU of one machine: with launcher={self.launcher}, say device=cuda."
+            )
+        return self
 
     @classmethod
     def parse(cls, name: str, text: str) -> Any:

@@ -116,7 +116,8 @@ class ComponentCheck:
                 yield error
 
     def _check_device(self, cell: Cell) -> None:
-        choose_device(self.options.device)
+        if self.options.launcher == "local":  # nodes of a cluster have other devices
+            choose_device(self.options.device)
 
     def _check_ranks(self, cell: Cell) -> None:
         train, devices = cell.identity.train, self.options.devices

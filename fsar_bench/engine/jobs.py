@@ -37,7 +37,7 @@ def job_options(options: RunOptions, cells: int) -> list[RunOptions]:
     Raises:
         ConfigError: there are fewer GPUs than all ranks of all jobs take.
     """
-    if options.jobs == 1 or cells <= 1:
+    if options.jobs == 1 or cells <= 1:  # with another launcher too: its cluster has its own number
         return [options.model_copy(update={"jobs": 1})]
     gpus = count_gpus() if options.device in ("auto", "cuda") else 0
     count = max(1, min(cells, _automatic(options, gpus) if options.jobs == "auto" else options.jobs))
@@ -45,11 +45,11 @@ def job_options(options: RunOptions, cells: int) -> list[RunOptions]:
         return [options.model_copy(update={"jobs": 1})]
     _check_gpus(options, count, gpus)
     devices = [f"cuda:{number * options.devices % gpus}" if gpus else options.device for number in range(count)]
-    shared = {"jobs": count, "bank_budget": _share_of_memory(options, 1 if gpus else count)}
+    shared = {"jobs": count, "bank_budget": share_of_memory(options, 1 if gpus else count)}
     return [options.model_copy(update={**shared, "device": device}) for device in devices]
 
 
-def _share_of_memory(options: RunOptions, jobs: int) -> str:
+def share_of_memory(options: RunOptions, jobs: int) -> str:
     """The memory for encoded clips of each of several cells on the CPU, which would each count on all that is free."""
     if options.bank_budget != "auto" or jobs == 1:
         return options.bank_budget
@@ -148,11 +148,11 @@ def next_cell(waiting: Sequence[Cell], running: Sequence[Cell]) -> int:
     A cell that shares its training with one that runs would wait for the lock of that training, and one that shares encoded
     clips for theirs: others go first.
     """
-    busy = {_shared(cell) for cell in running}
-    return next((number for number, cell in enumerate(waiting) if _shared(cell) not in busy), 0)
+    busy = {shared_work(cell) for cell in running}
+    return next((number for number, cell in enumerate(waiting) if shared_work(cell) not in busy), 0)
 
 
-def _shared(cell: Cell) -> str:
+def shared_work(cell: Cell) -> str:
     """Hash of what cells have in common that may share a training, or else the features of a frozen backbone.
 
     Which arguments of a method change the score alone, so that cells share a training, is known when the method is built.

@@ -22,6 +22,7 @@ from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, Split, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.engine.jobs import PRELOAD
+from fsar_bench.engine.launchers.choice import check_launcher
 from fsar_bench.engine.leaks import LeakCheck
 from fsar_bench.errors import (
     CellCrashedError,
@@ -82,10 +83,12 @@ def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silen
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
+        ConfigError: the launcher cannot be used here.
     """
     unfinished = [cell for cell in cells if options.overwrite or not _is_finished(cell, options)]
     if not unfinished:
         return Findings(cells, [])
+    check_launcher(options)
     problems = list(_episode_problems(unfinished))
     problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
     problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip

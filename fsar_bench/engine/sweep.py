@@ -68,30 +68,35 @@ class Outcome:
 
 
 def sweep(
-    cells: list[Cell], options: RunOptions, runner: CellRunner, listener_of: ListenerOf | None = None
+    cells: list[Cell],
+    options: RunOptions,
+    runner: CellRunner,
+    listener_of: ListenerOf | None = None,
+    tell_jobs: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Outcome]:
-    """Run cells, `options.jobs` at a time; a failing cell does not stop the rest.
+    """Run cells, `options.jobs` at a time or on a cluster; a failing cell does not stop the rest.
 
     A cell that another run works on is looked at again after the others; its listener is told that it is postponed.
 
     Args:
         cells: what to run.
         options: how to run it.
-        runner: `run_cell`, which runs one cell at a time, or `run_isolated`. With several jobs it is called in threads.
+        runner: `run_cell`, which runs one cell at a time, or `run_isolated`. With several jobs it is called in threads. Nodes
+            of a cluster always take the latter.
         listener_of: gives the listener of a cell, just before it begins.
+        tell_jobs: is told how many cells run at a time, once a cluster is known.
 
     Returns:
         Outcomes as cells end; see `in_order`.
 
     Raises:
         ResultError: a folder cannot be written; nothing was run then.
+        ConfigError: the cluster cannot be reached, or has no room for a cell.
     """
     check_writable(options.out, "out=")
     check_writable(options.work_dir, "work_dir=")
-    jobs = job_options(options, len(cells))
-    run_all = partial(_one_by_one if len(jobs) == 1 else _at_a_time, jobs, runner, listener_of or (lambda _: silent))
     postponed = []
-    with _swept(options):
+    with _swept(options), _launched(len(cells), options, runner, listener_of or _silence, tell_jobs) as run_all:
         for outcome, listener in run_all(cells):
             if outcome.state == "busy":
                 listener(Event(POSTPONED, 0, 1, "another run is working on it; looked at again at the end"))
@@ -100,6 +105,25 @@ def sweep(
                 yield outcome
         for outcome, _ in run_all(postponed):
             yield outcome
+
+
+def _silence(_: Cell) -> Listener:
+    return silent
+
+
+@contextlib.contextmanager
+def _launched(
+    cells: int, options: RunOptions, runner: CellRunner, listener_of: ListenerOf, tell_jobs: Callable[[int], None]
+) -> Iterator[Callable[[list[Cell]], Iterator[tuple[Outcome, Listener]]]]:
+    """What runs a list of cells, here or on a cluster; it may be called more than once."""
+    if options.launcher == "local":
+        jobs = job_options(options, cells)
+        yield partial(_one_by_one if len(jobs) == 1 else _at_a_time, jobs, runner, listener_of)
+        return
+    from fsar_bench.engine.launchers.choice import driver
+
+    with driver(options, listener_of, tell_jobs) as drive:
+        yield drive
 
 
 def _one_by_one(
@@ -157,7 +181,7 @@ def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: Cel
         screen.begin(number)
         return lambda event: screen.show(event, number)
 
-    for outcome in sweep(cells, options, runner, listener_of):
+    for outcome in sweep(cells, options, runner, listener_of, screen.share):
         words = f"done in {about(outcome.seconds)}" if outcome.state == "done" else IN_WORDS[outcome.state]
         screen.end(words, finished=outcome.stored is not None, number=numbers[outcome.cell.hash])
         yield outcome
@@ -165,25 +189,61 @@ def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: Cel
 
 def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener: Listener) -> Outcome:
     began = perf_counter()
+    return look_up(cell, options) or end(cell, options, lambda: runner(cell, options, listener), began)
+
+
+def look_up(cell: Cell, options: RunOptions) -> Outcome | None:
+    """The outcome of a cell that is finished, or that another run works on; None for a cell that is to be run."""
+    return _ended(cell, options, "reused", partial(_reusable, cell, options), perf_counter())
+
+
+def end(cell: Cell, options: RunOptions, work: Callable[[], Stored], began: float) -> Outcome:
+    """What becomes of a cell by some work, which gives its result or raises.
+
+    Args:
+        cell: it.
+        options: how it runs.
+        work: gives its result.
+        began: when its work began, by `perf_counter`.
+    """
+    outcome = _ended(cell, options, "done", work, began)
+    assert outcome is not None, "work gives a result"
+    return outcome
+
+
+def _ended(
+    cell: Cell, options: RunOptions, state: State, work: Callable[[], Stored | None], began: float
+) -> Outcome | None:
+    """The outcome of some work; None if it gives no result."""
 
     def outcome(state: State, stored: Stored | None = None, error: FsarBenchError | None = None) -> Outcome:
         return Outcome(cell, state, stored, error, perf_counter() - began)
 
     try:
         with naming_disks(out=options.out, work_dir=options.work_dir):
-            stored = None if options.overwrite else finished(cell, options.out)
-            if stored:
-                return outcome("reused", stored if stored.result.cell.label == cell.label else relabel(stored, cell))
-            if is_locked(options.work_dir / cell.work_folder):  # told here without a process that finds out
-                folder = options.work_dir / cell.work_folder
-                raise BusyError(f"Another run is working in {folder}{holder(folder)}.")
-            return outcome("done", runner(cell, options, listener))
+            stored = work()
+            return outcome(state, stored) if stored else None
     except BusyError as error:
         return outcome("busy", error=error)
     except NotApplicableError as error:
         return outcome("left out" if cell.setup.is_added else "failed", error=error)
     except FsarBenchError as error:
         return outcome("failed", error=error)
+
+
+def _reusable(cell: Cell, options: RunOptions) -> Stored | None:
+    """The stored result of a finished cell.
+
+    Raises:
+        BusyError: another run works on the cell.
+    """
+    stored = None if options.overwrite else finished(cell, options.out)
+    if stored:
+        return stored if stored.result.cell.label == cell.label else relabel(stored, cell)
+    folder = options.work_dir / cell.work_folder
+    if is_locked(folder):  # told here without a process that finds out
+        raise BusyError(f"Another run is working in {folder}{holder(folder)}.")
+    return None
 
 
 @dataclass(frozen=True)

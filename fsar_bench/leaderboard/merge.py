@@ -10,7 +10,7 @@ from pathlib import Path
 from fsar_bench.errors import ResultError
 from fsar_bench.io import replacing_all
 from fsar_bench.leaderboard import exports
-from fsar_bench.leaderboard.boards import build_boards, check_claims, checked_plan, require_plan
+from fsar_bench.leaderboard.boards import build_boards
 from fsar_bench.leaderboard.page import page_data
 from fsar_bench.leaderboard.published import read_published
 from fsar_bench.plan import (
@@ -21,6 +21,7 @@ from fsar_bench.plan import (
     stored_names,
     stored_recordings,
 )
+from fsar_bench.results.plans import check_claims, checked_plan, require_plan
 from fsar_bench.results.predictions import FILE as PREDICTIONS
 from fsar_bench.results.record import Cost
 from fsar_bench.results.store import COST, RECORD, Stored, read, read_all, read_record

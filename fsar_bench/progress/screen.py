@@ -225,6 +225,11 @@ class Screen:
             f"{name}: {cell.stage.text()}" if cell.stage else name for name, cell in zip(names, running, strict=True)
         ]
 
+    def share(self, jobs: int) -> None:
+        """So many cells run at a time: known once a cluster is reached."""
+        with self._lock:
+            self.estimate.jobs = jobs
+
     def begin(self, number: int) -> None:
         """The cell of this number, from 0, begins; it is named once it tells something."""
         with self._lock:

@@ -39,8 +39,23 @@ def temporary_of(path: Path) -> Path:
 
 def temporary_folder() -> Path:
     """Make a folder for this process in the system's folder of temporary files; see `sweep_temporary_folders`."""
+    return Path(tempfile.mkdtemp(prefix=_prefix()))
+
+
+def short_folder() -> Path:
+    """Make a folder like `temporary_folder`, of which a process has one at a time: sockets in it leave little room for its name.
+
+    Raises:
+        FileExistsError: this process has it already.
+    """
+    folder = Path(tempfile.gettempdir()) / _prefix()
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _prefix() -> str:
     pid = os.getpid()
-    return Path(tempfile.mkdtemp(prefix=f"fsar-bench-{pid}-{_identity(pid)[0]}-{_system()}-"))
+    return f"fsar-bench-{pid}-{_identity(pid)[0]}-{_system()}-"
 
 
 def sweep_temporary_folders() -> None:

@@ -20,9 +20,9 @@ from fsar_bench.config.resolve import resolve
 from fsar_bench.data.dataset import is_split_closed, open_dataset
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.errors import ConfigError, ProtocolError
-from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.methods.video_text import VideoText
 from fsar_bench.registry import HOOKS
+from fsar_bench.results.plans import checked_plan
 
 SMALL = {"backbone": "tiny_clip", "method.ffn_width": 64, "train.episodes": 8, "episodes": 200, "controls": False}
 

@@ -9,8 +9,8 @@ import pytest
 
 import fsar_bench
 from fsar_bench.errors import ConfigError, ResultError
-from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.plan import EpisodePlan
+from fsar_bench.results.plans import checked_plan
 
 
 @pytest.fixture

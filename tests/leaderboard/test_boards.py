@@ -23,7 +23,6 @@ from stores import make_plan, predictions, store
 from fsar_bench.cli.leaderboard import leaderboard_command, show
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard import tables
-from fsar_bench.leaderboard.boards import checked_plan
 from fsar_bench.leaderboard.exports import TEX_MARK, records
 from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.intervals import interval, seed_interval
@@ -34,6 +33,7 @@ from fsar_bench.leaderboard.places import Places
 from fsar_bench.leaderboard.published import in_order, read_published, shipped, verdicts
 from fsar_bench.leaderboard.ranks import adjusted
 from fsar_bench.plan import _digest
+from fsar_bench.results.plans import checked_plan
 from fsar_bench.results.store import Stored, read, read_all
 
 PLAN = make_plan()
