@@ -394,8 +394,8 @@ class RunOptions(Settings):
     )
     ray: Resources = Field(
         {},
-        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default a GPU "
-        "where there are any, and its share of the cores",
+        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default as many GPUs as "
+        "devices= where there are any, and their share of the cores",
     )
     slurm: Resources = Field(
         {},

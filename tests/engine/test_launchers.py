@@ -18,6 +18,7 @@ from fsar_bench.engine.launchers.chains import chains
 from fsar_bench.engine.launchers.drive import ATTEMPTS, Drive
 from fsar_bench.engine.launchers.messages import FILES, Failure, Parcel, Told, accept, decode, encode, pack
 from fsar_bench.engine.launchers.node import Task, Throttle, run_task
+from fsar_bench.engine.launchers.ray import _needs
 from fsar_bench.engine.launchers.window import Broken, Ended, Lost, Window
 from fsar_bench.engine.sweep import run_isolated, sweep
 from fsar_bench.errors import BusyError, CellCrashedError, ConfigError, DataError, ResultError
@@ -458,6 +459,21 @@ def test_dotted_options_are_typed_and_change_no_hash(tiny, tmp_path):
         {"methods": "otam", "dataset": tiny, "launcher": "slurm", "slurm": {"partition": "gpu", "time": 90}}
     )
     assert python.options.slurm == options.slurm
+
+
+@pytest.mark.parametrize(
+    ("options", "nodes", "needs"),
+    [
+        ({"devices": 4}, [{"CPU": 32, "GPU": 8}, {"CPU": 24, "GPU": 8}], (4, 12)),
+        ({"devices": 4, "device": "cpu"}, [{"CPU": 32, "GPU": 8}], (0, 2)),
+        ({}, [{"CPU": 32, "GPU": 8}, {"CPU": 64}], (1, 4)),
+        ({}, [{"CPU": 1}, {"CPU": 64}], (0, 1)),
+        ({"ray": {"num_gpus": 0.5}}, [{"CPU": 32, "GPU": 4}], (0.5, 4)),
+    ],
+)
+def test_a_cell_on_ray_takes_a_gpu_for_each_rank(options, nodes, needs):
+    asked = _needs(RunOptions(**options), nodes)
+    assert (asked["num_gpus"], asked["num_cpus"]) == needs
 
 
 def test_a_launcher_needs_processes_of_their_own(run_tiny):
