@@ -350,6 +350,16 @@ class Choices(Settings):
     imports: str = Field("", description="custom modules to import, such as ./my_matchers.py")
 
 
+def _size(key: str, size: str, words: tuple[str, ...]) -> str:
+    """A size in bytes, or one of some words, as it was written."""
+    if size not in words:
+        try:
+            bytes_from_text(size)
+        except ValueError as error:
+            raise ValueError(f"{key}={shown(size)} is no size: {error}. Or choose {' or '.join(words)}.") from None
+    return size
+
+
 class RunOptions(Settings):
     """How a command runs: nothing here changes a result."""
 
@@ -377,16 +387,21 @@ class RunOptions(Settings):
     )
     controls: bool = Field(True, description="run the dataset's control methods too")
     log: list[str] = Field([], description=f"where training curves go too: {', '.join(LOG_BACKENDS)}")
+    fit: Text = Field(
+        "none",
+        description="memory of the device that a training step may take, such as 11GB: clips of an episode are encoded as many "
+        "at a time as fit, twice; none stores all of their activations",
+    )
 
     @field_validator("bank_budget")
     @classmethod
     def _is_a_size(cls, budget: str) -> str:
-        if budget not in ("auto", "none"):
-            try:
-                bytes_from_text(budget)
-            except ValueError as error:
-                raise ValueError(f"bank_budget={shown(budget)} is no size: {error}. Or choose auto or none.") from None
-        return budget
+        return _size("bank_budget", budget, ("auto", "none"))
+
+    @field_validator("fit")
+    @classmethod
+    def _is_a_size_of_memory(cls, fit: str) -> str:
+        return _size("fit", fit, ("none",))
 
     @field_validator("jobs", mode="before")
     @classmethod

@@ -172,7 +172,7 @@ def training_config(
         "test_cfg": {"type": "EpisodicTestLoop", **scoring},
         "test_evaluator": {"type": "QueryAccuracy"},
         "default_hooks": _default_hooks(train, options, key),
-        "custom_hooks": _hooks(train, cell.identity.training_seed),
+        "custom_hooks": [*_hooks(train, cell.identity.training_seed), *_fit(train, options, plans.train)],
         "log_processor": {"by_epoch": False, "window_size": _log_interval(train)},
         "visualizer": {"type": "Visualizer", "vis_backends": _log_backends(options.log, cell)},
         "env_cfg": {"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}, "dist_cfg": {"backend": "nccl"}},
@@ -346,6 +346,16 @@ def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:
         {"type": "ReportProgress"},
     ]
     return [*ours, *copy.deepcopy(train.hooks)]
+
+
+def _fit(train: Train, options: RunOptions, plan: ReadPlan) -> list[dict[str, Any]]:
+    """The hook that keeps a training step within the memory that `fit=` allows; none where it allows any."""
+    if options.fit == "none":
+        return []
+    episode = {"way": train.way, "shot": train.shot, "queries": train.query_per_class}
+    clip = {"frames": plan.frames, "crop": plan.crop}
+    optimizer = copy.deepcopy(train.optimizer)
+    return [{"type": "FitMemory", "budget": options.fit, "optimizer": optimizer, "episode": {**episode, **clip}}]
 
 
 def _require_package(name: str) -> str:
