@@ -392,6 +392,7 @@ class RunOptions(Settings):
         description="memory of the device that a training step may take, such as 11GB: clips of an episode are encoded as many "
         "at a time as fit, twice; none stores all of their activations",
     )
+    prefetch: int = Field(1, ge=0, le=1000, description="training episodes whose clips are read ahead")
 
     @field_validator("bank_budget")
     @classmethod

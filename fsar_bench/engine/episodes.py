@@ -161,10 +161,18 @@ class TrainEpisodes(_Episodes):
     Args:
         augmentation: arguments of `Augmentation`; None takes the evaluation's centre crop.
         augmented: "all", or "queries": supports are cropped alone.
+        prefetch: episodes after the present one whose clips are read ahead.
         arguments: as in `_Episodes`.
     """
 
-    def __init__(self, *, augmentation: dict[str, Any] | None = None, augmented: str = "all", **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        augmentation: dict[str, Any] | None = None,
+        augmented: str = "all",
+        prefetch: int = 1,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.of_queries = None if augmentation is None else Augmentation(**augmentation)
         self.of_supports = self.of_queries
@@ -172,13 +180,14 @@ class TrainEpisodes(_Episodes):
             self.of_supports = self.of_queries.crop_alone
         self.split = self.dataset.split("train")
         self.plan = self._draw(self.split, "train")
+        self.prefetch = prefetch
         self._ahead: dict[int, tuple[list[Request], list[Any]]] = {}
 
     def __getitem__(self, number: int) -> Episode:
-        """Episode `number`; the next one is read ahead meanwhile."""
+        """Episode `number`; the next ones are read ahead meanwhile."""
         requests, pending = self._ahead.pop(number) if number in self._ahead else self._begin(number)
-        if number + 1 < len(self):
-            self._ahead = {number + 1: self._begin(number + 1)}
+        following = range(number + 1, min(number + 1 + self.prefetch, len(self)))
+        self._ahead = {n: self._ahead[n] if n in self._ahead else self._begin(n) for n in following}
         frames = frames_to_tensor(self.source.collect(requests, pending), torch.device("cpu"))
         N, K = self.plan.support.shape[1:]
         return Episode(

@@ -163,7 +163,7 @@ def training_config(
         "experiment_name": folder.name,
         "randomness": {"seed": cell.identity.training_seed % 2**32},
         "model": {**without_score_arguments(method), "backbone": backbone},
-        **_dataloaders(cell, train, _frames(plans.train, options), _frames(plans.test, options)),
+        **_dataloaders(cell, train, _frames(plans.train, options), _frames(plans.test, options), options.prefetch),
         "train_cfg": _loop(train),
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
@@ -184,7 +184,9 @@ def _loop(train: Train) -> dict[str, Any]:
     return loop if train.loss_scale == 1 else {**loop, "loss_scale": train.loss_scale}
 
 
-def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: dict[str, Any]) -> dict[str, Any]:
+def _dataloaders(
+    cell: Cell, train: Train, frames: dict[str, Any], test_frames: dict[str, Any], prefetch: int
+) -> dict[str, Any]:
     """Dataloaders of the training episodes, of the val episodes that choose the checkpoint, and of the test plan."""
     protocol, seed = cell.protocol, cell.identity.training_seed
     common = {"template": protocol.template, "group_disjoint": protocol.group_disjoint}
@@ -202,6 +204,7 @@ def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: 
         "episodes": train.episodes,
         "seed": seed,
         **_augmentation(train),
+        "prefetch": prefetch,
     }
     val = {"split": "val", **drawn, "query": 1, "episodes": train.val_episodes, "seed": protocol.seed}
     return {

@@ -38,6 +38,7 @@ def test_hash_follows_what_changes_results_and_nothing_else():
             "score_batch=7",
             "bank_budget=1MB",
             "fit=11GB",
+            "prefetch=4",
         )
         == base
     )
