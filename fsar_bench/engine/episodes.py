@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
+from operator import add
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -163,6 +166,10 @@ class TrainEpisodes(_Episodes):
         augmented: "all", or "queries": supports are cropped alone.
         prefetch: episodes after the present one whose clips are read ahead.
         arguments: as in `_Episodes`.
+
+    Attributes:
+        following: gives the number of the episode that is asked for after one; where several ranks train, they take turns.
+        waited: seconds that episodes took until they were there.
     """
 
     def __init__(
@@ -182,13 +189,17 @@ class TrainEpisodes(_Episodes):
         self.plan = self._draw(self.split, "train")
         self.prefetch = prefetch
         self._ahead: dict[int, tuple[list[Request], list[Any]]] = {}
+        self.following: Callable[[int], int] = partial(add, 1)
+        self.waited = 0.0
 
     def __getitem__(self, number: int) -> Episode:
         """Episode `number`; the next ones are read ahead meanwhile."""
+        began = perf_counter()
         requests, pending = self._ahead.pop(number) if number in self._ahead else self._begin(number)
-        following = range(number + 1, min(number + 1 + self.prefetch, len(self)))
-        self._ahead = {n: self._ahead[n] if n in self._ahead else self._begin(n) for n in following}
+        wanted = islice(self._after(number), self.prefetch)
+        self._ahead = {n: self._ahead[n] if n in self._ahead else self._begin(n) for n in wanted}
         frames = frames_to_tensor(self.source.collect(requests, pending), torch.device("cpu"))
+        self.waited += perf_counter() - began
         N, K = self.plan.support.shape[1:]
         return Episode(
             support=frames[: N * K].unflatten(0, (N, K)),
@@ -196,6 +207,15 @@ class TrainEpisodes(_Episodes):
             labels=torch.from_numpy(self.plan.labels),
             classes=torch.from_numpy(self.plan.classes[number].astype(np.int64)),
         )
+
+    @property
+    def clips(self) -> int:
+        """Clips of an episode."""
+        return int(self.plan.support[0].size + self.plan.query[0].size)
+
+    def _after(self, number: int) -> Iterator[int]:
+        while (number := self.following(number)) < len(self):
+            yield number
 
     def _begin(self, number: int) -> tuple[list[Request], list[Any]]:
         clips = [*self.plan.support[number].ravel(), *self.plan.query[number].ravel()]

@@ -11,6 +11,7 @@ from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.device import environment, peak_memory
 from fsar_bench.engine.episodes import prompts_of
 from fsar_bench.engine.scoring import PlanScores
+from fsar_bench.engine.speed import speed_of
 from fsar_bench.results.record import (
     BackboneRecord,
     Cost,
@@ -59,6 +60,7 @@ def make_cost(run: CellRun, bank: FeatureBank, scores: PlanScores) -> Cost:
         seconds=Seconds(train=train, encode=bank.seconds, score=scores.seconds),
         videos=len(run.test.plan.used_clips) * (1 if run.method.role_free else 2),
         memory=peak_memory(run.device),
+        training=speed_of(run.training_folder) if run.trained else None,
         environment=environment(run.device),
     )
 

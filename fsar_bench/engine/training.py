@@ -346,6 +346,7 @@ def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:
         {"type": "SeedEachStep", "seed": seed},
         {"type": "KeepTestSplitClosed"},
         {"type": "TrainingCurves"},
+        {"type": "MeasureSpeed"},
         {"type": "ReportProgress"},
     ]
     return [*ours, *copy.deepcopy(train.hooks)]
