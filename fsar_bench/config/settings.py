@@ -114,7 +114,7 @@ FramesAs = Literal["as_is", "shuffled", "reversed", "middle", "differences"]
 class Protocol(Settings):
     """The rules of one evaluation: what is held identical for every method that is compared."""
 
-    unhashed_defaults = frozenset({"group_disjoint", "frames_as"})
+    unhashed_defaults = frozenset({"group_disjoint", "frames_as", "features"})
 
     split: Name = Field("test", description="split that is tested")
     way: int = Field(5, ge=2, le=255, description="classes per episode (N)")
@@ -133,6 +133,10 @@ class Protocol(Settings):
         description="what methods see of the tested frames: as_is, or, as a control, shuffled, reversed (queries alone), middle "
         "(that frame in every place) or differences (of the features of neighbours)",
     )
+    features: Literal["float32", "float16"] = Field(
+        "float32",
+        description="how encoded clips are kept until they are scored; float16 halves their memory and rounds them",
+    )
 
     @field_validator("template")
     @classmethod
@@ -148,6 +152,7 @@ class Protocol(Settings):
         return self
 
 
+KEPT_AS = str(Protocol.model_fields["features"].default)  # encoded clips, where nothing else is said
 PROTOCOL_KEYS = tuple(name for name in Protocol.model_fields if name not in ("split", "sampling"))
 
 

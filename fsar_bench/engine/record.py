@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from fsar_bench.config.settings import KEPT_AS
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.device import environment, peak_memory
 from fsar_bench.engine.episodes import prompts_of
@@ -90,13 +91,13 @@ def _episodes(run: CellRun) -> EpisodesRecord:
 
 
 def _backbone(run: CellRun) -> BackboneRecord:
-    backbone = run.method.backbone
+    backbone, kept = run.method.backbone, run.cell.protocol.features
     return BackboneRecord(
         model=backbone.name,
         weights=run.keys.weights,
         pretraining=backbone.pretraining,
         activation=backbone.activation,
-        precision="float32",
+        precision=KEPT_AS if kept == KEPT_AS else f"{KEPT_AS}, features kept in {kept}",
         mean=_rounded(backbone.mean),
         std=_rounded(backbone.std),
     )
