@@ -217,7 +217,7 @@ def _whole_frames(reader: Reader, clip: dict[str, Any], indices: np.ndarray, res
 
 
 def _work(connection: Connection, plan: ReadPlan, is_logged: bool, shares: bool) -> None:
-    """Body of a worker: send "ready" or "failed", then answer each (path, seed, augmentation) with "frames" or "error".
+    """Body of a worker: send "ready" or "failed", then answer each (path, seed, augmentation) with "frames", "shared" or "error".
 
     Frames are in shared memory, where the system has it: pickled through a pipe they cost a tenth of their decoding.
 
@@ -244,7 +244,7 @@ def _work(connection: Connection, plan: ReadPlan, is_logged: bool, shares: bool)
         try:
             clip = read_clip(reader, plan, path, seed, augmentation)
             placed = shared.put(clip.frames) if shared else None
-            connection.send(("frames", clip if placed is None else clip._replace(frames=placed)))
+            connection.send(("frames", clip) if placed is None else ("shared", (placed, *clip[1:])))
         except Exception as error:
             connection.send(("error", f"{type(error).__name__}: {error}".split("\n")[0][:300]))
 
@@ -316,7 +316,7 @@ class _Worker:
             connection.send((str(clip.path), request.seed, request.augmentation))
             if connection.poll(seconds):
                 kind, answer = connection.recv()
-                return kind, self._taken(answer) if kind == "frames" else answer
+                return ("frames", self._taken(*answer)) if kind == "shared" else (kind, answer)
         except (EOFError, OSError) as error:
             raise _DiedError(self._ending()) from error
         if self._is_stopped():
@@ -327,13 +327,11 @@ class _Worker:
             f"Raise decode_timeout=, or {_advice(self.plan)}."
         )
 
-    def _taken(self, clip: DecodedClip) -> DecodedClip:
+    def _taken(self, placed: Placed, is_complete: bool, remarks: tuple[Remark, ...]) -> DecodedClip:
         """A clip with its frames taken out of shared memory."""
-        if not isinstance(clip.frames, Placed):
-            return clip
-        if self._shared is None:  # `end` was called meanwhile
-            raise EOFError
-        return clip._replace(frames=self._shared.take(clip.frames))
+        if self._shared is None:
+            raise EOFError  # `stop` was called meanwhile
+        return DecodedClip(self._shared.take(placed), is_complete, remarks)
 
     def _crashed(self, clip: Clip, error: _DiedError) -> DataError:
         return DataError(
