@@ -22,6 +22,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from fsar_bench.backbones.backbone import Backbone
+from fsar_bench.backbones.recompute import Recompute
 from fsar_bench.config.cell import Traits
 from fsar_bench.errors import ConfigError, TrainingError
 from fsar_bench.layers import query_cross_entropy
@@ -198,6 +199,7 @@ class FewShotMethod(BaseModel):
         matched: name of the encoded tensor `[V, T, C]` that `matched_distance` gives to `matcher`.
         fits: `fit` selects weights of the score on val.
         loss_scale: factor of an episode's loss before its gradient; the training sets it.
+        recompute: how a training step keeps its activations small; the training sets it (`fit=`).
         reads_train_bank: the score needs statistics of the train split, which `learn_from_bank` is given; for methods that are
             not trained.
     """
@@ -211,6 +213,7 @@ class FewShotMethod(BaseModel):
     matched: str = ""
     fits: bool = False
     loss_scale: float = 1.0
+    recompute = Recompute()
     reads_train_bank: bool = False
 
     def __init__(self, backbone: Backbone) -> None:
@@ -487,6 +490,10 @@ class FewShotMethod(BaseModel):
         Raises:
             TrainingError: the loss is not finite; the parameters are left as they are.
         """
+        with self.recompute.inside(self):
+            return self._step(data, optim_wrapper)
+
+    def _step(self, data: EpisodeBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         with optim_wrapper.optim_context(self):
             losses = self(data)
         total, log = self.parse_losses(losses)

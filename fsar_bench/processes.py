@@ -95,6 +95,16 @@ def pipe(*, duplex: bool = True) -> tuple[Connection, Connection]:
         return multiprocessing.get_context(DEFAULT_METHOD).Pipe(duplex)
 
 
+def anonymous_file(name: str) -> int:
+    """Descriptor of a file in memory without a name in any folder, on Linux; `name` is for those who list descriptors.
+
+    Raises:
+        ProcessError: this process has too many open files.
+    """
+    with _limits_are_told():
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+
+
 def start(
     target: Callable[..., object],
     args: tuple[Any, ...],

@@ -270,7 +270,7 @@ class Backbone(nn.Module, ABC):
         super().train(mode)
         tuned = any(parameter.requires_grad for parameter in self.parameters())
         for module in self.modules():
-            if _keeps_statistics(module):
+            if keeps_statistics(module):
                 weight = getattr(module, "weight", None)
                 module.train(mode and self.train_batch_norm and (tuned if weight is None else weight.requires_grad))
         return self
@@ -284,6 +284,6 @@ class Backbone(nn.Module, ABC):
         return (frames.flatten(0, 1).to(self.mean.dtype) / 255 - self.mean) / self.std
 
 
-def _keeps_statistics(module: nn.Module) -> bool:
+def keeps_statistics(module: nn.Module) -> bool:
     """Whether a module is a batch norm, of torch or of another kind that keeps running statistics of batches."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or module._buffers.get("running_var") is not None

@@ -192,6 +192,9 @@ def _cost(stored: Stored) -> Lines:
     yield "cost", ", ".join(seconds) or "unknown"
     if cost.memory_mb is not None:
         yield "memory", f"{cost.memory_mb:.0f} MB"
+    if cost.training:
+        waited = 100 * (1 - cost.training.utilisation)
+        yield "speed", f"{cost.training.clips_per_second:.3g} clips/s, {waited:.0f} % of the time waiting for clips"
     if cost.environment:
         environment = cost.environment
         yield (

@@ -38,7 +38,7 @@ ENGINE = 1  # raised when a change of the engine changes results
 Module = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w[\w-]*)*$", max_length=200)]
 Input = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on|recipe")
+CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on|recipe|features")
 
 
 def is_file_name(text: str) -> bool:

@@ -27,7 +27,7 @@ from fsar_bench.config.inputs import Modules, annotation_digests, installed_modu
 from fsar_bench.config.overrides import coerce, flatten, merge, overlay, override
 from fsar_bench.config.plain import check_plain
 from fsar_bench.config.published import Recipe, official_recipe
-from fsar_bench.config.settings import Choices, Protocol, Train
+from fsar_bench.config.settings import KEPT_AS, Choices, Protocol, Train
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import fault_of_file, file_digest, user_path
 
@@ -190,7 +190,7 @@ class CellChoice:
             is_added=is_added,
         )
         try:
-            cell = Cell(identity=Identity(**parts), label=self._label(protocol_name)).with_setup(setup)
+            cell = Cell(identity=Identity(**parts), label=self._label(protocol_name, protocol)).with_setup(setup)
         except ValidationError as error:
             raise ConfigError(f"{name}: {explain_fault(error, '', ())}") from error
         for part, values in (*cell.identity.model_dump().items(), ("label", cell.label.model_dump())):
@@ -251,7 +251,7 @@ class CellChoice:
         default = self.dataset.config.reader or Choices.model_fields["reader"].default
         return str(self.chosen.get("reader", default))
 
-    def _label(self, protocol_name: str) -> Label:
+    def _label(self, protocol_name: str, protocol: Protocol) -> Label:
         config, name = self.method.config, self.method.name
         dataset, named = self.dataset.config, self.chosen.get("title")
         if named is not None:
@@ -260,7 +260,7 @@ class CellChoice:
             title=config.title or name,
             named=named,
             paper=config.paper,
-            changed=self._changed(),
+            changed=self._changed() | ({} if protocol.features == KEPT_AS else {"features": protocol.features}),
             dataset=dataset.title or dataset.dataset.name,
             synthetic=dataset.synthetic,
             protocol=protocol_name,

@@ -116,7 +116,7 @@ FramesAs = Literal["as_is", "shuffled", "reversed", "middle", "differences"]
 class Protocol(Settings):
     """The rules of one evaluation: what is held identical for every method that is compared."""
 
-    unhashed_defaults = frozenset({"group_disjoint", "frames_as"})
+    unhashed_defaults = frozenset({"group_disjoint", "frames_as", "features"})
 
     split: Name = Field("test", description="split that is tested")
     way: int = Field(5, ge=2, le=255, description="classes per episode (N)")
@@ -135,6 +135,10 @@ class Protocol(Settings):
         description="what methods see of the tested frames: as_is, or, as a control, shuffled, reversed (queries alone), middle "
         "(that frame in every place) or differences (of the features of neighbours)",
     )
+    features: Literal["float32", "float16"] = Field(
+        "float32",
+        description="how encoded clips are kept until they are scored; float16 halves their memory and rounds them",
+    )
 
     @field_validator("template")
     @classmethod
@@ -150,6 +154,7 @@ class Protocol(Settings):
         return self
 
 
+KEPT_AS = str(Protocol.model_fields["features"].default)  # encoded clips, where nothing else is said
 PROTOCOL_KEYS = tuple(name for name in Protocol.model_fields if name not in ("split", "sampling"))
 
 
@@ -352,6 +357,16 @@ class Choices(Settings):
     imports: str = Field("", description="custom modules to import, such as ./my_matchers.py")
 
 
+def _size(key: str, size: str, words: tuple[str, ...]) -> str:
+    """A size in bytes, or one of some words, as it was written."""
+    if size not in words:
+        try:
+            bytes_from_text(size)
+        except ValueError as error:
+            raise ValueError(f"{key}={shown(size)} is no size: {error}. Or choose {' or '.join(words)}.") from None
+    return size
+
+
 class RunOptions(Settings):
     """How a command runs: nothing here changes a result."""
 
@@ -394,24 +409,30 @@ class RunOptions(Settings):
     )
     ray: Resources = Field(
         {},
-        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default as many GPUs as "
-        "devices= where there are any, and their share of the cores",
+        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default as many "
+        "GPUs as devices= where there are any, and their share of the cores",
     )
     slurm: Resources = Field(
         {},
         description="options of the Slurm jobs: slurm.partition=, slurm.time= (minutes, 240 by default), slurm.cpus_per_task=, "
         "and what else submitit takes",
     )
+    fit: Text = Field(
+        "none",
+        description="memory of the device that a training step may take, such as 11GB: clips of an episode are encoded as many "
+        "at a time as fit, twice; none stores all of their activations",
+    )
+    prefetch: int = Field(1, ge=0, le=1000, description="training episodes whose clips are read ahead")
 
     @field_validator("bank_budget")
     @classmethod
     def _is_a_size(cls, budget: str) -> str:
-        if budget not in ("auto", "none"):
-            try:
-                bytes_from_text(budget)
-            except ValueError as error:
-                raise ValueError(f"bank_budget={shown(budget)} is no size: {error}. Or choose auto or none.") from None
-        return budget
+        return _size("bank_budget", budget, ("auto", "none"))
+
+    @field_validator("fit")
+    @classmethod
+    def _is_a_size_of_memory(cls, fit: str) -> str:
+        return _size("fit", fit, ("none",))
 
     @field_validator("jobs", mode="before")
     @classmethod

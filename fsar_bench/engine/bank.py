@@ -105,12 +105,13 @@ class FeatureBank:
 
     def indexed(self, index: Callable[[VideoFeatures], VideoFeatures]) -> FeatureBank:
         """The bank with what a method computes of each video alone, in fixed chunks."""
-        room = replace(self.room)
+        room = replace(self.room, is_half=False)  # norms and products of features are larger than these
         support, adds_mapped = self._indexed(index, self.support, room)
         query = support
         if self.query is not self.support:
             query, maps_more = self._indexed(index, self.query, room)
             adds_mapped = adds_mapped or maps_more
+        room.is_half = self.room.is_half
         return replace(self, query=query, support=support, room=room, is_mapped=self.is_mapped or adds_mapped)
 
     def restricted(self, clips: np.ndarray) -> FeatureBank:
@@ -123,13 +124,14 @@ class FeatureBank:
 
     def episode_bytes(self, plan: EpisodePlan) -> int:
         """Bytes of the features of one episode, as `episodes` gathers them."""
-        return plan.support[0].size * clip_bytes(self.support) + plan.query[0].size * clip_bytes(self.query)
+        size = plan.support[0].size * clip_bytes(self.support) + plan.query[0].size * clip_bytes(self.query)
+        return size * 2 if self.room.is_half else size
 
     def _gathered(self, features: VideoFeatures, rows: np.ndarray) -> VideoFeatures:
         """Rows of features, on the device of the method."""
         index = torch.from_numpy(rows)
         if not self.is_mapped:
-            return features[index.to(next(tensor for _, tensor in features.items()).device)]
+            return self._whole(features[index.to(next(tensor for _, tensor in features.items()).device)])
         gathered = {name: tensor[index.to(tensor.device)] for name, tensor in features.items()}
         return self._near(VideoFeatures(**gathered))
 
@@ -143,7 +145,15 @@ class FeatureBank:
         return [near[torch.from_numpy(part.reshape(array.shape)).to(device)] for part, array in parts]
 
     def _near(self, features: VideoFeatures) -> VideoFeatures:
-        return features if self.room.device is None else features.to(self.room.device)
+        return self._whole(features if self.room.device is None else features.to(self.room.device))
+
+    def _whole(self, features: VideoFeatures) -> VideoFeatures:
+        """Features in float32, also where they are kept in float16."""
+        if not self.room.is_half:
+            return features
+        return VideoFeatures(
+            **{n: tensor.float() if tensor.dtype == torch.half else tensor for n, tensor in features.items()}
+        )
 
     def _indexed(
         self, index: Callable[[VideoFeatures], VideoFeatures], features: VideoFeatures, room: Room

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from operator import add
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -162,13 +164,22 @@ class TrainEpisodes(_Episodes):
     Args:
         augmentation: arguments of `Augmentation`; None takes the evaluation's centre crop.
         augmented: "all", or "queries": supports are cropped alone.
+        prefetch: episodes after the present one whose clips are read ahead.
         arguments: as in `_Episodes`.
 
     Attributes:
         following: gives the number of the episode that is asked for after one; where several ranks train, they take turns.
+        waited: seconds that episodes took until they were there.
     """
 
-    def __init__(self, *, augmentation: dict[str, Any] | None = None, augmented: str = "all", **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        augmentation: dict[str, Any] | None = None,
+        augmented: str = "all",
+        prefetch: int = 1,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.of_queries = None if augmentation is None else Augmentation(**augmentation)
         self.of_supports = self.of_queries
@@ -176,16 +187,19 @@ class TrainEpisodes(_Episodes):
             self.of_supports = self.of_queries.crop_alone
         self.split = self.dataset.split("train")
         self.plan = self._draw(self.split, "train")
+        self.prefetch = prefetch
         self._ahead: dict[int, tuple[list[Request], list[Any]]] = {}
         self.following: Callable[[int], int] = partial(add, 1)
+        self.waited = 0.0
 
     def __getitem__(self, number: int) -> Episode:
-        """Episode `number`; the next one is read ahead meanwhile."""
+        """Episode `number`; the next ones are read ahead meanwhile."""
+        began = perf_counter()
         requests, pending = self._ahead.pop(number) if number in self._ahead else self._begin(number)
-        following = self.following(number)
-        if following < len(self):
-            self._ahead = {following: self._begin(following)}
+        wanted = islice(self._after(number), self.prefetch)
+        self._ahead = {n: self._ahead[n] if n in self._ahead else self._begin(n) for n in wanted}
         frames = frames_to_tensor(self.source.collect(requests, pending), torch.device("cpu"))
+        self.waited += perf_counter() - began
         N, K = self.plan.support.shape[1:]
         return Episode(
             support=frames[: N * K].unflatten(0, (N, K)),
@@ -193,6 +207,15 @@ class TrainEpisodes(_Episodes):
             labels=torch.from_numpy(self.plan.labels),
             classes=torch.from_numpy(self.plan.classes[number].astype(np.int64)),
         )
+
+    @property
+    def clips(self) -> int:
+        """Clips of an episode."""
+        return int(self.plan.support[0].size + self.plan.query[0].size)
+
+    def _after(self, number: int) -> Iterator[int]:
+        while (number := self.following(number)) < len(self):
+            yield number
 
     def _begin(self, number: int) -> tuple[list[Request], list[Any]]:
         clips = [*self.plan.support[number].ravel(), *self.plan.query[number].ravel()]

@@ -27,11 +27,13 @@ class Room:
         left: bytes that are left; None for no limit.
         folder: where files of features that do not fit are made.
         device: where the method computes; None where the features are.
+        is_half: features are rounded to float16 while they are kept.
     """
 
     left: int | None = None
     folder: Path = Path()
     device: torch.device | None = None
+    is_half: bool = False
 
     @classmethod
     def of(cls, budget: str, folder: Path, device: torch.device) -> Room:
@@ -84,9 +86,12 @@ class Shelf:
         """Put features of the next clips there.
 
         Raises:
-            ProtocolError: they are not of as many clips, or have other names, shapes or types than those before.
+            ProtocolError: they are not of as many clips, or have other names, shapes or types than those before; or float16
+                cannot hold them.
             OSError: the disk is full, or cannot be written.
         """
+        if self._room.is_half:
+            part = _rounded(part)
         if not self._end:
             self._allocate(part)
         self._check(part, clips)
@@ -136,6 +141,18 @@ class Shelf:
                 f"Features of {clips} clips are {_in_words(part)}, not {_in_words(VideoFeatures(**self._tensors))} with a first "
                 f"dimension of {clips}: return one row per video, of the same shape and type for every video."
             )
+
+
+def _rounded(features: VideoFeatures) -> VideoFeatures:
+    """Features in float16; whatever is no float32 stays as it is."""
+    tensors = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in features.items()}
+    for name, tensor in features.items():
+        if tensor.is_floating_point() and not torch.equal(tensor.isfinite(), tensors[name].isfinite()):
+            raise ProtocolError(
+                f"features=float16 cannot hold {name!r}: its largest value is {tensor.abs().max():.3g}, and float16 ends at "
+                "65504. Take features=float32."
+            )
+    return VideoFeatures(**tensors)
 
 
 def _in_words(features: VideoFeatures) -> str:

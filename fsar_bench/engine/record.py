@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from fsar_bench.config.settings import KEPT_AS
 from fsar_bench.engine.bank import FeatureBank
 from fsar_bench.engine.device import environment, peak_memory
 from fsar_bench.engine.episodes import prompts_of
 from fsar_bench.engine.scoring import PlanScores
+from fsar_bench.engine.speed import speed_of
 from fsar_bench.results.record import (
     BackboneRecord,
     Cost,
@@ -59,6 +61,7 @@ def make_cost(run: CellRun, bank: FeatureBank, scores: PlanScores) -> Cost:
         seconds=Seconds(train=train, encode=bank.seconds, score=scores.seconds),
         videos=len(run.test.plan.used_clips) * (1 if run.method.role_free else 2),
         memory=peak_memory(run.device),
+        training=speed_of(run.training_folder) if run.trained else None,
         environment=environment(run.device),
     )
 
@@ -88,13 +91,13 @@ def _episodes(run: CellRun) -> EpisodesRecord:
 
 
 def _backbone(run: CellRun) -> BackboneRecord:
-    backbone = run.method.backbone
+    backbone, kept = run.method.backbone, run.cell.protocol.features
     return BackboneRecord(
         model=backbone.name,
         weights=run.keys.weights,
         pretraining=backbone.pretraining,
         activation=backbone.activation,
-        precision="float32",
+        precision=KEPT_AS if kept == KEPT_AS else f"{KEPT_AS}, features kept in {kept}",
         mean=_rounded(backbone.mean),
         std=_rounded(backbone.std),
     )

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -272,7 +272,8 @@ class CellRun:
     ) -> FeatureBank:
         clips, control = episodes.plan.used_clips, self.cell.protocol.frames_as if episodes is self.test else "as_is"
         arguments = self.method, episodes.split, clips, text, source
-        return build_bank(*arguments, frames_as=control, store=store, room=self._room(), progress=counter(stage))
+        room = replace(self._room(), is_half=self.cell.protocol.features == "float16")
+        return build_bank(*arguments, frames_as=control, store=store, room=room, progress=counter(stage))
 
     def _room(self) -> Room:
         """Memory for the clips of a plan, as much as there is now."""

@@ -10,7 +10,7 @@ from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 
-from fsar_bench.engine import episodes, hooks, loops, schedules  # noqa: F401  # they register themselves
+from fsar_bench.engine import episodes, fit, hooks, loops, schedules, speed  # noqa: F401  # they register themselves
 from fsar_bench.engine.device import choose_device
 from fsar_bench.io import append_cached
 from fsar_bench.method import FewShotMethod

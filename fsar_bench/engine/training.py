@@ -193,7 +193,7 @@ def training_config(
         "experiment_name": folder.name,
         "randomness": {"seed": cell.identity.training_seed % 2**32},
         "model": {**without_score_arguments(method), "backbone": backbone},
-        **_dataloaders(cell, train, _frames(plans.train, options), _frames(plans.test, options)),
+        **_dataloaders(cell, train, _frames(plans.train, options), _frames(plans.test, options), options.prefetch),
         "train_cfg": _loop(train),
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
@@ -202,7 +202,7 @@ def training_config(
         "test_cfg": {"type": "EpisodicTestLoop", **scoring},
         "test_evaluator": {"type": "QueryAccuracy"},
         "default_hooks": _default_hooks(train, options, key),
-        "custom_hooks": _hooks(train, cell.identity.training_seed),
+        "custom_hooks": [*_hooks(train, cell.identity.training_seed), *_fit(train, options, plans.train)],
         "log_processor": {"by_epoch": False, "window_size": _log_interval(train)},
         "visualizer": {"type": "Visualizer", "vis_backends": _log_backends(options.log, cell)},
         "env_cfg": {"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}, "dist_cfg": {"backend": "nccl"}},
@@ -214,7 +214,9 @@ def _loop(train: Train) -> dict[str, Any]:
     return loop if train.loss_scale == 1 else {**loop, "loss_scale": train.loss_scale}
 
 
-def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: dict[str, Any]) -> dict[str, Any]:
+def _dataloaders(
+    cell: Cell, train: Train, frames: dict[str, Any], test_frames: dict[str, Any], prefetch: int
+) -> dict[str, Any]:
     """Dataloaders of the training episodes, of the val episodes that choose the checkpoint, and of the test plan."""
     protocol, seed = cell.protocol, cell.identity.training_seed
     common = {"template": protocol.template, "group_disjoint": protocol.group_disjoint}
@@ -232,6 +234,7 @@ def _dataloaders(cell: Cell, train: Train, frames: dict[str, Any], test_frames: 
         "episodes": train.episodes,
         "seed": seed,
         **_augmentation(train),
+        "prefetch": prefetch,
     }
     val = {"split": "val", **drawn, "query": 1, "episodes": train.val_episodes, "seed": protocol.seed}
     return {
@@ -373,9 +376,20 @@ def _hooks(train: Train, seed: int) -> list[dict[str, Any]]:
         {"type": "SeedEachStep", "seed": seed},
         {"type": "KeepTestSplitClosed"},
         {"type": "TrainingCurves"},
+        {"type": "MeasureSpeed"},
         {"type": "ReportProgress"},
     ]
     return [*ours, *copy.deepcopy(train.hooks)]
+
+
+def _fit(train: Train, options: RunOptions, plan: ReadPlan) -> list[dict[str, Any]]:
+    """The hook that keeps a training step within the memory that `fit=` allows; none where it allows any."""
+    if options.fit == "none":
+        return []
+    episode = {"way": train.way, "shot": train.shot, "queries": train.query_per_class}
+    clip = {"frames": plan.frames, "crop": plan.crop}
+    optimizer = copy.deepcopy(train.optimizer)
+    return [{"type": "FitMemory", "budget": options.fit, "optimizer": optimizer, "episode": {**episode, **clip}}]
 
 
 def _require_package(name: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsar_bench.data.decode import Request
 from fsar_bench.engine.bank import build_bank
+from fsar_bench.engine.memory import Room
 from fsar_bench.engine.run import CellRun
 from fsar_bench.errors import ResultError
 from fsar_bench.explain.reopen import reopen
@@ -102,7 +103,8 @@ def explain(run: CellRun, episode: int, realised: str) -> Explained:
     classes, support, query = plan.classes[episode], plan.support[episode], plan.query[episode].ravel()
     clips = np.unique(np.concatenate([support.ravel(), query]))
     control = run.cell.protocol.frames_as
-    bank = build_bank(run.method, split, clips, run.test_text, run.source, frames_as=control)
+    room = Room(is_half=run.cell.protocol.features == "float16")
+    bank = build_bank(run.method, split, clips, run.test_text, run.source, frames_as=control, room=room)
     text = run.test_text[torch.from_numpy(classes.astype(np.int64)).to(run.device)][None]
     scores, inputs = _score(run.method, *bank.episodes(plan, slice(episode, episode + 1)), text)
     frames = run.source.read([Request(split.clips[i]) for i in [*support.ravel(), *query]])

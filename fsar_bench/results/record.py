@@ -208,6 +208,22 @@ class PeakMemory(Frozen):
     device: Spent | None = None
 
 
+class TrainingCost(Frozen):
+    """What a training did with its time, validations aside.
+
+    Attributes:
+        waiting: seconds in which it waited for clips.
+        utilisation: share of its time in which it did not.
+        clips_per_second: clips that it encoded, whole steps counted.
+        memory: peak memory of its process.
+    """
+
+    waiting: Spent
+    utilisation: Annotated[float, Field(ge=0, le=1)]
+    clips_per_second: Spent
+    memory: PeakMemory
+
+
 class Environment(Frozen):
     """What a cost was measured on."""
 
@@ -224,6 +240,7 @@ class Cost(Frozen):
     seconds: Seconds = Seconds()
     videos: Amount | None = None
     memory: PeakMemory | None = None
+    training: TrainingCost | None = None
     environment: Environment | None = None
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsar_bench.backbones.recompute import Recompute, why_together
 from fsar_bench.method import EpisodeBatch, FewShotMethod, Scores, VideoFeatures
 from fsar_bench.testing.tester import (
     SURE,
@@ -38,6 +39,7 @@ COPIES = 16  # episodes in which queries are copies of supports
 SAME = 1e-8  # largest difference of equal scores, relative to their spread
 SAME_SINGLE = 1e-4  # the same for a method that scores in float32 regardless of its input
 SAME_TRANSDUCTIVE = 1e-6  # the same where sums over queries are taken in another order
+SAME_GRADIENT = 1e-6  # largest difference of equal gradients, relative to the largest entry of all
 DIFFERENT = 1e-5  # smallest difference of different scores, relative to their spread
 
 
@@ -486,6 +488,34 @@ class MethodTester(Tester[FewShotMethod]):
             for name, tensor in method.state_dict().items()
             if (name in parameters and name not in trained) or (name.startswith("backbone.") and not tuned)
         }
+
+    def test_micro_batches_give_the_same_gradients(self) -> None:
+        """An episode gives the same gradients when its clips are encoded one at a time, or its blocks twice (`fit=`)."""
+        method, episodes = self.method().train(), self.episodes(count=1)
+        if not method.traits.trainable:
+            raise NotTestedError("training-free")
+        if why := why_together(method, episodes.query[0, :1], None):
+            raise NotTestedError(why)
+        expected = self._gradients(method, episodes, Recompute())
+        for recompute in (Recompute(1), Recompute(2, blocks=True)):
+            actual = self._gradients(method, episodes, recompute)
+            largest = max(float(gradient.abs().max()) for gradient in expected.values())
+            for name, gradient in expected.items():
+                off = float((actual[name] - gradient).abs().max())
+                if off > SAME_GRADIENT * largest:
+                    raise BrokenError(
+                        f"clips that are encoded {recompute.clips} at a time give another gradient of {name} (by "
+                        f"{off / largest:.2g} of the largest): `embed` lets clips see each other."
+                    )
+
+    def _gradients(self, method: FewShotMethod, episodes: EpisodeBatch, recompute: Recompute) -> dict[str, Tensor]:
+        """Compute the gradients of the loss, with the same random numbers every time."""
+        with torch.random.fork_rng(devices=[]), recompute.inside(method):
+            torch.manual_seed(4)
+            self.training_loss(method, episodes).backward()
+        gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        method.zero_grad()
+        return gradients
 
     def test_loss_falls_when_trained_on_one_episode(self) -> None:
         """Eight steps of Adam on one episode reduce the loss."""

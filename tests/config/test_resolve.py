@@ -30,7 +30,16 @@ def test_cells_are_the_product_and_controls_come_first():
 def test_hash_follows_what_changes_results_and_nothing_else():
     base = hashes("methods=ma_clip")
     assert (
-        hashes("methods=ma_clip", "workers=0", "out=elsewhere", "device=cpu", "score_batch=7", "bank_budget=1MB")
+        hashes(
+            "methods=ma_clip",
+            "workers=0",
+            "out=elsewhere",
+            "device=cpu",
+            "score_batch=7",
+            "bank_budget=1MB",
+            "fit=11GB",
+            "prefetch=4",
+        )
         == base
     )
     for pair in (
@@ -197,6 +206,7 @@ def test_a_training_seed_changes_the_training_alone():
         ("bank_budget=4", "bank_budget='4' is no size: a size is a number above 0 and a unit, such as 500MB or 4GB."),
         ("bank_budget=0.1B", "bank_budget='0.1B' is no size"),
         ("bank_budget=all", "bank_budget='all' is no size"),
+        ("fit=11", "fit='11' is no size: a size is a number above 0 and a unit, such as 500MB or 4GB. Or choose none."),
         ("template=a {x} of {}", "no other brace"),
         ("template=a <b> {}", "must be one line without < and >"),
         ("log=tensorbord", "Did you mean 'tensorboard'"),

@@ -468,7 +468,7 @@ def test_dotted_options_are_typed_and_change_no_hash(tiny, tmp_path):
         ({"devices": 4, "device": "cpu"}, [{"CPU": 32, "GPU": 8}], (0, 2)),
         ({}, [{"CPU": 32, "GPU": 8}, {"CPU": 64}], (1, 4)),
         ({}, [{"CPU": 1}, {"CPU": 64}], (0, 1)),
-        ({"ray": {"num_gpus": 0.5}}, [{"CPU": 32, "GPU": 4}], (0.5, 4)),
+        ({"launcher": "ray", "ray": {"num_gpus": 0.5}}, [{"CPU": 32, "GPU": 4}], (0.5, 4)),
     ],
 )
 def test_a_cell_on_ray_takes_a_gpu_for_each_rank(options, nodes, needs):

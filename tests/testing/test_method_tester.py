@@ -34,6 +34,12 @@ class Good(FewShotMethod):
         return Scores(query.video @ support.video.mean(2).transpose(1, 2))
 
 
+class LooksAtOtherVideosInTraining(Good):
+    def embed(self, frames, class_text):
+        features = super().embed(frames, class_text).frames
+        return VideoFeatures(frames=features - features.mean(0) if self.training else features)
+
+
 class WrongShape(Good):
     def score(self, support, query, class_text):
         return Scores(super().score(support, query, class_text).total[..., :-1])
@@ -472,6 +478,7 @@ BROKEN = {
         HasAnIdleParameter, HasAParameterWithoutEffect, MovesBuffersOfTheBackbone, DeclaresTrainingFree,
         LossIsNotANumber, LossIsATensor, LossIsCalledError, TrainsWhatIsFrozen,
     ],
+    "micro batches give the same gradients": [LooksAtOtherVideosInTraining],
     "loss falls when trained on one episode": [LearnsNothing],
     "predictions survive float32": [CancelsDigits],
 }  # fmt: skip
