@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.data.dataset import open_dataset
+from fsar_bench.data.dataset import datasets_kept_open, open_dataset
 from fsar_bench.engine.jobs import job_options
 from fsar_bench.engine.state import State, shared_training, state_of
 from fsar_bench.errors import FsarBenchError
@@ -37,6 +37,7 @@ class Forecast:
     total: float | None
 
 
+@datasets_kept_open()
 def forecast(cells: list[Cell], options: RunOptions) -> Forecast:
     """What a run would do.
 
@@ -59,6 +60,7 @@ def forecast(cells: list[Cell], options: RunOptions) -> Forecast:
     return Forecast(states, [estimate.seconds(work) if work else None for work in each], estimate.remaining())
 
 
+@datasets_kept_open()
 def estimate_of(cells: list[Cell], options: RunOptions) -> Estimate:
     """The estimate of a run that begins now, from what is stored; nothing of a cell that is going to fail is known."""
     works: dict[int, Work | None] = {}
