@@ -70,7 +70,9 @@ class Findings:
     errors: list[FsarBenchError]
 
 
-def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool) -> Findings:
+def preflight(
+    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, builds: bool = True
+) -> Findings:
     """Check the cells that are not finished yet.
 
     Args:
@@ -78,6 +80,7 @@ def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silen
         options: how to run it.
         progress: is told how far the check is.
         isolate: build components in a process of its own.
+        builds: build components and read clips; otherwise episodes are checked alone, which takes no time.
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
@@ -87,8 +90,9 @@ def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silen
         return Findings(cells, [])
     with datasets_kept_open():
         problems = list(_episode_problems(unfinished))
-        problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
-        problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
+        if builds:
+            problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
+            problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
     found = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}
     sound = [cell for cell in cells if cell.hash not in bad]
@@ -234,14 +238,17 @@ class _EpisodeCheck:
         dataset = open_dataset(**DatasetSource.model_validate_json(self.source).model_dump())
         split = dataset.split(self.split)
         _check_decoded(dataset, split)
-        sizes = {"way": self.way, "shot": self.shot, "query": self.query, "purpose": self.split}
-        check_plan(split.list, **sizes, missing=split.missing)
+        way, shot, query = self.way, self.shot, self.query
+        check_plan(split.list, way=way, shot=shot, query=query, purpose=self.split, missing=split.missing)
         if self.group_disjoint:
             EpisodePlan.sample(
                 split.list,
-                **sizes,
+                way=way,
+                shot=shot,
+                query=query,
                 episodes=DRAWN,
                 seed=self.seed,
+                purpose=self.split,
                 missing=split.missing,
                 recording=known_recordings(dataset.name, split),
             )
