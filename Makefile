@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test slow benchmark audit campaign leaderboard pr
+.PHONY: install lint test slow benchmark timings audit campaign leaderboard pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
@@ -20,7 +20,10 @@ test:  ## the test suite
 slow:  ## the tests that take long
 	$(PY) -m pytest -m slow
 
-benchmark:  ## ratios measured in one run
+benchmark:  ## measure this machine, and write docs/performance.md (DEVICE=cuda for a GPU)
+	$(PY) -m tools.performance --device $(or $(DEVICE),auto)
+
+timings:  ## times of single parts, side by side
 	$(PY) -m pytest tests/benchmarks -n 0 --benchmark-only --benchmark-disable-gc
 
 audit:  ## claims about intervals, tests and ranks on simulated boards whose truth is known

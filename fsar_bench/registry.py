@@ -12,7 +12,6 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
-from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,13 @@ class ComponentRegistry(NamesRegistry):
         Raises:
             ConfigError: the name is not registered, told when it is built: the config may import it.
         """
-        return partial(_build_component, self, key)
+
+        def builder(
+            **arguments: Any,
+        ) -> Any:  # no partial: MMEngine logs what it calls, and would print the whole registry
+            return _build_component(self, key, **arguments)
+
+        return builder
 
 
 def _build_component(

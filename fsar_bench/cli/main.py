@@ -135,6 +135,27 @@ def run(
 
 
 @app.command()
+def plan(
+    pairs: RunPairs = None,
+    machine: Annotated[
+        Path | None,
+        typer.Option(
+            "--machine", help="What methods take on a machine, as fsar-bench profile --machine FILE wrote it."
+        ),
+    ] = None,
+) -> None:
+    """Tell what a study costs before it starts: hours, disk and memory. Takes the settings of run; runs nothing.
+
+    \b
+    fsar-bench plan methods=all shot=1,5 seed=0,1,2
+    fsar-bench plan methods=ma_clip,clip_fsar dataset=ssv2_small jobs=8 --machine a100.json
+    """
+    from fsar_bench.cli.plan import plan_command
+
+    raise typer.Exit(plan_command(pairs or [], user_path(machine) if machine else None))
+
+
+@app.command()
 def leaderboard(
     pairs: Pairs = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the tables are stale.")] = False,

@@ -409,8 +409,8 @@ class RunOptions(Settings):
     )
     ray: Resources = Field(
         {},
-        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default as many "
-        "GPUs as devices= where there are any, and their share of the cores",
+        description="what each cell takes of a Ray cluster: ray.num_cpus=, ray.num_gpus=, ray.memory= (bytes); by default "
+        "as many GPUs as devices= where there are any, and their share of the cores",
     )
     slurm: Resources = Field(
         {},
@@ -463,7 +463,7 @@ class RunOptions(Settings):
         for key in LAUNCHERS:
             if key != self.launcher and getattr(self, key):
                 raise ValueError(f"{key}= has no effect with launcher={self.launcher}: leave it out.")
-        if self.jobs != 1:
+        if self.jobs != "auto":
             key = "ray.num_cpus" if self.launcher == "ray" else "slurm.array_parallelism"
             raise ValueError(
                 f"jobs={shown(self.jobs)} is for launcher=local: a cluster runs as many cells at a time as it has room for. "

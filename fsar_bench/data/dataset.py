@@ -211,9 +211,10 @@ class Split:
         return [number for number, clips in enumerate(self.list.clips) for _ in clips]
 
 
-_lock = threading.RLock()  # guards the two tables below
+_lock = threading.RLock()  # guards the three tables below
 _owners_of_closed: dict[str, weakref.WeakSet[Any]] = {}  # who keeps a split closed, by its name
 _open_datasets: weakref.WeakValueDictionary[tuple[Any, ...], Dataset] = weakref.WeakValueDictionary()
+_kept: dict[object, dict[tuple[Any, ...], Dataset]] = {}  # what is kept open, by who keeps it
 
 
 def close_split(name: str, owner: object) -> None:
@@ -405,7 +406,22 @@ def open_dataset(name: str, annotation: str, groups: list[str] | None = None) ->
         dataset = _open_datasets.get(key)
         if dataset is None:
             dataset = _open_datasets[key] = Dataset(name, annotation, groups)
+        for kept in _kept.values():
+            kept[key] = dataset
         return dataset
+
+
+@contextlib.contextmanager
+def datasets_kept_open() -> Iterator[None]:
+    """Keep what is opened meanwhile, so that work that looks at the same dataset for many cells reads it once."""
+    owner = object()
+    with _lock:
+        _kept[owner] = {}
+    try:
+        yield
+    finally:
+        with _lock:
+            del _kept[owner]
 
 
 def _state(path: Path) -> tuple[int, int] | None:

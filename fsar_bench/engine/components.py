@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fsar_bench.backbones.backbone import Backbone
@@ -95,7 +95,8 @@ class ComponentCheck:
     def __init__(self, options: RunOptions) -> None:
         self.options = options
         self._backbones: dict[str, Backbone | Exception] = {}
-        self._methods: dict[str, Exception | None] = {}
+        self._fits: set[str] = set()  # keys of methods that choose weights on val
+        self._known: dict[str, Exception | None] = {}  # what became of each check
 
     def __call__(self, cell: Cell) -> Iterator[Exception]:
         """What is wrong with a cell.
@@ -103,71 +104,84 @@ class ComponentCheck:
         A device, reader, backbone, method, optimiser, scheduler, hook or log backend that does not exist or cannot be built, or
         whatever the constructor of a custom class raises.
         """
-        try:
-            import_components(cell.identity.custom_imports, cell.setup.module_folders)
-        except Exception as error:
+        modules = (list(cell.identity.custom_imports), list(cell.setup.module_folders))
+        if (error := self._once(["imports", modules], lambda: import_components(*modules))) is not None:
             yield error
             return
-        checks = self._check_device, self._check_ranks, self._check_reader, self._check_method, self._check_training
-        for check in checks:
-            try:
-                check(cell)
-            except Exception as error:
+        for error in (self._device(), self._ranks(cell), self._reader(cell), self._method(cell), self._training(cell)):
+            if error is not None:
                 yield error
 
-    def _check_device(self, cell: Cell) -> None:
-        if self.options.launcher == "local":  # nodes of a cluster have other devices
-            choose_device(self.options.device)
+    def _once(self, key: object, check: Callable[[], object]) -> Exception | None:
+        """What goes wrong in a check; what cells have in common is checked once."""
+        text = canonical(key)
+        if text not in self._known:
+            try:
+                check()
+                self._known[text] = None
+            except Exception as error:
+                self._known[text] = error
+        return self._known[text]
 
-    def _check_ranks(self, cell: Cell) -> None:
+    def _device(self) -> Exception | None:
+        if self.options.launcher != "local":  # nodes of a cluster have other devices
+            return None
+        return self._once(["device"], lambda: choose_device(self.options.device))
+
+    def _ranks(self, cell: Cell) -> Exception | None:
         train, devices = cell.identity.train, self.options.devices
         if train is None or cell.setup.checkpoint or devices == 1:
-            return
-        check_devices(self.options.device, devices)
-        if devices > train.accumulate:
-            raise ConfigError(
+            return None
+        error = None
+        if self.options.launcher == "local":
+            error = self._once(["ranks"], lambda: check_devices(self.options.device, devices))
+        if error is None and devices > train.accumulate:
+            return ConfigError(
                 f"devices={devices} is more than train.accumulate={train.accumulate}, the episodes of an update of {cell.name}: "
                 f"ranks would have nothing to do. Use devices={train.accumulate} or less."
             )
+        return error
 
-    @staticmethod
-    def _check_reader(cell: Cell) -> None:
-        find(READERS, cell.identity.reader)
+    def _reader(self, cell: Cell) -> Exception | None:
+        return self._once(["reader", cell.identity.reader], lambda: find(READERS, cell.identity.reader))
 
-    def _check_method(self, cell: Cell) -> None:
+    def _method(self, cell: Cell) -> Exception | None:
+        """What goes wrong when the method is built, with any seed: what can be built does not depend on it."""
         config, backbone = component_configs(cell)
-        key = canonical([config, backbone, str(cell.setup.checkpoint), cell.train_dataset.model_dump()])
-        if key not in self._methods:
-            self._methods[key] = self._fault(cell, config, backbone)
-        if (error := self._methods[key]) is not None:
-            raise error
+        unseeded = [{key: value for key, value in part.items() if key != "init_seed"} for part in (config, backbone)]
+        source, p = cell.train_dataset.model_dump(mode="json"), cell.protocol
+        texts = [p.template, list(cell.identity.class_texts)]
+        key = canonical(["method", cell.name, unseeded, str(cell.setup.checkpoint), source, texts])
+        error = self._once(key, lambda: self._build(key, cell, config, backbone))
+        if error is None and key in self._fits:
+            return self._once(["val", source, p.way, p.shot], lambda: _check_val(cell))
+        return error
 
-    def _check_training(self, cell: Cell) -> None:
+    def _training(self, cell: Cell) -> Exception | None:
+        train = cell.identity.train
+        if train is None or cell.setup.checkpoint:
+            return None
         from fsar_bench.engine.training import check_training
 
-        if cell.identity.train is not None and not cell.setup.checkpoint:
-            check_training(cell.identity.train, self.options.log)
+        key = ["training", train.model_dump(mode="json", exclude={"seed"})]
+        return self._once(key, lambda: check_training(train, self.options.log))
 
-    def _fault(self, cell: Cell, config: dict[str, Any], backbone: dict[str, Any]) -> Exception | None:
-        """What goes wrong when the method is built; None if nothing does."""
+    def _build(self, key: str, cell: Cell, config: dict[str, Any], backbone: dict[str, Any]) -> None:
+        """Build a method and load its checkpoint; raises what goes wrong."""
         built = self._backbone(backbone)
         if isinstance(built, Exception):
-            return built
-        try:
-            method = METHODS.build({**config, "backbone": copy.deepcopy(built)})
-            _check(cell, method)
-            if method.fits:
-                _check_val(cell)
-            if cell.setup.checkpoint:
-                train_dataset = open_dataset(**cell.train_dataset.model_dump())
-                prepare_method(method, train_dataset, cell.protocol.template, cell.identity.class_texts)
-                load_named(cell.setup.checkpoint, method)
-        except Exception as error:
-            return error
-        return None
+            raise built
+        method = METHODS.build({**config, "backbone": copy.deepcopy(built)})
+        _check(cell, method)
+        if method.fits:
+            self._fits.add(key)
+        if cell.setup.checkpoint:
+            train_dataset = open_dataset(**cell.train_dataset.model_dump())
+            prepare_method(method, train_dataset, cell.protocol.template, cell.identity.class_texts)
+            load_named(cell.setup.checkpoint, method)
 
     def _backbone(self, config: dict[str, Any]) -> Backbone | Exception:
-        key = canonical(config)
+        key = canonical({name: value for name, value in config.items() if name != "init_seed"})
         if key not in self._backbones:
             try:
                 self._backbones[key] = BACKBONES.build(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.data.dataset import open_dataset
+from fsar_bench.data.dataset import datasets_kept_open, open_dataset
 from fsar_bench.engine.jobs import job_options
 from fsar_bench.engine.state import State, shared_training, state_of
 from fsar_bench.errors import FsarBenchError
@@ -21,24 +21,50 @@ from fsar_bench.results.record import Cost, Result
 from fsar_bench.results.store import COST, RECORD
 
 
+@dataclass
+class Known:
+    """What is known of methods before a run; methods are named as by `method_of`.
+
+    Attributes:
+        rates: seconds per unit.
+        source: where it is from, in words.
+        roles: how often a method encodes a clip.
+        memory: peak bytes of its process in a cell like those that it was measured in.
+        trained: numbers of its trained parameters.
+    """
+
+    rates: Rates = field(default_factory=Rates)
+    source: str = ""
+    roles: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    trained: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a run would do.
 
     Attributes:
         states: what is stored of each cell.
-        seconds: that each cell takes; a training that cells share counts for the first of them. None where too little is
-            known.
+        works: what each cell still has to compute; a training that cells share counts for the first of them. None where nothing.
+        seconds: that each cell takes. None where too little is known.
         total: seconds of the run; None where too little is known.
     """
 
     states: list[State]
+    works: list[Work | None]
     seconds: list[float | None]
     total: float | None
 
 
-def forecast(cells: list[Cell], options: RunOptions) -> Forecast:
+@datasets_kept_open()
+def forecast(cells: list[Cell], options: RunOptions, known: Known | None = None) -> Forecast:
     """What a run would do.
+
+    Args:
+        cells: of the run.
+        options: how it would run.
+        known: of its methods; None for what the results in `out` tell.
 
     Raises:
         DataError: a dataset is not prepared or damaged.
@@ -46,31 +72,32 @@ def forecast(cells: list[Cell], options: RunOptions) -> Forecast:
         ResultError: a stored result is damaged.
     """
     states = [state_of(cell, options) for cell in cells]
-    rates, roles = stored_rates(options.out, {backbone_of(cell) for cell in cells})
+    known = stored_knowledge(options.out, {backbone_of(cell) for cell in cells}) if known is None else known
     works: dict[int, Work | None] = {}
     trained: set[str] = set()
     for number, (cell, state) in enumerate(zip(cells, states, strict=True)):
         if state.kind != "finished":
-            work = remaining_work(cell, state, roles.get(method_of(cell), 1))
+            work = remaining_work(cell, state, known.roles.get(method_of(cell), 1))
             works[number] = work.trained() if work.training in trained else work
             trained |= {work.training} - {""}
-    estimate = Estimate(works, rates, jobs=len(job_options(options, len(works))))
+    estimate = Estimate(works, known.rates, jobs=len(job_options(options, len(works))))
     each = [works.get(number) for number in range(len(cells))]
-    return Forecast(states, [estimate.seconds(work) if work else None for work in each], estimate.remaining())
+    return Forecast(states, each, [estimate.seconds(work) if work else None for work in each], estimate.remaining())
 
 
+@datasets_kept_open()
 def estimate_of(cells: list[Cell], options: RunOptions) -> Estimate:
     """The estimate of a run that begins now, from what is stored; nothing of a cell that is going to fail is known."""
     works: dict[int, Work | None] = {}
-    rates, roles = stored_rates(options.out, {backbone_of(cell) for cell in cells})
+    known = stored_knowledge(options.out, {backbone_of(cell) for cell in cells})
     for number, cell in enumerate(cells):
         try:
             state = state_of(cell, options)
             if state.kind != "finished":
-                works[number] = remaining_work(cell, state, roles.get(method_of(cell), 1))
+                works[number] = remaining_work(cell, state, known.roles.get(method_of(cell), 1))
         except FsarBenchError:  # the cell itself reports it when its turn comes
             works[number] = None
-    return Estimate(works, rates, jobs=len(job_options(options, len(cells))))
+    return Estimate(works, known.rates, jobs=len(job_options(options, len(cells))))
 
 
 def backbone_of(cell: Cell) -> str:
@@ -133,24 +160,28 @@ def _clips(cell: Cell, split: str, places: int) -> int:
     return min(len(clips.clips) - len(clips.missing), places)
 
 
-def stored_rates(out: Path, backbones: set[str]) -> tuple[Rates, dict[str, int]]:
-    """Seconds per unit, and the roles of methods, that stored results of some backbones tell.
+def stored_knowledge(out: Path, backbones: set[str]) -> Known:
+    """What stored results of some backbones tell.
 
     Args:
         out: folder of the results.
         backbones: as `backbone_of` gives them.
     """
-    rates, roles = Rates(), {}
+    known, count = Known(), 0
     for cell, cost, result in _costs(out):
         if backbone_of(cell) not in backbones or not cost.videos:
             continue
+        count += 1
         seconds, work = cost.seconds, Work(method_of(cell), backbone_of(cell))
-        rates.remember("encode", work, seconds.encode or 0.0, cost.videos)
-        rates.remember("score", work, seconds.score or 0.0, cell.protocol.episodes)
+        known.rates.remember("encode", work, seconds.encode or 0.0, cost.videos)
+        known.rates.remember("score", work, seconds.score or 0.0, cell.protocol.episodes)
         clips = min(round(result.data.clips * result.data.coverage), _places(cell))
-        roles[work.method] = 2 if cost.videos > 1.5 * clips else 1
-        _remember_training(rates, cell, cost, roles[work.method])
-    return rates, roles
+        known.roles[work.method] = 2 if cost.videos > 1.5 * clips else 1
+        known.trained[work.method] = result.parameters.trainable
+        peak = int(1e6 * (cost.memory_mb or 0))
+        known.memory[work.method] = max(peak, known.memory.get(work.method, 0))
+        _remember_training(known.rates, cell, cost, known.roles[work.method])
+    return replace(known, source=f"{count} results in {out}" if count else "")
 
 
 def _places(cell: Cell) -> int:

@@ -37,7 +37,7 @@ def job_options(options: RunOptions, cells: int) -> list[RunOptions]:
     Raises:
         ConfigError: there are fewer GPUs than all ranks of all jobs take.
     """
-    if options.jobs == 1 or cells <= 1:  # with another launcher too: its cluster has its own number
+    if options.jobs == 1 or cells <= 1 or options.launcher != "local":  # a cluster has its own number
         return [options.model_copy(update={"jobs": 1})]
     gpus = count_gpus() if options.device in ("auto", "cuda") else 0
     count = max(1, min(cells, _automatic(options, gpus) if options.jobs == "auto" else options.jobs))

@@ -11,7 +11,6 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from multiprocessing.connection import Connection
 from time import monotonic
@@ -19,7 +18,7 @@ from time import monotonic
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import Cell, DatasetSource, short_names
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.data.dataset import Dataset, Split, open_dataset
+from fsar_bench.data.dataset import Dataset, Split, datasets_kept_open, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.engine.jobs import PRELOAD
 from fsar_bench.engine.launchers.choice import check_launcher
@@ -72,7 +71,9 @@ class Findings:
     errors: list[FsarBenchError]
 
 
-def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool) -> Findings:
+def preflight(
+    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, builds: bool = True
+) -> Findings:
     """Check the cells that are not finished yet.
 
     Args:
@@ -80,6 +81,7 @@ def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silen
         options: how to run it.
         progress: is told how far the check is.
         isolate: build components in a process of its own.
+        builds: build components and read clips; otherwise episodes are checked alone, which takes no time.
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
@@ -89,9 +91,11 @@ def preflight(cells: list[Cell], options: RunOptions, progress: Listener = silen
     if not unfinished:
         return Findings(cells, [])
     check_launcher(options)
-    problems = list(_episode_problems(unfinished))
-    problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
-    problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
+    with datasets_kept_open():
+        problems = list(_episode_problems(unfinished))
+        if builds:
+            problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
+            problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
     found = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}
     sound = [cell for cell in cells if cell.hash not in bad]
@@ -133,13 +137,24 @@ def _of(cells: list[str], all_cells: int) -> str:
 
 
 def _episode_problems(cells: list[Cell]) -> Iterator[Problem]:
-    """Datasets that cannot be opened, and episodes that they cannot give."""
+    """Datasets that cannot be opened, and episodes that they cannot give; what cells have in common is checked once."""
+    known: dict[_EpisodeCheck, FsarBenchError | None] = {}
     for number, cell in enumerate(cells):
-        for check in (_check_splits, *_episode_checks(cell)):
-            try:
-                check(cell)
-            except FsarBenchError as error:
+        if (error := _fault(lambda cell=cell: _check_splits(cell))) is not None:  # type: ignore[misc]  # called at once
+            yield Problem(number, type(error).__name__, str(error))
+        for check in _episode_checks(cell):
+            if check not in known:
+                known[check] = _fault(check)
+            if (error := known[check]) is not None:
                 yield Problem(number, type(error).__name__, str(error))
+
+
+def _fault(check: Callable[[], None]) -> FsarBenchError | None:
+    try:
+        check()
+    except FsarBenchError as error:
+        return error
+    return None
 
 
 def _check_splits(cell: Cell) -> None:
@@ -187,35 +202,59 @@ def _patient(progress: Listener) -> Callable[[int, int], None]:
     return tell
 
 
-def _episode_checks(cell: Cell) -> list[Callable[[Cell], None]]:
+def _episode_checks(cell: Cell) -> list[_EpisodeCheck]:
     """A check for each split that the cell draws episodes of."""
     p, train = cell.protocol, cell.identity.train
-    checks: list[Callable[[Cell], None]] = [partial(_check_split, cell.dataset, p.split, p.way, p.shot, p.query)]
+    common = (p.group_disjoint, p.seed if p.group_disjoint else 0)
+    checks = [_EpisodeCheck(cell.dataset.model_dump_json(), p.split, p.way, p.shot, p.query, *common)]
     if train is not None and not cell.setup.checkpoint:
-        way, shot = train.way or p.way, train.shot or p.shot
-        checks.append(partial(_check_split, cell.train_dataset, "train", way, shot, train.query_per_class))
-        checks.append(partial(_check_split, cell.train_dataset, "val", way, shot, 1))
+        source, way, shot = cell.train_dataset.model_dump_json(), train.way or p.way, train.shot or p.shot
+        checks.append(_EpisodeCheck(source, "train", way, shot, train.query_per_class, *common))
+        checks.append(_EpisodeCheck(source, "val", way, shot, 1, *common))
     return checks
 
 
-def _check_split(source: DatasetSource, name: str, way: int, shot: int, query: int, cell: Cell) -> None:
-    """A split has enough classes and clips, and none that is known not to decode."""
-    p, dataset = cell.protocol, open_dataset(**source.model_dump())
-    split = dataset.split(name)
-    _check_decoded(dataset, split)
-    check_plan(split.list, way=way, shot=shot, query=query, purpose=name, missing=split.missing)
-    if p.group_disjoint:
-        EpisodePlan.sample(
-            split.list,
-            way=way,
-            shot=shot,
-            query=query,
-            episodes=DRAWN,
-            seed=p.seed,
-            purpose=name,
-            missing=split.missing,
-            recording=known_recordings(dataset.name, split),
-        )
+@dataclass(frozen=True)
+class _EpisodeCheck:
+    """A split has enough classes and clips for some episodes, and no clip that is known not to decode.
+
+    Attributes:
+        source: where the dataset is listed, as JSON of `DatasetSource`.
+        split: its name.
+        way: classes of an episode.
+        shot: supports per class.
+        query: queries per class.
+        group_disjoint: supports share no recording with the queries of their class.
+        seed: of the plan of which some episodes are drawn; 0 where none are.
+    """
+
+    source: str
+    split: str
+    way: int
+    shot: int
+    query: int
+    group_disjoint: bool
+    seed: int
+
+    def __call__(self) -> None:
+        """Raise an `FsarBenchError` where that is not so."""
+        dataset = open_dataset(**DatasetSource.model_validate_json(self.source).model_dump())
+        split = dataset.split(self.split)
+        _check_decoded(dataset, split)
+        way, shot, query = self.way, self.shot, self.query
+        check_plan(split.list, way=way, shot=shot, query=query, purpose=self.split, missing=split.missing)
+        if self.group_disjoint:
+            EpisodePlan.sample(
+                split.list,
+                way=way,
+                shot=shot,
+                query=query,
+                episodes=DRAWN,
+                seed=self.seed,
+                purpose=self.split,
+                missing=split.missing,
+                recording=known_recordings(dataset.name, split),
+            )
 
 
 def _check_decoded(dataset: Dataset, split: Split) -> None:
@@ -273,9 +312,10 @@ def _check_here(cells: list[Cell], options: RunOptions, progress: Listener) -> l
     logging.getLogger().addHandler(quiet)
     problems: list[Problem] = []
     try:
-        for number, cell in enumerate(cells):
-            progress(Event(STAGE, number, len(cells)))
-            problems += _problems_of(check(cell), number, cell, options)
+        with datasets_kept_open():
+            for number, cell in enumerate(cells):
+                progress(Event(STAGE, number, len(cells)))
+                problems += _problems_of(check(cell), number, cell, options)
     finally:
         logging.getLogger().removeHandler(quiet)
     progress(Event(STAGE, len(cells), len(cells)))

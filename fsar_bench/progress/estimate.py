@@ -18,6 +18,7 @@ from typing import Literal
 from fsar_bench.progress.events import CACHED, CHOOSING, HASHING, STARTING, VALIDATED, VALIDATION, Event
 
 Kind = Literal["train", "encode", "score"]
+Source = Literal["method", "backbone", "other pass"]  # measured of the method, of others, or of the other kind of pass
 PASSES = 3.0  # seconds of a training pass per second of a forward pass: the backward pass costs twice the forward pass
 
 
@@ -123,6 +124,15 @@ class Rates:
             return None if forward is None else PASSES * forward
         training = self._known("train", work)
         return None if training is None else training / PASSES
+
+    def source(self, kind: Kind, work: Work) -> Source | None:
+        """What `seconds` follows from."""
+        tables = (self._measured, self._stored)
+        if any(table[own].units for table in tables for own in table if own == (kind, work.backbone, work.method)):
+            return "method"
+        if self._known(kind, work) is not None:
+            return "backbone"
+        return "other pass" if self.seconds(kind, work) is not None else None
 
     def _known(self, kind: Kind, work: Work) -> float | None:
         """Of this method here, of this method in store, of other methods of the backbone here, of those in store."""

@@ -186,3 +186,33 @@ def test_clips_that_are_known_not_to_decode_are_named_first(check, tmp_path, mon
         check("dataset=mine", "methods=otam_frozen,bi_mhm_frozen")
     (folder / "quarantine.json").write_text(json.dumps({**bad, "accepted": True}))
     check("dataset=mine", "methods=otam_frozen,bi_mhm_frozen")
+
+
+def test_what_cells_share_is_looked_at_once(check, monkeypatch):
+    """Planning a thousand cells takes seconds: annotations are read, and methods built, once for all seeds and shots."""
+    from fsar_bench.data.dataset import Dataset
+    from fsar_bench.methods.metric import MetricMethod
+
+    made = []
+    for kind in (Dataset, MetricMethod):
+        original = kind.__init__
+        monkeypatch.setattr(
+            kind, "__init__", lambda self, *a, of=original, **k: made.append(type(self)) or of(self, *a, **k)
+        )
+    found = check("methods=otam,protonet", "seed=0,1,2", "shot=1,2", "way=3,5")
+    assert len(found.sound) == 24
+    assert sorted(kind.__name__ for kind in made) == ["Dataset", "MetricMethod", "MetricMethod"]
+    made.clear()
+    check("methods=otam,protonet", "seed=0")
+    assert made.count(Dataset) == 1  # nobody keeps what an earlier check has opened
+
+
+def test_val_is_checked_for_every_way_of_a_method_that_chooses_there(check, tmp_path):
+    rows = annotation_rows()
+    few = [row["name"] for row in rows["classes"] if row["split"] == "val"][3:]
+    rows["classes"] = [row for row in rows["classes"] if row["name"] not in few]
+    rows["clips"] = [row for row in rows["clips"] if row["class"] not in few]
+    dataset = write_dataset(tmp_path / "few.py", rows)
+    found = check("methods=tip_adapter", f"dataset={dataset}", "way=3,5", "method.weights=val")
+    assert [cell.protocol.way for cell in found.sound] == [3]
+    assert "fewer than" in str(found.errors[0])
