@@ -241,6 +241,7 @@ def test_gpus_are_counted_by_a_child_as_torch_counts_them():
 
 def test_jobs_share_the_threads_unless_the_user_has_set_them(monkeypatch):
     monkeypatch.setattr(jobs, "cores", lambda: 8)
+    monkeypatch.setattr(jobs, "_chosen", 0)
     before = torch.get_num_threads()
     try:
         for count, threads in ((2, 4), (3, 2), (20, 1)):
