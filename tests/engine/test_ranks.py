@@ -55,7 +55,7 @@ def train(tiny, folder: Path, devices: int, *pairs: str, listener: Listener = si
     }
     trained = {name: path.read_bytes() for name, path in paths.items()}
     state = load_last(paths["last.pt"], stored.result.training_key)
-    del state["seconds"]
+    del state["seconds"], state["speed"]
     leaves = [leaf.numpy() if isinstance(leaf, torch.Tensor) else leaf for leaf in tree_leaves(state)]
     return {**trained, "last.pt": pickle.dumps(leaves), **outputs(folder / "out")}
 
@@ -200,7 +200,7 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
         ("auto", 4, 3, 2, "jobs=3 times devices=2 is more than the GPUs: the 4 that are here"),
         ("cuda:1", 4, 2, 2, "jobs=2 times devices=2 is more than the GPUs: the one that device=cuda:1 names"),
         ("cpu", 4, 3, 2, ["cpu"] * 3),
-        ("auto", 0, "auto", 2, ["auto"] * 2),
+        ("auto", 0, "auto", 2, ["auto"] * 4),
     ],
 )
 def test_devices_of_jobs_with_several_ranks(monkeypatch, device, gpus, asked, ranks, devices):
