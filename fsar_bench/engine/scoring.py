@@ -24,9 +24,8 @@ from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, unseal, write_sealed
 
 PART = 1000  # episodes of one stored part
-GATHERED = (
-    1 << 24
-)  # bytes of features that are gathered at a time: with what is made of them they stay in a CPU's cache
+GATHERED = 1 << 24  # bytes of features gathered at a time: with what is made of them they stay in a CPU's cache
+GATHERED_ON_GPU = 1 << 28
 INDEXED = 1 << 32  # bytes of what is computed once a video; where it is more, it is made for the videos of each batch
 
 
@@ -87,7 +86,8 @@ def score_plan(
     """
     method.eval()
     episodes = _Episodes(method, bank, plan)
-    batch = max(1, min(batch, GATHERED // max(1, episodes.bytes)))
+    most = GATHERED if class_text.device.type == "cpu" else GATHERED_ON_GPU
+    batch = max(1, min(batch, most // max(1, episodes.bytes)))
     stored: list[dict[str, np.ndarray]] = []
     shape = (plan.query[0].size, plan.classes.shape[1])
     if progress:

@@ -11,6 +11,8 @@ from torch import nn
 
 from fsar_bench.backbones import CLIPBackbone
 from fsar_bench.backbones.recompute import Recompute, blocks_of, in_one, why_together
+from fsar_bench.config.resolve import resolve
+from fsar_bench.engine.components import build_method
 from fsar_bench.engine.contract import cells_to_check, make_tester
 from fsar_bench.engine.fit import SHARE, StepMemory, any_episode, choose_recompute, in_words, peak_of
 from fsar_bench.errors import ConfigError
@@ -262,6 +264,43 @@ def test_what_cannot_fit_is_said_before_the_first_episode(run_tiny, tmp_path):
     with pytest.raises(ConfigError, match=r"fit=1MB is too small: a training step of CLIPFSAR needs about"):
         run_tiny("clip_fsar", fit="1MB", controls=False)
     assert not list(tmp_path.rglob("loss.csv"))
+
+
+def test_mixed_precision_gives_the_same_gradients():
+    torch.manual_seed(0)
+    method = clip_fsar().train()
+    episodes = any_episode(2, 1, 2, 2, 32, torch.randn(6, 24))
+    gradients = []
+    for recompute in (Recompute(), Recompute(2), Recompute(1, blocks=True)):
+        method.zero_grad()
+        torch.manual_seed(0)
+        with recompute.inside(method):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = method.parse_losses(method(episodes))[0]
+            loss.backward()
+        gradients.append(method.backbone.clip.visual.conv1.weight.grad.flatten())
+    for gradient in gradients[1:]:
+        assert torch.cosine_similarity(gradient, gradients[0], dim=0) > 0.99  # bfloat16 has eight bits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ma_clip", "clip_fsar"])
+def test_a_card_of_11_gb_trains_a_vit_b_16(name):
+    """By estimate on the CPU, in float32: 5-way 1-shot, 5 queries per class, 8 frames of 224 pixels. `-s` prints it."""
+    pairs = {"methods": name, "backbone": "vit_b_16", "pretrained": "none", "frames": "8", "controls": False}
+    (cell,) = resolve(pairs).cells
+    method = build_method(cell).train()
+    text = torch.randn(24, method.backbone.embedding_width)
+    method.prepare(text)
+    memory = StepMemory(
+        method, any_episode(5, 1, 5, 8, 224, text), cell.identity.train.optimizer, contextlib.nullcontext
+    )
+    chosen = choose_recompute(memory, 11 * 10**9, "11GB")
+    print(f"\n{name}: {in_words(chosen, memory)}")
+    assert 25e9 < memory.of(Recompute()) < 50e9
+    assert not chosen.blocks
+    assert 5 <= chosen.clips <= 10
+    assert 8e9 < memory.of(chosen) <= SHARE * 11e9
 
 
 def test_features_keep_their_kind():

@@ -236,3 +236,11 @@ def test_ranks_share_the_threads_unless_the_user_has_set_them(monkeypatch):
 def test_a_wrong_number_of_ranks_is_named(tiny, tmp_path, value):
     with pytest.raises(ConfigError, match=f"devices='?{value}"):
         cell_of(tiny, tmp_path, value, "methods=otam")
+
+
+def test_ranks_with_micro_batches_train_the_bytes_of_one_rank_with_them(tiny, tmp_path):
+    """An episode's gradient is gathered over its micro-batches before ranks add it to those of other episodes."""
+    pairs = ("methods=clip_fsar", "fit=8MB", *UPDATES)
+    alone = train(tiny, tmp_path / "1", 1, *pairs)
+    assert "fit=8MB: estimated peak of a training step" in next((tmp_path / "1" / "work").rglob("*.log")).read_text()
+    assert train(tiny, tmp_path / "2", 2, *pairs) == alone

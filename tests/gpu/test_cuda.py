@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from helpers import outputs
 
+from fsar_bench.backbones.recompute import Recompute
 from fsar_bench.config.files import names
+from fsar_bench.config.resolve import resolve
+from fsar_bench.engine.components import build_method
 from fsar_bench.engine.contract import cells_to_check, make_tester
+from fsar_bench.engine.fit import SHARE, StepMemory, any_episode, choose_recompute
 from fsar_bench.leaderboard.collection import load_results
 from fsar_bench.method import EpisodeBatch
 
@@ -108,3 +113,26 @@ def test_forward_and_backward_in_bfloat16(method):
 def test_scores_in_float64_agree(method):
     outcome = kit_of(method).check("cpu and cuda agree")
     assert outcome.state == "holds", outcome.reason
+
+
+@pytest.mark.parametrize("name", ["ma_clip", "clip_fsar"])
+def test_a_step_that_fits_takes_what_was_estimated(name):
+    """A ViT-B/32 in bfloat16, 5-way 1-shot, 5 queries per class: as measured by torch, weights and optimiser included."""
+    (cell,) = resolve({"methods": name, "backbone": "vit_b_32", "pretrained": "none", "controls": False}).cells
+    method = build_method(cell).cuda().train()
+    text = torch.randn(24, method.backbone.embedding_width, device="cuda")
+    method.prepare(text)
+    device, optimizer = text.device, torch.optim.AdamW([p for p in method.parameters() if p.requires_grad])
+    context = partial(torch.autocast, "cuda", torch.bfloat16)
+    memory = StepMemory(method, any_episode(5, 1, 5, 8, 224, text), {"type": "AdamW"}, context)
+    chosen = choose_recompute(memory, int(0.5 * memory.of(Recompute()) / SHARE), "half")
+    assert chosen.clips
+    for _ in range(2):  # with the optimiser's state and the gradients of an episode before
+        torch.cuda.reset_peak_memory_stats(device)
+        for _ in range(2):
+            with chosen.inside(method):
+                with context():
+                    loss = method.parse_losses(method(memory.episodes))[0]
+                loss.backward()
+        optimizer.step()
+    assert 0.6 * memory.of(chosen) < torch.cuda.max_memory_allocated(device) < 1.1 * memory.of(chosen)
