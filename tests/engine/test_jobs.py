@@ -228,7 +228,7 @@ def test_jobs_on_the_cpu_share_the_memory_for_encoded_clips(monkeypatch):
     assert [of_job.bank_budget for of_job in job_options(RunOptions(jobs=4), 9)] == ["5000MB"] * 4
     assert [of_job.bank_budget for of_job in job_options(RunOptions(jobs=40), 99)] == ["1000MB"] * 40
     assert [of_job.bank_budget for of_job in job_options(RunOptions(jobs=2, bank_budget="3GB"), 9)] == ["3GB"] * 2
-    assert job_options(RunOptions(), 9)[0].bank_budget == "auto"
+    assert job_options(RunOptions(jobs=1), 9)[0].bank_budget == "auto"
     monkeypatch.setattr(jobs, "count_gpus", lambda: 2)
     assert job_options(RunOptions(jobs=2), 9)[0].bank_budget == "auto"  # each has the memory of a GPU
 
@@ -241,6 +241,7 @@ def test_gpus_are_counted_by_a_child_as_torch_counts_them():
 
 def test_jobs_share_the_threads_unless_the_user_has_set_them(monkeypatch):
     monkeypatch.setattr(jobs, "cores", lambda: 8)
+    monkeypatch.setattr(jobs, "_chosen", 0)
     before = torch.get_num_threads()
     try:
         for count, threads in ((2, 4), (3, 2), (20, 1)):
