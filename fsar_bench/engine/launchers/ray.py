@@ -83,7 +83,8 @@ def opened(options: RunOptions, function: Callable[[Any], Iterator[bytes]] = run
 def _connected(options: RunOptions) -> Iterator[None]:
     """A connection to a cluster; one that the caller has made is used and left open."""
     with _environment(SIGNS if options.address else SIGNS | OF_OURS):
-        ray = _imported()
+        with _answering_as_before():
+            import ray
         if ray.is_initialized():
             yield
             return
@@ -97,7 +98,8 @@ def _connected(options: RunOptions) -> Iterator[None]:
             arguments = {"address": options.address} if options.address else ours
             try:
                 _check_reachable(options.address)
-                ray.init(**arguments, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+                with _answering_as_before():
+                    ray.init(**arguments, log_to_driver=False, logging_level="ERROR", configure_logging=False)
             except (OSError, ValueError, RuntimeError) as error:
                 where = f"answers at address={options.address}" if options.address else "can be started here"
                 hint = " Start one with ray start --head, or leave address= out." if options.address else ""
@@ -115,15 +117,16 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
 
 
-def _imported() -> Any:
-    """The package; it answers SIGTERM itself when it is imported, which the command does already."""
+@contextlib.contextmanager
+def _answering_as_before() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it is imported and when it connects; the command answers that in order already."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
-    import ray
-
-    if is_main and before is not None:
-        signal.signal(signal.SIGTERM, before)
-    return ray
+    try:
+        yield
+    finally:
+        if is_main and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
