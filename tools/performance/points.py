@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -101,12 +102,12 @@ def from_bank(
     return clock.point
 
 
-def in_a_process(function: object, *arguments: object, **settings: object) -> Point:
+def in_a_process(function: Callable[..., Point], *arguments: object, **settings: object) -> Point:
     """A point from a fresh process; what it imports is loaded in the process that it is forked from."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with context.Pool(1) as pool:
-        return pool.apply(function, arguments, settings)  # type: ignore[arg-type]
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # its processes may have children, which decode clips
+        return pool.submit(function, *arguments, **settings).result()
 
 
 class _Clock:
