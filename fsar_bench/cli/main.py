@@ -315,6 +315,33 @@ def check(
     raise typer.Exit(check_command([g for g in given if "=" not in g], [g for g in given if "=" in g], kind))
 
 
+@app.command(name="profile")
+def profile_(
+    method: Annotated[
+        str,
+        typer.Argument(help="Name of a method, or path of its config.", autocompletion=_complete("methods")),
+    ],
+    pairs: Pairs = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Where the trace is written; METHOD_trace.json in this folder.")
+    ] = None,
+    machine: Annotated[
+        Path | None, typer.Option("--machine", help="Also write what was measured to this profile, for plan --machine.")
+    ] = None,
+) -> None:
+    """Measure where the time of a method goes: encoding, scoring, a training step, memory, the most expensive operators.
+
+    \b
+    fsar-bench profile ./my_method.py
+    fsar-bench profile ma_clip dataset=ssv2_small backbone=vit_b_16 --machine a100.json
+    Takes the settings of run that make one cell; writes no result.
+    """
+    from fsar_bench.cli.profile import profile_command
+
+    paths = [user_path(path) if path else None for path in (trace, machine)]
+    raise typer.Exit(profile_command(method, pairs or [], *paths))
+
+
 cache = typer.Typer()
 app.add_typer(cache, name="cache")
 Days = Annotated[int, typer.Option("--days", min=0, help="Days without use after which a file is stale.")]

@@ -6,12 +6,14 @@ import platform
 import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
 from fsar_bench.errors import ConfigError
 from fsar_bench.results.record import Environment, PeakMemory
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PACKAGES = ("fsar-bench", "torch", "mmengine", "mmaction2", "open_clip_torch", "numpy", "decord", "av")
 
 
@@ -72,6 +74,41 @@ def peak_memory(device: torch.device) -> PeakMemory:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return PeakMemory(host=round(host / 1e6, 1), device=None if on_gpu is None else round(on_gpu / 1e6, 1))
+
+
+class MemoryMeter:
+    """Measures how far the peak of memory rises above what is used now: of the GPU, or of this process.
+
+    The peak of a process can be reset on Linux alone; elsewhere an earlier, higher peak hides what is added.
+
+    Args:
+        device: where the work is.
+
+    Attributes:
+        before: bytes that are used now.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif _CLEAR.exists():
+            with open(_CLEAR, "w", encoding="ascii") as file:
+                file.write("5")  # the peak begins at what is used now
+        self.before = self._peak()
+
+    @property
+    def added(self) -> int:
+        """Bytes by which the peak is above what was used."""
+        return max(0, self._peak() - self.before)
+
+    def _peak(self) -> int:
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        if _STATUS.exists():
+            lines = _STATUS.read_text(encoding="utf-8").splitlines()
+            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        return round(1e6 * peak_memory(self._device).host)
 
 
 def environment(device: torch.device) -> Environment:

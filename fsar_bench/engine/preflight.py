@@ -72,7 +72,13 @@ class Findings:
 
 
 def preflight(
-    cells: list[Cell], options: RunOptions, progress: Listener = silent, *, isolate: bool, builds: bool = True
+    cells: list[Cell],
+    options: RunOptions,
+    progress: Listener = silent,
+    *,
+    isolate: bool,
+    builds: bool = True,
+    reads: bool = True,
 ) -> Findings:
     """Check the cells that are not finished yet.
 
@@ -81,7 +87,8 @@ def preflight(
         options: how to run it.
         progress: is told how far the check is.
         isolate: build components in a process of its own.
-        builds: build components and read clips; otherwise episodes are checked alone, which takes no time.
+        builds: build components.
+        reads: read clips and look for leaks. Without both, episodes are checked alone, which takes no time.
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
@@ -95,6 +102,7 @@ def preflight(
         problems = list(_episode_problems(unfinished))
         if builds:
             problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
+        if reads:
             problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
     found = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}

@@ -133,12 +133,12 @@ class CellRun:
             if cell.protocol.frames_as == "differences":
                 check_takes_differences(method, cell.protocol.frames)
             dataset, train_dataset = (open_dataset(**d.model_dump()) for d in (cell.dataset, cell.train_dataset))
-            source, train_source = (_source(cell, options, method, d) for d in (dataset, train_dataset))
+            source, train_source = (source_of(cell, options, method, d) for d in (dataset, train_dataset))
             splits = [train_dataset.split(name) for name in ("train", "val")] if trains else []
             keys = make_keys(cell, method, splits, source, train_source, device)
             note_start(cell, folder, keys.training)
             p = cell.protocol
-            test = _episodes(cell, options, source.plan, p.split, p.way, p.shot, p.query, p.episodes)
+            test = episodes_of(cell, options, source.plan, p.split, p.way, p.shot, p.query, p.episodes)
             yield cls(cell, options, device, train_dataset, source, train_source, method.to(device), keys, test)
 
     @property
@@ -248,7 +248,7 @@ class CellRun:
         with split_closed("test"):
             p = self.cell.protocol
             plan = self.train_source.plan
-            val = _episodes(self.cell, self.options, plan, "val", p.way, p.shot, 1, FIT_EPISODES, tested=False)
+            val = episodes_of(self.cell, self.options, plan, "val", p.way, p.shot, 1, FIT_EPISODES, tested=False)
             text = encode_class_text(self.method.backbone, val.split, val.template, val.class_texts)
             store = self._bank_store(self.keys.train_embedding)
             bank = self._bank(val, text, self.train_source, store, "choosing on val: encoding")
@@ -304,7 +304,8 @@ class CellRun:
         return write(out / "results", result, packed, make_cost(self, bank, scores), plan)
 
 
-def _source(cell: Cell, options: RunOptions, method: FewShotMethod, dataset: Dataset) -> FrameSource:
+def source_of(cell: Cell, options: RunOptions, method: FewShotMethod, dataset: Dataset) -> FrameSource:
+    """Frames of the clips of a dataset as a cell reads them."""
     plan = ReadPlan(
         reader="images" if dataset.frames else cell.identity.reader,
         resize=method.backbone.resize,
@@ -317,7 +318,7 @@ def _source(cell: Cell, options: RunOptions, method: FewShotMethod, dataset: Dat
     return frame_source(plan, workers=options.workers, seconds=options.decode_timeout)
 
 
-def _episodes(
+def episodes_of(
     cell: Cell,
     options: RunOptions,
     plan: ReadPlan,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -138,9 +139,16 @@ def training_folder(cell: Cell, work_dir: Path) -> Path | None:
 
 def _started(path: Path) -> dict[str, object]:
     try:
-        return unseal_json(read_whole(path), path.parent.name)
+        state = path.stat()
+        return _read_started(path, (state.st_ino, state.st_mtime_ns, state.st_size))
     except (OSError, DamagedError):  # it is written again when the cell starts
         return {}
+
+
+@lru_cache(maxsize=10_000)
+def _read_started(path: Path, version: tuple[int, int, int]) -> dict[str, object]:
+    """What `note_start` wrote; a sweep asks for the same files once for each of its cells."""
+    return unseal_json(read_whole(path), path.parent.name)
 
 
 def state_of(cell: Cell, options: RunOptions) -> State:

@@ -124,3 +124,20 @@ def test_a_profile_keeps_one_measurement_of_each_method_of_one_device(run, tmp_p
         MachineProfile.read(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         MachineProfile.read(tmp_path / "none.json")
+
+
+def test_what_a_started_cell_noted_is_read_once_for_all_that_ask(run, monkeypatch):
+    from fsar_bench.engine import state
+
+    work = run("methods=otam", "shot=1,2,3,4")
+    folder = work.options.work_dir / work.cells[0].work_folder
+    folder.mkdir(parents=True)
+    state.note_start(work.cells[0], folder, "0" * 64)
+    read, original = [], state.read_whole
+    monkeypatch.setattr(state, "read_whole", lambda path: read.append(path) or original(path))
+    found = [state.training_folder(cell, work.options.work_dir) for cell in work.cells]
+    assert None not in found
+    assert len(set(found)) == 1
+    assert len(read) == 1
+    state.note_start(work.cells[0], folder, "1" * 64)  # another training: the file is another one
+    assert state.training_folder(work.cells[3], work.options.work_dir) not in found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -15,14 +14,13 @@ import torch
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.settings import RunOptions
+from fsar_bench.engine.device import MemoryMeter
 from fsar_bench.engine.run import CellRun
 from fsar_bench.engine.scoring import score_plan
 from fsar_bench.leaderboard.files import read_boards, write_tables
 from tools.performance.floors import Sizes
 from tools.performance.heads import Scene, built
 from tools.performance.machine import synchronise
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass
@@ -104,22 +102,19 @@ def from_bank(
     return clock.point
 
 
-def in_a_process(function: object, *arguments: object, **settings: object) -> Point:
+def in_a_process(function: Callable[..., Point], *arguments: object, **settings: object) -> Point:
     """A point from a fresh process; what it imports is loaded in the process that it is forked from."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with context.Pool(1) as pool:
-        return pool.apply(function, arguments, settings)  # type: ignore[arg-type]
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # its processes may have children, which decode clips
+        return pool.submit(function, *arguments, **settings).result()
 
 
 class _Clock:
     """Measures stages and the memory of this process, from now on."""
 
     def __init__(self, device: torch.device) -> None:
-        self.point, self._device = Point(), device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self._before = self._reset()
+        self.point, self._device, self._memory = Point(), device, MemoryMeter(device)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -128,20 +123,4 @@ class _Clock:
         yield
         synchronise(self._device)
         self.point.seconds[name] = perf_counter() - began
-        self.point.peaks[name] = max(0, self._peak() - self._before)
-
-    def _reset(self) -> int:
-        """Bytes that are used now; the peak begins here, where the system can do that."""
-        if self._device.type == "cuda":
-            return int(torch.cuda.memory_allocated(self._device))
-        if CLEAR.exists():
-            CLEAR.write_text("5", encoding="utf-8")
-        return self._peak()
-
-    def _peak(self) -> int:
-        if self._device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self._device))
-        if STATUS.exists():
-            lines = STATUS.read_text(encoding="utf-8").splitlines()
-            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self.point.peaks[name] = self._memory.added
