@@ -37,6 +37,9 @@ def choose_device(name: str) -> torch.device:
         # Results must not depend on tensor-core rounding: float32 is float32 unless mixed precision is asked for.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    else:  # threads would add to the same place in the order in which they come, as in the gradient of an index
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     return torch.device(name)
 
 

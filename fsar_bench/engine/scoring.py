@@ -88,15 +88,15 @@ def score_plan(
     episodes = _Episodes(method, bank, plan)
     most = GATHERED if class_text.device.type == "cpu" else GATHERED_ON_GPU
     batch = max(1, min(batch, most // max(1, episodes.bytes)))
-    stored: list[dict[str, np.ndarray]] = []
-    shape = (plan.query[0].size, plan.classes.shape[1])
+    joined: dict[str, np.ndarray] = {}
+    seconds, shape = 0.0, (plan.query[0].size, plan.classes.shape[1])
     if progress:
         progress(0, len(plan))
     for start in range(0, len(plan), PART):
         stop = min(start + PART, len(plan))
         path = store.folder / f"scores_{start:06d}.npz" if store else None
         key = f"{store.key}|{start}:{stop}" if store else ""
-        part = _stored(path, key, (stop - start, *shape), set(stored[0]) if stored else None)
+        part = _stored(path, key, (stop - start, *shape), {*joined, "seconds"} if joined else None)
         if part is None:
             began = perf_counter()
             batches = [slice(i, min(i + batch, stop)) for i in range(start, stop, batch)]
@@ -104,11 +104,17 @@ def score_plan(
             part = {name: np.concatenate([s[name] for s in scores]) for name in scores[0]}
             part["seconds"] = np.array([perf_counter() - began])
             _save(path, part, key)
-        stored.append(part)
+        seconds += float(part.pop("seconds").sum())
+        for (
+            name,
+            array,
+        ) in part.items():  # into one array: small ones between large that are freed would keep their memory
+            if name not in joined:
+                joined[name] = np.empty((len(plan), *array.shape[1:]), array.dtype)
+            joined[name][start:stop] = array
         if progress:
             progress(stop, len(plan))
-    joined = {name: np.concatenate([part[name] for part in stored]) for name in stored[0]}
-    return PlanScores(total=joined.pop("total"), seconds=float(joined.pop("seconds").sum()), parts=joined)
+    return PlanScores(total=joined.pop("total"), seconds=seconds, parts=joined)
 
 
 class _Episodes:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-TINY = ("backbone=tiny_clip", "episodes=100", "controls=false")
+TINY = ("backbone=tiny_clip", "episodes=100", "controls=false", "jobs=1")
 
 
 def test_it_says_what_is_measured_and_what_is_estimated(fsar, run_tiny, tiny, tmp_path):

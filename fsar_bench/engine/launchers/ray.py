@@ -8,6 +8,7 @@ hands the rest of a lost task over again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -99,7 +100,7 @@ def _connected(options: RunOptions) -> Iterator[None]:
             try:
                 _check_reachable(options.address)
                 with _answering_as_before():
-                    ray.init(**arguments, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+                    ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             except (OSError, ValueError, RuntimeError) as error:
                 where = f"answers at address={options.address}" if options.address else "can be started here"
                 hint = " Start one with ray start --head, or leave address= out." if options.address else ""
