@@ -39,7 +39,7 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     else:  # threads would add to the same place in the order in which they come, as in the gradient of an index
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device(name)
 
 
