@@ -27,14 +27,15 @@ WAYS = {
 @pytest.mark.parametrize("name", HEADS)
 def test_scoring(benchmark, scene: Scene, name, how):
     method = built(name, scene.sizes, torch.device("cpu"))
+    bank = scene.bank(method)
     score, episodes = WAYS[how]
 
     def run(count: int) -> np.ndarray:
         plan = scene.first(count)
-        return score(method, scene.bank, plan, scene.text).total if score else naive(method, scene, plan)
+        return score(method, bank, plan, scene.text).total if score else naive(method, bank, scene, plan)
 
     run(20)
     scores = benchmark.pedantic(run, (episodes,))
     benchmark.extra_info["ms_per_episode"] = round(1000 * benchmark.stats["min"] / episodes, 4)
-    other = score_plan(method, scene.bank, scene.first(100), scene.text, batch=17).total
+    other = score_plan(method, bank, scene.first(100), scene.text, batch=17).total
     np.testing.assert_allclose(scores[:100], other, atol=1e-4)

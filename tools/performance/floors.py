@@ -16,9 +16,9 @@ decides, which is computed once a video. Bytes are float32 of what is kept of th
   each of M tuples with K M others, M = T over w; and the norm of a mean of values, by the inner products of the tuples of a class
   (`[Q M, K M] x [K M, K M]`, N times; for K > 1 they are themselves a product of rows) or by the mean itself
   (`[Q M, K M] x [K M, W]`, N times), whichever is less.
-- HyRSM: attention over N + 1 videos per query, of which those between supports are shared; the output of the attention and its
-  part of the merging layer on Q (N + 1) videos, whose weights all episodes share; cosines of frames that were moved by their
-  video's place, expanded into products of frames and places.
+- HyRSM: attention over N + 1 videos per query, of which those between supports are shared; its weighted sums of what each head's
+  output is of a video, which a video alone decides; the attention's part of the merging layer on Q (N + 1) videos, whose weight all
+  episodes share; cosines of frames that were moved by their video's place, expanded into products of frames and places.
 """
 
 from __future__ import annotations
@@ -146,13 +146,13 @@ def hyrsm(s: Sizes) -> Work:
     N, Q, T, C = s.way, s.queries, s.frames, s.width
     attention = (
         Product(1, N, C, N), Product(1, Q, C, N), Product(1, N, C, Q), Product(Q, 1, C, 1),
-        Product(Q, N + 1, N + 1, C),
+        Product(1, Q * (N + 1), HEADS * N, C), Product(Q, N + 1, HEADS, C),
     )  # fmt: skip
-    layers = (Product(1, Q * (N + 1), C, C, is_shared=True),) * 2
+    merging = Product(1, Q * (N + 1), C, C, is_shared=True)
     cosines = (_frames(s, 1), Product(Q, T, C, N), Product(1, Q, C, N * T), Product(Q, N, C, 1))
     norms = (Product(N, T, C, Q), Product(Q, T, C, 1), Product(1, Q * (N + 1), C, 1))
     exponentials = HEADS * (N * N + Q * (2 * N + 1))
-    return Work((*attention, *layers, *cosines, *norms), exponentials, (T + 4) * C, s)
+    return Work((*attention, merging, *cosines, *norms), exponentials, (T + 3 + HEADS) * C, s)
 
 
 def _frames(s: Sizes, shots: int) -> Product:

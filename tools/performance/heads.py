@@ -25,6 +25,7 @@ from tools.performance.machine import synchronise
 
 CLASSES, CLIPS = 24, 100  # the size of the field's test splits
 REPEATS = 3
+TOGETHER = 512  # clips that are encoded at a time
 
 
 class GivenFeatures(Backbone):
@@ -81,17 +82,17 @@ def draw(names: ClipList, sizes: Sizes, episodes: int) -> EpisodePlan:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is scored: random features of a split, its class texts and a plan.
+    """What is scored: random features of the frames of a split, its class texts and a plan.
 
     Attributes:
-        bank: features of all clips in the names that methods read.
+        frames: of all clips, class by class, `[clips, T, C]`.
         text: of the classes, `[classes, C]`.
         names: of all clips.
         plan: the episodes.
         sizes: of an episode.
     """
 
-    bank: FeatureBank
+    frames: Tensor
     text: Tensor
     names: ClipList
     plan: EpisodePlan
@@ -106,9 +107,27 @@ class Scene:
         random = torch.Generator().manual_seed(0)
         frames = torch.randn(classes * clips, sizes.frames, sizes.width, generator=random).to(device)
         text = torch.randn(classes, sizes.width, generator=random).to(device)
-        features = VideoFeatures(frames=frames, modulated=frames, matched=frames, merged=frames, video=frames.mean(1))
-        bank = FeatureBank(np.arange(len(frames)), features, features, 0.0)
-        return cls(bank, text, names, draw(names, sizes, episodes), sizes)
+        return cls(frames, text, names, draw(names, sizes, episodes), sizes)
+
+    @torch.no_grad()
+    def bank(self, method: FewShotMethod) -> FeatureBank:
+        """The features that a method encodes, and no others: those are what a run gathers."""
+        texts = self.text.repeat_interleave(len(self.frames) // len(self.text), 0)
+
+        def encoded(texts: Tensor | None) -> VideoFeatures:
+            parts = [
+                dict(
+                    method.encode(
+                        VideoFeatures(frames=self.frames[rows]), None if texts is None else texts[rows]
+                    ).items()
+                )
+                for rows in (slice(start, start + TOGETHER) for start in range(0, len(self.frames), TOGETHER))
+            ]
+            return VideoFeatures(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+        query = encoded(None)
+        support = query if method.role_free else encoded(texts)
+        return FeatureBank(np.arange(len(self.frames)), query, support, 0.0)
 
     def drawn(self, episodes: int) -> EpisodePlan:
         """Another plan of the same sizes."""
@@ -136,12 +155,12 @@ def indexed(method: FewShotMethod, bank: FeatureBank) -> FeatureBank:
     return bank
 
 
-def naive(method: FewShotMethod, scene: Scene, plan: EpisodePlan) -> np.ndarray:
+def naive(method: FewShotMethod, bank: FeatureBank, scene: Scene, plan: EpisodePlan) -> np.ndarray:
     """Scores `[E, Q, N]` of one episode after the other by the form that training has: nothing is computed once a video."""
     totals = []
     for episode in range(len(plan)):
         text = scene.text[torch.from_numpy(plan.classes[episode : episode + 1].astype(int)).to(scene.text.device)]
-        support, query = scene.bank.episodes(plan, slice(episode, episode + 1))
+        support, query = bank.episodes(plan, slice(episode, episode + 1))
         totals.append(method.score(support, query, text).total)
     return torch.cat(totals).cpu().numpy()
 
@@ -180,13 +199,14 @@ def timed_heads(scene: Scene, device: torch.device, *, quick: bool) -> Iterator[
     few = 10 if quick else 100
     for name in HEADS:
         method = built(name, scene.sizes, device)
-        plain = naive(method, scene, scene.first(few))  # before the method is told to index no more
-        seconds, bank = _timed(lambda method=method: indexed(method, scene.bank), device)
-        index, many = seconds / len(scene.bank.support), _affordable(method, bank, scene, quick=quick)
+        encoded = scene.bank(method)
+        plain = naive(method, encoded, scene, scene.first(few))  # before the method is told to index no more
+        seconds, bank = _timed(lambda m=method, b=encoded: indexed(m, b), device)
+        index, many = seconds / len(scene.frames), _affordable(method, bank, scene, quick=quick)
         ways = {
             "batched": (many, lambda plan, m=method, b=bank: score_plan(m, b, plan, scene.text, batch=batch).total),
             "single": (few, lambda plan, m=method, b=bank: score_plan(m, b, plan, scene.text, batch=1).total),
-            "naive": (few, lambda plan, m=method: naive(m, scene, plan)),
+            "naive": (few, lambda plan, m=method, b=encoded: naive(m, b, scene, plan)),
         }
         least, scores = dict.fromkeys(ways, float("inf")), {}
         for _ in range(1 if quick else REPEATS):

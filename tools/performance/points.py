@@ -94,11 +94,12 @@ def from_bank(
     where = torch.device(device)
     method, clock = built(head, sizes, where), _Clock(where)
     scene = Scene.of(sizes, 1, where, classes=classes, clips=clips)
+    bank = scene.bank(method)
     with clock.stage("drawing"):
         plan = scene.drawn(episodes)
     with clock.stage("scoring"):
         batch = RunOptions.model_fields["score_batch"].default
-        score_plan(method, scene.bank, plan, scene.text, batch=batch)
+        score_plan(method, bank, plan, scene.text, batch=batch)
     return clock.point
 
 
