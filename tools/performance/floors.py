@@ -17,8 +17,8 @@ decides, which is computed once a video. Bytes are float32 of what is kept of th
   (`[Q M, K M] x [K M, K M]`, N times; for K > 1 they are themselves a product of rows) or by the mean itself
   (`[Q M, K M] x [K M, W]`, N times), whichever is less.
 - HyRSM: attention over N + 1 videos per query, of which those between supports are shared; its weighted sums of what each head's
-  output is of a video, which a video alone decides; the attention's part of the merging layer on Q (N + 1) videos, whose weight all
-  episodes share; cosines of frames that were moved by their video's place, expanded into products of frames and places.
+  output is of a video, which a video alone decides; the attention's part of the merging layer on Q (N + 1) videos, whose weight
+  all episodes share; cosines of frames that were moved by their video's place, expanded into products of frames and places.
 """
 
 from __future__ import annotations
