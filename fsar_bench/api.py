@@ -119,7 +119,7 @@ def _sweep_cells(work: Run, *, isolate: bool, progress: bool) -> list[Outcome]:
     from fsar_bench.engine.sweep import in_order, sweep, sweep_on
 
     run_cell = _runner(isolate=isolate)
-    options = settled(work.options, len(work.cells))
+    options = settled(work.options, work.cells)
     if not progress:
         return in_order(list(sweep(work.cells, options, run_cell)), work.cells)
     import sys

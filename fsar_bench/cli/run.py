@@ -57,7 +57,7 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
 
         show_cells(run, console)
         return 0 if run == asked else 1
-    run = replace(run, options=settled(run.options, len(run.cells)))
+    run = replace(run, options=settled(run.options, run.cells))
     done = _run(run, estimate_of(run.cells, run.options), console)
     if done.is_interrupted:
         return _end_early(run, done, console)

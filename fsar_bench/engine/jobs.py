@@ -6,10 +6,12 @@ The cells themselves run in processes of their own (`sweep.py`), each of which a
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -18,11 +20,20 @@ from fsar_bench import processes
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.engine.host import cores, free_host_memory
+from fsar_bench.engine.state import is_stored
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import digest
 
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 MEMORY = 4e9  # bytes of a cell on the CPU: a training of ViT-B/16 fits, and one of the built-in backbone needs less than half
+DEVICE_FILES = Path("/dev")
+GPUS = (
+    "nvidia*",
+    "nvhost*",
+    "nvgpu*",
+    "kfd",
+    "dxg",
+)  # of CUDA, of CUDA on boards, of ROCm, and of the Linux of Windows
 PATIENCE = 10.0  # seconds that a thread has to end after its process was killed
 T = TypeVar("T")
 
@@ -56,9 +67,10 @@ def share_of_memory(options: RunOptions, jobs: int) -> str:
     return f"{max(1000, int(free_host_memory() / 2e6 / jobs))}MB"
 
 
-def settled(options: RunOptions, cells: int) -> RunOptions:
-    """The options of a run with the number of its jobs; arguments as for `job_options`."""
-    return options.model_copy(update={"jobs": len(job_options(options, cells))})
+def settled(options: RunOptions, cells: Sequence[Cell]) -> RunOptions:
+    """The options of a run with the number of its jobs; the machine is not asked where every cell is stored already."""
+    has_work = options.overwrite or not all(is_stored(cell, options) for cell in cells)
+    return options.model_copy(update={"jobs": len(job_options(options, len(cells))) if has_work else 1})
 
 
 def _automatic(options: RunOptions, gpus: int) -> int:
@@ -82,7 +94,12 @@ def _check_gpus(options: RunOptions, jobs: int, gpus: int) -> None:
 
 @cache
 def count_gpus() -> int:
-    """GPUs that torch sees, told by a child: this process imports no torch, and CUDA that is in use could not be forked."""
+    """GPUs that torch sees, told by a child: this process imports no torch, and CUDA that is in use could not be forked.
+
+    Where Linux has no device of a GPU, there is none to be told of.
+    """
+    if sys.platform == "linux" and not any(any(DEVICE_FILES.glob(name)) for name in GPUS):
+        return 0
     answers: list[int] = []
     processes.converse(_tell_gpus, (), answers.append, preload=PRELOAD)
     return answers[-1] if answers else 0

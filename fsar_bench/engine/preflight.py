@@ -23,6 +23,7 @@ from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.engine.jobs import PRELOAD
 from fsar_bench.engine.launchers.choice import check_launcher
 from fsar_bench.engine.leaks import LeakCheck
+from fsar_bench.engine.state import is_stored
 from fsar_bench.errors import (
     CellCrashedError,
     ConfigError,
@@ -34,7 +35,6 @@ from fsar_bench.errors import (
 from fsar_bench.io import disk_error
 from fsar_bench.plan import EpisodePlan, check_plan
 from fsar_bench.progress.events import HASHING, Event, Listener, silent
-from fsar_bench.results.store import RECORD
 
 _NEWLINE = "\n"
 STAGE = "checking methods and backbones"
@@ -94,7 +94,7 @@ def preflight(
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
         ConfigError: the launcher cannot be used here.
     """
-    unfinished = [cell for cell in cells if options.overwrite or not _is_finished(cell, options)]
+    unfinished = [cell for cell in cells if options.overwrite or not is_stored(cell, options)]
     if not unfinished:
         return Findings(cells, [])
     check_launcher(options)
@@ -110,10 +110,6 @@ def preflight(
     if problems and all(cell.label.control and cell.setup.is_added for cell in sound):
         raise _together(found)
     return Findings(sound, found)
-
-
-def _is_finished(cell: Cell, options: RunOptions) -> bool:
-    return (options.out / "results" / cell.folder / RECORD).exists()
 
 
 def _errors(cells: list[Cell], problems: list[Problem]) -> list[FsarBenchError]:

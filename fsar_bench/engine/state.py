@@ -48,6 +48,11 @@ class State:
     detail: str = ""
 
 
+def is_stored(cell: Cell, options: RunOptions) -> bool:
+    """Whether a result of the cell is stored, which is not read here."""
+    return (options.out / "results" / cell.folder / RECORD).exists()
+
+
 def finished(cell: Cell, out: Path) -> Stored | None:
     """The stored result of a cell, if there is one.
 

@@ -233,7 +233,9 @@ def test_jobs_on_the_cpu_share_the_memory_for_encoded_clips(monkeypatch):
     assert job_options(RunOptions(jobs=2), 9)[0].bank_budget == "auto"  # each has the memory of a GPU
 
 
-def test_gpus_are_counted_by_a_child_as_torch_counts_them():
+def test_gpus_are_counted_by_a_child_as_torch_counts_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "DEVICE_FILES", tmp_path)
+    (tmp_path / "nvidia0").touch()
     jobs.count_gpus.cache_clear()
     assert jobs.count_gpus() == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
     assert 0 < jobs.free_host_memory() < 1e15
@@ -281,3 +283,26 @@ def test_a_wrong_number_of_jobs_is_named(tiny, tmp_path, jobs):
 def test_cells_in_this_process_run_one_at_a_time(run_tiny):
     with pytest.raises(ConfigError, match=r"jobs=2 needs isolate=True"):
         run_tiny("otam_frozen", jobs=2)
+
+
+def test_no_child_looks_for_gpus_where_there_is_no_device_or_no_work(tiny, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a child was started")
+
+    monkeypatch.setattr(jobs.processes, "converse", fail)
+    monkeypatch.setattr(jobs, "DEVICE_FILES", tmp_path)
+    (tmp_path / "nvme0").touch()
+    jobs.count_gpus.cache_clear()
+    assert jobs.count_gpus() == 0
+    (tmp_path / "nvidia0").touch()
+    jobs.count_gpus.cache_clear()
+    cells, options = cells_of(tiny, tmp_path, "methods=zero_shot,otam_frozen")
+    with pytest.raises(AssertionError, match="a child was started"):
+        jobs.settled(options, cells)
+    for cell in cells:
+        folder = options.out / "results" / cell.folder
+        folder.mkdir(parents=True)
+        (folder / "result.json").touch()
+    assert jobs.settled(options, cells).jobs == 1
+    with pytest.raises(AssertionError, match="a child was started"):
+        jobs.settled(options.model_copy(update={"overwrite": True}), cells)
