@@ -203,6 +203,14 @@ def _spread(spread: list[tuple[str, Taken, Taken]]) -> list[str]:
     return _table(("one", "two", "two : one"), rows, texts=2)
 
 
+def _short(size: int) -> str:
+    """A size in three characters or so: 2,400 is 2.4k."""
+    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
+        if size >= unit:
+            return f"{size / unit:g}{letter}"
+    return str(size)
+
+
 def _draw(curves: list[Curve], title: str, value: Callable[[Point], float], path: Path) -> None:
     import matplotlib as mpl
 
@@ -216,6 +224,9 @@ def _draw(curves: list[Curve], title: str, value: Callable[[Point], float], path
             sizes = sorted(curve.points)
             values = [max(1e-6, value(curve.points[size])) for size in sizes]
             axis.loglog(sizes, values, marker="o", markersize=3, label=TITLES.get(curve.title, curve.title))
+        sizes = sorted({size for curve in curves if curve.axis == name for size in curve.points})
+        axis.set_xticks(sizes, labels=[_short(size) for size in sizes], fontsize=7)
+        axis.xaxis.minorticks_off()  # their labels would lie on those of the sizes
         axis.set_xlabel(name)
         axis.legend(fontsize=6, frameon=False)
     axes[0][0].set_ylabel("seconds" if "seconds" in title else "MB")

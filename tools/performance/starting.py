@@ -75,6 +75,8 @@ def start_ups(device: str, threads: int, *, quick: bool) -> Iterator[Taken]:
         yield Taken(
             f"{count} planned (`run {methods} … --dry-run`)", commands.run("plan", methods, *pairs, "--dry-run")
         )
+        arguments = methods, *pairs, "out=plan", "work_dir=plan/work"
+        yield Taken(f"what {count} cost (`plan {methods} …`)", commands.seconds("plan", *arguments))
 
 
 def _cells(commands: Commands, more: int) -> Iterator[Taken]:
