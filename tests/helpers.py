@@ -177,3 +177,26 @@ def with_slow_ones(methods) -> list:
     import pytest
 
     return [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS | SLOW)) for name in methods]
+
+
+def tiny_cells(tiny: Path, folder: Path, *pairs: str):
+    """Cells of quick methods on the tiny dataset, and the options of their run below a folder."""
+    from fsar_bench.config.resolve import resolve
+
+    run = resolve(
+        [
+            f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=100", "workers=1", "checkpoint_seconds=0",
+            f"out={folder / 'leaderboards'}", f"work_dir={folder / 'work_dirs'}", *pairs,
+        ]
+    )  # fmt: skip
+    return run.cells, run.options
+
+
+def outputs_alone(cells, options, folder: Path) -> dict[str, bytes]:
+    """What the same cells give on this machine, without a cluster."""
+    from fsar_bench.engine.sweep import run_isolated, sweep
+
+    local = {"launcher": "local", "address": "", "ray": {}, "slurm": {}}
+    options = options.model_copy(update={**local, "out": folder / "alone", "work_dir": folder / "alone_work"})
+    assert {outcome.state for outcome in sweep(cells, options, run_isolated)} == {"done"}
+    return outputs(options.out)

@@ -258,7 +258,7 @@ class Train(Settings):
     @classmethod
     def _hooks_are_plain(cls, hooks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not all(isinstance(hook.get("type"), (str, type)) for hook in hooks):
-            raise ValueError('train.hooks needs a list of configs with a type, such as [{"type": "EMAHook"}].')
+            raise ValueError('train.hooks needs a list of configs with a type, such as [{"type": "MyHook"}].')
         return plain_configs(hooks, "train.hooks")
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from helpers import annotation_rows, outputs, write_dataset
+from helpers import annotation_rows, outputs, tiny_cells, write_dataset
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.settings import RunOptions
@@ -24,16 +24,6 @@ from fsar_bench.engine.sweep import run_isolated, sweep
 from fsar_bench.errors import BusyError, CellCrashedError, ConfigError, DataError, ResultError
 from fsar_bench.progress.events import VALIDATED, WARNING, Event, silent
 from fsar_bench.results.store import read
-
-
-def resolved(tiny, tmp_path, *pairs: str):
-    run = resolve(
-        [
-            f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=100", "workers=1", "checkpoint_seconds=0",
-            f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", *pairs,
-        ]
-    )  # fmt: skip
-    return run.cells, run.options
 
 
 @dataclass
@@ -87,7 +77,7 @@ def made(cache, tmp_path_factory):
     """Two cells, their options, and their parcels by hash."""
     folder = tmp_path_factory.mktemp("elsewhere")
     tiny = write_dataset(folder / "tiny.py", annotation_rows())
-    cells, options = resolved(tiny, folder, "methods=otam_frozen,zero_shot")
+    cells, options = tiny_cells(tiny, folder, "methods=otam_frozen,zero_shot")
     stored = {cell.hash: run_isolated(cell, options) for cell in cells}
     parcels = {name: Parcel(cell=name, node="gpu1", log=b"", files=pack(stored[name])) for name in stored}
     return cells, options, parcels
@@ -215,7 +205,7 @@ def test_a_lost_task_is_handed_over_again_without_the_cells_that_ended(parcels, 
 
 
 def test_a_task_is_not_handed_over_without_end(tiny, tmp_path):
-    (cell,), options = resolved(tiny, tmp_path, "methods=otam_frozen")
+    (cell,), options = tiny_cells(tiny, tmp_path, "methods=otam_frozen")
     ((failed),), cluster = driven([cell], options, lambda _: [Lost("its node was lost")])
     assert failed.state == "failed"
     assert str(failed.error) == f"what ran it was lost {ATTEMPTS} times, last so: its node was lost"
@@ -226,7 +216,7 @@ def test_a_task_is_not_handed_over_without_end(tiny, tmp_path):
     ("end", "message"), [(Ended(), "without a result of this cell"), (Broken("No module 'x'."), "No module 'x'.")]
 )
 def test_a_task_that_ends_without_its_results_fails_them_once(tiny, tmp_path, end, message):
-    (cell,), options = resolved(tiny, tmp_path, "methods=otam_frozen")
+    (cell,), options = tiny_cells(tiny, tmp_path, "methods=otam_frozen")
     (failed,), cluster = driven([cell], options, lambda _: [end])
     assert (failed.state, len(cluster.submitted)) == ("failed", 1)
     assert isinstance(failed.error, CellCrashedError)
@@ -245,7 +235,7 @@ def test_a_task_that_ends_without_its_results_fails_them_once(tiny, tmp_path, en
 def test_an_error_of_the_user_comes_back_with_its_node_and_is_not_tried_again(
     tiny, tmp_path, node_name, error, kind, state, message
 ):
-    (cell,), options = resolved(tiny, tmp_path, "methods=otam_frozen")
+    (cell,), options = tiny_cells(tiny, tmp_path, "methods=otam_frozen")
     answer = Failure(cell=cell.hash, node=node_name, log=b"the end", error=error, message="a.mp4 is gone.")
     (outcome,), cluster = driven([cell], options, lambda _: [encode(answer), Ended()])
     assert (outcome.state, type(outcome.error), str(outcome.error)) == (state, kind, message)
@@ -297,16 +287,16 @@ def test_a_window_holds_as_many_tasks_as_the_cluster_takes():
 
 def test_cells_that_share_a_training_are_one_task(tiny, tmp_path):
     """Known by the methods themselves: an argument that changes the score alone does not change the training."""
-    cells, _ = resolved(tiny, tmp_path, "methods=otam,otam_frozen,bi_mhm", "shot=1,2")
+    cells, _ = tiny_cells(tiny, tmp_path, "methods=otam,otam_frozen,bi_mhm", "shot=1,2")
     grouped = [[(cell.name, cell.protocol.shot) for cell in group] for group in chains(cells)]
     assert grouped == [
         [("otam", 1), ("otam", 2)], [("otam_frozen", 1)], [("otam_frozen", 2)], [("bi_mhm", 1), ("bi_mhm", 2)],
     ]  # fmt: skip
-    alphas, _ = resolved(tiny, tmp_path, "methods=ma_clip", "ma_clip.method.predict_alpha=0.1,0.5")
+    alphas, _ = tiny_cells(tiny, tmp_path, "methods=ma_clip", "ma_clip.method.predict_alpha=0.1,0.5")
     assert [len(group) for group in chains(alphas)] == [2]
-    trained, _ = resolved(tiny, tmp_path, "methods=ma_clip", "ma_clip.method.ffn_width=32,64")
+    trained, _ = tiny_cells(tiny, tmp_path, "methods=ma_clip", "ma_clip.method.ffn_width=32,64")
     assert [len(group) for group in chains(trained)] == [1, 1]
-    seeds, _ = resolved(tiny, tmp_path, "methods=otam", "train.seed=1,2", "shot=1,2")
+    seeds, _ = tiny_cells(tiny, tmp_path, "methods=otam", "train.seed=1,2", "shot=1,2")
     assert [len(group) for group in chains(seeds)] == [2, 2]
 
 
@@ -318,7 +308,7 @@ def a_task(cells, options, tmp_path, *, sees: bool) -> Task:
 
 @pytest.mark.parametrize("sees", [True, False])
 def test_a_node_works_in_the_drivers_folder_where_it_sees_it(tiny, tmp_path, sees):
-    (cell,), options = resolved(tiny, tmp_path, "methods=otam")
+    (cell,), options = tiny_cells(tiny, tmp_path, "methods=otam")
     messages = [decode(line) for line in run_task(a_task([cell], options, tmp_path, sees=sees))]
     assert {message.stage for message in messages if isinstance(message, Told)} >= {"training", "encoding", "scoring"}
     stored = accept(messages[-1], cell, tmp_path / "taken")
@@ -340,7 +330,7 @@ def test_custom_modules_come_with_the_task(tiny, tmp_path):
         "@METHODS.register_module()\nclass MyMethod(ZeroShot):\n    scale = SCALE\n"
     )
     (folder / "my_method.py").write_text('custom_imports = ["my_module"]\nmethod = dict(type="MyMethod")\n')
-    (cell,), options = resolved(tiny, tmp_path, f"methods={folder / 'my_method.py'}")
+    (cell,), options = tiny_cells(tiny, tmp_path, f"methods={folder / 'my_method.py'}")
     task = a_task([cell], options, tmp_path, sees=False)
     assert [sorted(files) for files in task.modules] == [["my_module.py", "my_scale.py"]]
     shutil.rmtree(folder)
@@ -353,7 +343,7 @@ def test_custom_modules_come_with_the_task(tiny, tmp_path):
 
 
 def test_a_node_without_the_data_or_with_another_version_says_so(tiny, tmp_path, monkeypatch):
-    (cell,), options = resolved(tiny, tmp_path, "methods=zero_shot")
+    (cell,), options = tiny_cells(tiny, tmp_path, "methods=zero_shot")
     task = a_task([cell], options, tmp_path, sees=False)
     annotation = tiny.with_suffix(".json")
     kept = annotation.read_bytes()
@@ -375,7 +365,7 @@ def test_an_error_in_a_folder_of_the_node_names_the_drivers(tiny, tmp_path):
         "@METHODS.register_module()\nclass BrokenOnNode(ZeroShot):\n    def score(self, *_):\n        return 1 / 0\n"
     )
     (tmp_path / "broken.py").write_text('custom_imports = ["broken_method"]\nmethod = dict(type="BrokenOnNode")\n')
-    (cell,), options = resolved(tiny, tmp_path, f"methods={tmp_path / 'broken.py'}")
+    (cell,), options = tiny_cells(tiny, tmp_path, f"methods={tmp_path / 'broken.py'}")
     (outcome,), _ = driven([cell], options, lambda task: run_here(replace(task, mark=(tmp_path / "none", b""))))
     log = options.work_dir.absolute() / cell.work_folder / "log.txt"
     assert isinstance(outcome.error, CellCrashedError)
@@ -386,7 +376,7 @@ def test_an_error_in_a_folder_of_the_node_names_the_drivers(tiny, tmp_path):
 def test_who_leaves_a_task_ends_its_processes_and_its_folder(tiny, tmp_path):
     import multiprocessing
 
-    (cell,), options = resolved(tiny, tmp_path, "methods=otam", "train.episodes=40000", "train.val_interval=40000")
+    (cell,), options = tiny_cells(tiny, tmp_path, "methods=otam", "train.episodes=40000", "train.val_interval=40000")
     task = a_task([cell], options, tmp_path, sees=True)
     lines = run_task(task)
     next(line for line in map(decode, lines) if getattr(line, "stage", "") == "training")
@@ -434,7 +424,7 @@ def test_a_launcher_that_is_not_installed_is_told_before_the_first_cell(fsar, ti
 )
 def test_options_of_another_launcher_are_refused(tiny, tmp_path, pairs, message):
     with pytest.raises(ConfigError) as error:
-        resolved(tiny, tmp_path, "methods=otam", *pairs)
+        tiny_cells(tiny, tmp_path, "methods=otam", *pairs)
     assert message in str(error.value)
 
 
@@ -448,13 +438,15 @@ def test_options_of_another_launcher_are_refused(tiny, tmp_path, pairs, message)
 )
 def test_wrong_options_of_ray_are_named(tiny, tmp_path, pairs, message):
     with pytest.raises(ConfigError, match=message):
-        choice.check_launcher(resolved(tiny, tmp_path, "methods=otam", "launcher=ray", *pairs)[1])
+        choice.check_launcher(tiny_cells(tiny, tmp_path, "methods=otam", "launcher=ray", *pairs)[1])
 
 
 def test_dotted_options_are_typed_and_change_no_hash(tiny, tmp_path):
-    cells, options = resolved(tiny, tmp_path, "methods=otam", "launcher=slurm", "slurm.partition=gpu", "slurm.time=90")
+    cells, options = tiny_cells(
+        tiny, tmp_path, "methods=otam", "launcher=slurm", "slurm.partition=gpu", "slurm.time=90"
+    )
     assert options.slurm == {"partition": "gpu", "time": 90}
-    assert [cell.hash for cell in cells] == [cell.hash for cell in resolved(tiny, tmp_path, "methods=otam")[0]]
+    assert [cell.hash for cell in cells] == [cell.hash for cell in tiny_cells(tiny, tmp_path, "methods=otam")[0]]
     python = resolve(
         {"methods": "otam", "dataset": tiny, "launcher": "slurm", "slurm": {"partition": "gpu", "time": 90}}
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import annotation_rows, outputs, write_dataset
+from helpers import annotation_rows, outputs, outputs_alone, tiny_cells, write_dataset
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.engine.host import cores
@@ -28,30 +28,6 @@ from fsar_bench.progress.events import WARNING
 pytest.importorskip("ray")
 MEASURED = ("train s", "encode videos/s", "score episodes/s", "memory GB")
 TRAINED = ("train.episodes=240", "train.val_interval=240")
-
-
-def resolved(tiny, tmp_path, *pairs: str):
-    run = resolve(
-        [
-            f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=100", "workers=1", "checkpoint_seconds=0",
-            f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", *pairs,
-        ]
-    )  # fmt: skip
-    return run.cells, run.options
-
-
-def alone(cells, options, tmp_path) -> dict[str, bytes]:
-    """What the same cells give on this machine, one after the other."""
-    update = {
-        "launcher": "local",
-        "address": "",
-        "ray": {},
-        "out": tmp_path / "alone",
-        "work_dir": tmp_path / "alone_work",
-    }
-    options = options.model_copy(update=update)
-    assert {outcome.state for outcome in sweep(cells, options, run_isolated)} == {"done"}
-    return outputs(options.out)
 
 
 def below(pid: int) -> list[int]:
@@ -141,12 +117,12 @@ def three_nodes(monkeypatch) -> Iterator[Nodes]:
 
 
 def test_cells_on_a_cluster_that_is_started_for_them(tiny, tmp_path):
-    cells, options = resolved(tiny, tmp_path, "methods=otam_frozen", "launcher=ray")
+    cells, options = tiny_cells(tiny, tmp_path, "methods=otam_frozen", "launcher=ray")
     stages, slots, answers = [], [], signal.getsignal(signal.SIGTERM)
     (done,) = sweep(cells, options, run_isolated, lambda _: lambda event: stages.append(event.stage), slots.append)
     assert (done.state, done.error, slots) == ("done", None, [max(1, cores() // 2)])
     assert {"encoding", "scoring"} <= set(stages)
-    assert outputs(options.out) == alone(cells, options, tmp_path)
+    assert outputs(options.out) == outputs_alone(cells, options, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == answers  # Ray has its own, and `fsar-bench` answers it in order
     assert "RAY_USAGE_STATS_ENABLED" not in os.environ
 
@@ -173,7 +149,7 @@ def test_a_board_is_the_same_here_on_ray_and_on_slurm(tiny, tmp_path, command):
 
 
 def test_ray_that_is_not_there_is_named(tiny, tmp_path):
-    cells, options = resolved(tiny, tmp_path, "methods=otam_frozen", "launcher=ray", "address=127.0.0.1:1")
+    cells, options = tiny_cells(tiny, tmp_path, "methods=otam_frozen", "launcher=ray", "address=127.0.0.1:1")
     with pytest.raises(
         ConfigError,
         match=r"No Ray cluster answers at address=127.0.0.1:1 \(ConnectionRefused.*Start one with ray start",
@@ -214,7 +190,7 @@ def test_every_cell_finishes_though_a_node_is_lost(tiny, tmp_path, monkeypatch, 
     assert killed
     assert [(outcome.state, str(outcome.error)) for outcome in done] == [("done", "None")] * 6
     assert any("handed over again, attempt 2 of" in note for note in warned)
-    assert outputs(options.out) == alone(cells, options, tmp_path)
+    assert outputs(options.out) == outputs_alone(cells, options, tmp_path)
     if sees and stage == "training":
         events = told[killed[0]]
         lost = next(number for number, event in enumerate(events) if event.stage == WARNING)
@@ -240,7 +216,7 @@ def test_an_error_of_the_user_is_told_once_and_custom_modules_work_on_nodes(tiny
         )
     methods = ",".join(str(tmp_path / f"{name}_method.py") for name in ("counting", "failing"))
     with three_nodes(monkeypatch) as nodes:
-        cells, options = resolved(
+        cells, options = tiny_cells(
             tiny, tmp_path, f"methods={methods}", "launcher=ray", f"address={nodes.cluster.address}"
         )
         done, failed = in_order(list(sweep(cells, options, run_isolated)), cells)

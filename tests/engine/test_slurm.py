@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import outputs
+from helpers import outputs, outputs_alone, tiny_cells
 
-from fsar_bench.config.resolve import resolve
 from fsar_bench.engine.launchers import choice
 from fsar_bench.engine.launchers.messages import Told, decode
 from fsar_bench.engine.launchers.node import Task
@@ -23,30 +22,6 @@ from fsar_bench.progress.events import WARNING
 
 submitit = pytest.importorskip("submitit")
 TRAINED = ("train.episodes=240", "train.val_interval=240")
-
-
-def resolved(tiny, tmp_path, *pairs: str):
-    run = resolve(
-        [
-            f"dataset={tiny}", "backbone=tiny_clip", "controls=false", "episodes=100", "workers=1", "checkpoint_seconds=0",
-            f"out={tmp_path / 'leaderboards'}", f"work_dir={tmp_path / 'work_dirs'}", "launcher=slurm", *pairs,
-        ]
-    )  # fmt: skip
-    return run.cells, run.options
-
-
-def alone(cells, options, tmp_path) -> dict[str, bytes]:
-    """What the same cells give on this machine, one after the other."""
-    update = {
-        "launcher": "local",
-        "address": "",
-        "slurm": {},
-        "out": tmp_path / "alone",
-        "work_dir": tmp_path / "alone_work",
-    }
-    options = options.model_copy(update=update)
-    assert {outcome.state for outcome in sweep(cells, options, run_isolated)} == {"done"}
-    return outputs(options.out)
 
 
 def jobs_below(pid: int) -> list[int]:
@@ -65,13 +40,15 @@ def jobs_below(pid: int) -> list[int]:
 
 
 def test_cells_as_jobs_of_this_machine(tiny, tmp_path):
-    cells, options = resolved(tiny, tmp_path, "methods=otam_frozen", "address=local", "slurm.partition=any")
+    cells, options = tiny_cells(
+        tiny, tmp_path, "launcher=slurm", "methods=otam_frozen", "address=local", "slurm.partition=any"
+    )
     choice.check_launcher(options)
     stages = []
     (done,) = sweep(cells, options, run_isolated, lambda _: lambda event: stages.append(event.stage))
     assert (done.state, done.error) == ("done", None)
     assert {"encoding", "scoring"} <= set(stages)
-    assert outputs(options.out) == alone(cells, options, tmp_path)
+    assert outputs(options.out) == outputs_alone(cells, options, tmp_path)
     assert list((options.work_dir / FOLDER).iterdir()) == []
 
 
@@ -79,7 +56,7 @@ def test_cells_as_jobs_of_this_machine(tiny, tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGUSR2, signal.SIGKILL], ids=["preempted", "lost"])
 def test_a_job_that_is_preempted_or_lost_resumes(tiny, tmp_path, how):
     """SIGUSR2 is what Slurm sends before a time limit or a preemption: submitit queues the job again."""
-    cells, options = resolved(tiny, tmp_path, "methods=otam", "shot=1,2", *TRAINED, "address=local")
+    cells, options = tiny_cells(tiny, tmp_path, "launcher=slurm", "methods=otam", "shot=1,2", *TRAINED, "address=local")
     struck, events = [], []
 
     def listen(event) -> None:
@@ -96,12 +73,12 @@ def test_a_job_that_is_preempted_or_lost_resumes(tiny, tmp_path, how):
     assert again[0] > 1, "the training began anew"
     assert again[-1] == 240
     assert any(event.stage == WARNING for event in events) == (how == signal.SIGKILL)
-    assert outputs(options.out) == alone(cells, options, tmp_path)
+    assert outputs(options.out) == outputs_alone(cells, options, tmp_path)
 
 
 @pytest.mark.slow
 def test_jobs_of_a_driver_that_was_killed_are_taken_over(tiny, tmp_path, monkeypatch):
-    cells, options = resolved(tiny, tmp_path, "methods=otam", *TRAINED, "address=local")
+    cells, options = tiny_cells(tiny, tmp_path, "launcher=slurm", "methods=otam", *TRAINED, "address=local")
     options = options.model_copy(update={"out": options.out.absolute(), "work_dir": options.work_dir.absolute()})
     killed = SlurmCluster(options)
     killed.submit([(0, Task.of(cells, options, (tmp_path / "none", b""), share=1))])
@@ -116,12 +93,12 @@ def test_jobs_of_a_driver_that_was_killed_are_taken_over(tiny, tmp_path, monkeyp
     assert (done.state, done.error) == ("done", None)
     assert list((options.work_dir / FOLDER).iterdir()) in ([], [killed._folder])
     assert claimed(options) == frozenset()
-    assert outputs(options.out) == alone(cells, options, tmp_path)
+    assert outputs(options.out) == outputs_alone(cells, options, tmp_path)
 
 
 @pytest.mark.slow
 def test_an_error_of_the_user_is_told_once(tiny, tmp_path):
-    cells, options = resolved(tiny, tmp_path, "methods=zero_shot", "shot=7,1", "address=local")
+    cells, options = tiny_cells(tiny, tmp_path, "launcher=slurm", "methods=zero_shot", "shot=7,1", "address=local")
     failed, done = in_order(list(sweep(cells, options, run_isolated)), cells)
     assert (failed.state, done.state) == ("failed", "done")
     assert "fewer than shot + query = 8" in str(failed.error)
@@ -129,7 +106,7 @@ def test_an_error_of_the_user_is_told_once(tiny, tmp_path):
 
 def test_a_job_writes_on_where_it_was_killed(tiny, tmp_path):
     """Cells that have ended are not run again, and half a line is no message."""
-    cells, options = resolved(tiny, tmp_path, "methods=otam_frozen,zero_shot", "address=local")
+    cells, options = tiny_cells(tiny, tmp_path, "launcher=slurm", "methods=otam_frozen,zero_shot", "address=local")
     path = tmp_path / "messages"
     mark = tmp_path / "seen"
     mark.write_bytes(b"it")
@@ -156,7 +133,7 @@ def test_a_job_writes_on_where_it_was_killed(tiny, tmp_path):
 def test_what_slurm_does_not_take_is_named_before_the_first_cell(tiny, tmp_path, monkeypatch, pairs, message):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError) as error:
-        choice.check_launcher(resolved(tiny, tmp_path, "methods=otam", *pairs)[1])
+        choice.check_launcher(tiny_cells(tiny, tmp_path, "launcher=slurm", "methods=otam", *pairs)[1])
     assert message in str(error.value)
 
 
@@ -195,7 +172,7 @@ def test_jobs_of_slurm_are_one_array_with_the_users_options(tiny, tmp_path, monk
         (bin_ / name).write_text(code)
         (bin_ / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
-    cells, options = resolved(
+    cells, options = tiny_cells(
         tiny, tmp_path, "methods=otam_frozen,zero_shot", "slurm.partition=gpu", "slurm.time=90", "slurm.array_parallelism=7",
         "device=cpu",
     )  # fmt: skip
@@ -209,4 +186,4 @@ def test_jobs_of_slurm_are_one_array_with_the_users_options(tiny, tmp_path, monk
     assert "#SBATCH --partition=gpu" in text
     assert "#SBATCH --time=90" in text
     assert "--gpus-per-node" not in text
-    assert outputs(options.out) == alone(cells, options, tmp_path)
+    assert outputs(options.out) == outputs_alone(cells, options, tmp_path)

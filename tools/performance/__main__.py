@@ -1,4 +1,4 @@
-"""Measure this machine and fsar-bench on it; `make benchmark` runs it. Takes some ten minutes on two quiet cores.
+"""Measure this machine and fsar-bench on it; `make benchmark` runs it. Takes a quarter of an hour on two quiet cores.
 
 python -m tools.performance
 python -m tools.performance --device cuda

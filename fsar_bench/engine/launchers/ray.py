@@ -139,7 +139,7 @@ def _folder() -> Iterator[Path]:
     try:
         if folder is not None and len(os.fsencode(folder)) + BELOW + len(str(os.getpid())) <= LONGEST:
             yield folder
-        else:  # a long TMPDIR
+        else:  # Ray's own default: below a long TMPDIR there is no room for the names of its sockets
             yield Path("/tmp/ray")
     finally:
         if folder is not None:
