@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test slow benchmark timings audit campaign leaderboard pr
+.PHONY: install lint test slow benchmark timings audit campaign leaderboard agreement pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
@@ -13,6 +13,7 @@ lint:  ## style, types and stale tables
 	.venv/bin/fsar-bench leaderboard --check
 	$(PY) -m tools.readme_table --check
 	$(PY) -m tools.methods_table --check
+	$(PY) -m tools.agreement --check
 
 test:  ## the test suite
 	$(PY) -m pytest
@@ -32,9 +33,13 @@ audit:  ## claims about intervals, tests and ranks on simulated boards whose tru
 campaign:  ## kills, damaged files, full disks and runs at once, at random (docs/reliability.md)
 	PYTHONPATH=tests $(PY) -m campaign
 
-leaderboard:  ## rebuild the tables from the result files, and the cards of methods
+leaderboard:  ## rebuild the tables from the result files, docs/agreement.md, and the cards of methods
 	.venv/bin/fsar-bench leaderboard
 	$(PY) -m tools.readme_table
+	$(PY) -m tools.agreement
 	$(PY) -m tools.methods_table
+
+agreement:  ## how well the built-in boards predict the literature, from their results alone (docs/agreement.md)
+	$(PY) -m tools.agreement
 
 pr: lint test slow  ## what CI runs, and the slow tests
