@@ -13,6 +13,7 @@ lint:  ## style, types and stale tables
 	.venv/bin/fsar-bench leaderboard --check
 	$(PY) -m tools.readme_table --check
 	$(PY) -m tools.methods_table --check
+	$(PY) -m tools.committed_table --check
 	$(PY) -m tools.agreement --check
 
 test:  ## the test suite
@@ -33,9 +34,10 @@ audit:  ## claims about intervals, tests and ranks on simulated boards whose tru
 campaign:  ## kills, damaged files, full disks and runs at once, at random (docs/reliability.md)
 	PYTHONPATH=tests $(PY) -m campaign
 
-leaderboard:  ## rebuild the tables from the result files, docs/agreement.md, and the cards of methods
+leaderboard:  ## rebuild the tables from the result files, docs/agreement.md, and what runs compare themselves with
 	.venv/bin/fsar-bench leaderboard
 	$(PY) -m tools.readme_table
+	$(PY) -m tools.committed_table
 	$(PY) -m tools.agreement
 	$(PY) -m tools.methods_table
 

@@ -1,1 +1,1 @@
-"""The committed results, their tables, and `published.csv`, the literature, which installs as package data."""
+"""The committed results, and package data: `published.csv`, the literature, and `committed.json`, digests of the results."""

@@ -16,6 +16,7 @@ from fsar_bench.engine.forecast import estimate_of
 from fsar_bench.engine.jobs import settled
 from fsar_bench.engine.preflight import preflight
 from fsar_bench.engine.sweep import Outcome, in_order, run_isolated, sweep_on
+from fsar_bench.errors import ResultError
 from fsar_bench.io import check_writable
 from fsar_bench.progress.estimate import Estimate
 from fsar_bench.progress.events import HASHING, Event
@@ -64,6 +65,7 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     _tell(done.outcomes)
     _show_tables(run, console)
     _name_curves(run, done.outcomes, console)
+    _tell_of_committed(done.outcomes, console)
     left_out = len(asked.cells) - len(run.cells)
     if left_out:
         count = "1 cell was" if left_out == 1 else f"{left_out} cells were"
@@ -166,6 +168,28 @@ def _name_curves(run: Run, outcomes: list[Outcome], console: Console) -> None:
     for path in (run.options.work_dir / folder / "curve.png" for folder in folders):
         if path.exists():
             console.print(f"curves: {path}", soft_wrap=True, highlight=False)
+
+
+def _tell_of_committed(outcomes: list[Outcome], console: Console) -> None:
+    """Say which of the results that ship with fsar-bench were reproduced."""
+    from fsar_bench.leaderboard.committed import committed_file, compare, read_committed, told
+
+    finished = [(outcome, outcome.stored) for outcome in outcomes if outcome.stored]
+    names = short_names([outcome.cell for outcome, _ in finished])
+    try:
+        path = committed_file()
+        table, home = read_committed(path), path.parent.resolve()
+        compared = [
+            compare(
+                name, stored, table, is_itself=outcome.state == "reused" and home in stored.folder.resolve().parents
+            )
+            for name, (outcome, stored) in zip(names, finished, strict=True)
+        ]
+    except ResultError as error:  # the results themselves are stored and shown
+        print(f"warning: the committed rows cannot be compared with: {error}", file=sys.stderr)
+        return
+    for line in told([each for each in compared if each], len(finished)):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _warn_of_overlaps(cells: list[Cell]) -> None:
