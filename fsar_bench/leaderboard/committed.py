@@ -117,7 +117,8 @@ def make_table(results: Iterable[Stored], boards: Iterable[Board]) -> CommittedT
     for board in boards:
         for entry in board.entries:
             interval = entry.statistics.overall or entry.statistics.clips
-            widths |= {seed.result.config_hash: interval and round(interval.half, 4) for seed in entry.row.seeds}
+            half = None if interval is None else round(interval.half, 4)
+            widths |= {seed.result.config_hash: half for seed in entry.row.seeds}
     environments: list[Environment] = []
     rows = {}
     for stored in sorted(results, key=lambda stored: stored.result.config_hash):
@@ -149,7 +150,8 @@ def compare(name: str, stored: Stored, table: CommittedTable, *, is_itself: bool
     result, row = stored.result, table.rows.get(stored.result.config_hash)
     if row is None:
         return None
-    ours, kind = result.metrics.accuracy, "other"
+    ours = result.metrics.accuracy
+    kind: Kind = "other"
     if is_itself:
         kind = "itself"
     elif result.predictions[:DIGITS] == row.predictions:
