@@ -214,7 +214,7 @@ def told(comparisons: Sequence[Comparison], count: int) -> list[str]:
 _WORDS: dict[Kind, str] = {
     "bytes": "reproduced, the same bytes",
     "predictions": "reproduced, the same predictions; their records differ, such as by the version of the reader",
-    "accuracy": "the same accuracy to the digit, other bytes",
+    "accuracy": "with the same accuracy to the digit, but other bytes",
     "itself": "reused as they are: nothing was computed again. Add out=./again to compute them and compare",
 }
 

@@ -101,7 +101,7 @@ def test_sentences():
     )  # fmt: skip
     assert lines == [
         "Committed rows: 1 of 5 reproduced, the same bytes: A.",
-        "Committed rows: 1 of 5 the same accuracy to the digit, other bytes: B.",
+        "Committed rows: 1 of 5 with the same accuracy to the digit, but other bytes: B.",
         "Committed row not reproduced: C: 81.00 %, committed 80.00 %: +1.00 points, within its interval of ± 1.50.",
         "Committed row not reproduced: D: 78.00 %, committed 80.00 %: -2.00 points, outside its interval of ± 1.50.",
         "Committed row not reproduced: E: 78.00 %, committed 80.00 %: -2.00 points, whose interval is not known.",
