@@ -12,11 +12,11 @@ decides, which is computed once a video. Bytes are float32 of what is kept of th
 - OTAM: two directions of Q N K alignments. A recursion has (T - 1) T steps of one exponential and one logarithm, and ends in T
   exponentials and a logarithm.
 - A class that is the mean of its shots counts as K = 1, once its N K T C numbers are read.
-- TRX, per tuple size w: products of the R = w T rows of keys, and of values, which are as many as frames in places, in the width
-  of rows (`[Q R, W] x [W, N K R]` each) or in that of frames, whichever is less (`[Q T, C] x [C, N K w R]`: a support's rows as
-  each place of a query sees them are its own affair); Q N exponentials for each of M tuples with K M others, M = T over w; and the
-  norm of a mean of values, which is one of rows, by the inner products of the rows of a class (`[Q M, K R] x [K R, K R]`, N times;
-  for K > 1 they are themselves a product) or by the mean itself (`[Q M, K R] x [K R, W]`, N times), whichever is less.
+- TRX, per tuple size w: products of the R = w T rows of keys, and of values, in the width of rows (`[Q R, W] x [W, N K R]` each)
+  or in that of frames, whichever is less (`[Q T, C] x [C, N K w R]`: what a support's rows are to each place of a query, the
+  support alone decides); Q N exponentials for each of M tuples with K M others, M = T over w; and the norm of a mean of values,
+  which is one of rows, by the inner products of the rows of a class (`[Q M, K R] x [K R, K R]`, N times; for K > 1 they are
+  themselves a product) or by the mean itself (`[Q M, K R] x [K R, W]`, N times), whichever is less.
 - HyRSM: attention over N + 1 videos per query, of which those between supports are shared; its weighted sums of what each head's
   output is of a video, which a video alone decides; the attention's part of the merging layer on Q (N + 1) videos, whose weight
   all episodes share; cosines of frames that were moved by their video's place, expanded into products of frames and places.
