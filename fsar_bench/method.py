@@ -10,11 +10,11 @@ P patch tokens, D visual width, C joint image-text embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from types import EllipsisType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from mmengine.model import BaseModel
@@ -60,7 +60,14 @@ class VideoFeatures:
     """
 
     def __init__(self, **tensors: Tensor) -> None:
-        self._tensors = tensors
+        self._tensors: Mapping[str, Tensor] = tensors
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> VideoFeatures:
+        """Features of a mapping that is kept as it is: one that makes its tensors when they are read makes no others."""
+        features = cls()
+        features._tensors = tensors
+        return features
 
     def __getattr__(self, name: str) -> Tensor:
         """Return the tensor of this name."""
@@ -80,6 +87,10 @@ class VideoFeatures:
     def __contains__(self, name: str) -> bool:
         """Whether there is a tensor of this name."""
         return name in self._tensors
+
+    def names(self) -> list[str]:
+        """Return the names of the tensors."""
+        return list(self._tensors)
 
     def leading(self, dims: int) -> tuple[int, ...]:
         """Return the sizes of the first `dims` dimensions, which all tensors share."""
@@ -104,6 +115,35 @@ class VideoFeatures:
     def cat(parts: Sequence[VideoFeatures]) -> VideoFeatures:
         """Concatenate features that hold the same names along their first dimension."""
         return VideoFeatures(**{name: torch.cat([p._tensors[name] for p in parts]) for name, _ in parts[0].items()})
+
+
+class OfMatcher(Mapping[str, Tensor]):
+    """What features hold of a matcher, by the matcher's own names; a tensor is read from them when it is asked for.
+
+    Args:
+        features: those that `FewShotMethod.index` returned, or others, of which there is nothing.
+    """
+
+    def __init__(self, features: VideoFeatures) -> None:
+        self._features = features
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the tensor of this name."""
+        if name not in self:
+            raise KeyError(name)
+        return cast("Tensor", getattr(self._features, OF_MATCHER + name))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name."""
+        return f"{OF_MATCHER}{name}" in self._features
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return (name.removeprefix(OF_MATCHER) for name in self._features.names() if name.startswith(OF_MATCHER))
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)
@@ -321,13 +361,10 @@ class FewShotMethod(BaseModel):
         Returns:
             Distances `[E, Q, N]`.
         """
-        ours, theirs = (
-            {name.removeprefix(OF_MATCHER): x for name, x in features.items() if name.startswith(OF_MATCHER)}
-            for features in (query, support)
-        )
-        frames: Tensor = getattr(support, self.matched)
-        if ours and theirs and not (mean_of_shots and frames.shape[2] > 1):
+        ours, theirs = OfMatcher(query), OfMatcher(support)
+        if ours and theirs and not (mean_of_shots and support.leading(3)[2] > 1):
             return self.matcher.indexed_distance(ours, theirs)
+        frames: Tensor = getattr(support, self.matched)
         return self.matcher(getattr(query, self.matched), frames.mean(2, keepdim=True) if mean_of_shots else frames)
 
     def learn_from_bank(self, features: VideoFeatures, classes: Tensor) -> None:

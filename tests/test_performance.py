@@ -52,14 +52,17 @@ def test_floor_of_trx_by_hand():
     s = Sizes(way=2, shot=1, query=1, frames=3, width=4)
     work = trx(s, (2,), out=5)
     rows, tuples = 6, 3
-    keys = 2 * (2 * rows) * 5 * (2 * rows)
-    norms = 2 * 2 * (2 * tuples) * tuples * tuples
-    assert work.operations == 2 * keys + norms == 3096
+    keys = 2 * (2 * 3) * 4 * (2 * 2 * rows)  # frames of width 4, less than rows of width 5
+    norms = 2 * 2 * (2 * tuples) * rows * 5  # the mean of 6 rows is cheaper by its 5 numbers than by products of rows
+    assert work.operations == 2 * keys + norms == 3024
     assert work.functions == 2 * 2 * tuples * tuples
-    assert work.kept == 2 * rows * 5 + 2 * tuples + tuples * tuples
-    # With 4 shots the mean of values is cheaper than products between 12 tuples: rows of width 5 are few.
+    support, query = 2 * (2 * rows) * 4 + 2 * tuples + rows * rows, 3 * 4 + tuples
+    assert work.kept == (2 * support + 2 * query) // 4
+    wide = trx(Sizes(way=2, shot=1, query=1, frames=3, width=9), (2,), out=8)
+    assert wide.operations == 2 * (2 * (2 * rows) * 8 * (2 * rows)) + 2 * 2 * (2 * tuples) * rows * rows
+    assert wide.kept == (2 * (2 * rows * 8 + 2 * tuples + rows * rows) + 2 * (2 * rows * 8 + tuples)) // 4
     several = trx(Sizes(way=2, shot=4, query=1, frames=3, width=4), (2,), out=5)
-    assert several.products[-1] == Product(2, 6, 12, 5)
+    assert several.products[-1] == Product(2, 6, 24, 5)
     both = trx(s, (2, 3), out=5)
     assert both.operations == work.operations + trx(s, (3,), out=5).operations
 

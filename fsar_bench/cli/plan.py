@@ -31,7 +31,7 @@ def plan_command(pairs: list[str], machine: Path | None) -> int:
     for note in asked.notes:
         print(f"note: {note}", file=sys.stderr)
     profile = MachineProfile.read(machine) if machine else None
-    found = preflight(asked.cells, asked.options, isolate=True, builds=False, reads=False)
+    found = preflight(asked.cells, asked.options, isolate=True, builds="none", reads=False)
     for error in found.errors:
         print(f"error: {error}", file=sys.stderr)
     run = replace(asked, cells=found.sound)

@@ -14,7 +14,7 @@ from fsar_bench.config.cell import Cell, short_names
 from fsar_bench.config.resolve import Run, resolve
 from fsar_bench.engine.forecast import estimate_of
 from fsar_bench.engine.jobs import settled
-from fsar_bench.engine.preflight import preflight
+from fsar_bench.engine.preflight import Builds, preflight
 from fsar_bench.engine.sweep import Outcome, in_order, run_isolated, sweep_on
 from fsar_bench.errors import ResultError
 from fsar_bench.io import check_writable
@@ -52,7 +52,7 @@ def run_command(pairs: list[str], *, dry_run: bool = False) -> int:
     if not dry_run:
         check_writable(asked.options.out, "out=")
         check_writable(asked.options.work_dir, "work_dir=")
-    run = _sound(asked, console)
+    run = _sound(asked, console, builds="changed" if dry_run else "all")
     if dry_run:
         from fsar_bench.cli.dry_run import show_cells
 
@@ -86,7 +86,7 @@ def _tell(outcomes: list[Outcome]) -> None:
         print(f"error: {cells[0]}: {reason}{more}", file=sys.stderr)
 
 
-def _sound(run: Run, console: Console) -> Run:
+def _sound(run: Run, console: Console, builds: Builds) -> Run:
     """The run without cells that are known to fail, of which each reason is printed once.
 
     Raises:
@@ -104,7 +104,7 @@ def _sound(run: Run, console: Console) -> Run:
                 print(text if is_long else event.stage, flush=True)
                 told[event.stage] = now
 
-        found = preflight(run.cells, run.options, listener, isolate=True)
+        found = preflight(run.cells, run.options, listener, isolate=True, builds=builds)
     for error in found.errors:
         print(f"error: {error}", file=sys.stderr)
     return replace(run, cells=found.sound)

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -187,6 +187,7 @@ class File:
             raise ConfigError(f"The config {self.path}: {error}") from error
 
 
+@cache
 def package_folder(package: str) -> Path:
     """Folder of an installed package, without importing it.
 
@@ -204,6 +205,7 @@ def config_folder(kind: str) -> Path:
     return package_folder(f"fsar_bench.configs.{kind}")
 
 
+@cache
 def names(kind: str) -> dict[str, Path]:
     """Built-in configs of a kind by name."""
     return {path.stem: path for path in sorted(config_folder(kind).glob("*.py")) if path.stem != "__init__"}

@@ -90,12 +90,15 @@ class ComponentCheck:
 
     Args:
         options: how the cells are to run.
+
+    Attributes:
+        fits: keys of the methods that choose weights of their score on val.
     """
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
         self._backbones: dict[str, Backbone | Exception] = {}
-        self._fits: set[str] = set()  # keys of methods that choose weights on val
+        self.fits: set[str] = set()
         self._known: dict[str, Exception | None] = {}  # what became of each check
 
     def __call__(self, cell: Cell) -> Iterator[Exception]:
@@ -153,7 +156,7 @@ class ComponentCheck:
         texts = [p.template, list(cell.identity.class_texts)]
         key = canonical(["method", cell.name, unseeded, str(cell.setup.checkpoint), source, texts])
         error = self._once(key, lambda: self._build(key, cell, config, backbone))
-        if error is None and key in self._fits:
+        if error is None and key in self.fits:
             return self._once(["val", source, p.way, p.shot], lambda: _check_val(cell))
         return error
 
@@ -174,7 +177,7 @@ class ComponentCheck:
         method = METHODS.build({**config, "backbone": copy.deepcopy(built)})
         _check(cell, method)
         if method.fits:
-            self._fits.add(key)
+            self.fits.add(key)
         if cell.setup.checkpoint:
             train_dataset = open_dataset(**cell.train_dataset.model_dump())
             prepare_method(method, train_dataset, cell.protocol.template, cell.identity.class_texts)

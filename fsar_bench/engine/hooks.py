@@ -108,7 +108,9 @@ class TrainingCurves(Hook):
         checkpoint["curves"] = {"losses": self.losses, "accuracies": [list(point) for point in self.accuracies]}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Take the curves of a checkpoint."""
+        """Take the curves of a training state; a checkpoint that is tested has none."""
+        if "curves" not in checkpoint:
+            return
         self.losses = list(checkpoint["curves"]["losses"])
         self.accuracies = [
             (int(episodes), float(accuracy)) for episodes, accuracy in checkpoint["curves"]["accuracies"]
@@ -159,6 +161,10 @@ class EpisodicCheckpointHook(Hook):
     Both are written between optimiser steps only, each through a temporary file that is renamed. A training that finds
     `last.pt` resumes from it; a test loads `best.safetensors` if it exists. Of several ranks all read, and rank 0 writes.
 
+    Other hooks may exchange weights around a validation, as those of averages do. The best checkpoint has the weights that val
+    measured: it is written before `after_val_epoch`, where such hooks put back those of the training. What hooks keep travels in
+    `last.pt`: as in MMEngine's checkpoints they find "state_dict" beside "optimizer", and may change both.
+
     Args:
         seconds: time between two writes of `last.pt`, beside those after every validation.
         made_from: key of the training: files of another one are not used.
@@ -185,7 +191,7 @@ class EpisodicCheckpointHook(Hook):
             return
         if state["best_sha"]:  # a kill may have left a better one, which will be found again
             check_best(path.with_name(BEST), self.made_from)
-        load_trainable(runner.model, state["model"], path)
+        self._restore(runner, state, path)
         runner.optim_wrapper.load_state_dict(state["optimizer"])
         for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
@@ -193,7 +199,6 @@ class EpisodicCheckpointHook(Hook):
         loop.resume_at(state["iteration"], validated=state["validated"], seconds=state["seconds"])
         runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
         self._best, self.best_sha = state["best"], state["best_sha"]
-        runner.call_hook("after_load_checkpoint", checkpoint=state)
         runner.logger.info("resumed after %d episodes", state["iteration"])
         report(f"{STARTING}: resuming after {state['iteration']} training episodes", 0, 1)
 
@@ -205,8 +210,9 @@ class EpisodicCheckpointHook(Hook):
         if due and not runner.train_loop.validates_after(done) and runner.optim_wrapper.should_update():
             self._save(runner, done)
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write `best.safetensors` if this validation is the best so far, then `last.pt`."""
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Write `best.safetensors` if this validation, all of which is one iteration, is the best so far."""
+        metrics = runner.val_loop.metrics
         if not metrics or not hasattr(runner.train_loop, "validated"):
             return
         accuracy = metrics["query/accuracy"]
@@ -216,13 +222,30 @@ class EpisodicCheckpointHook(Hook):
             best = Path(runner.work_dir) / BEST
             self.best_sha = save_best(best, runner.model, metadata, made_from=self.made_from)
         self._best = max(accuracy, self._best)
-        self._save(runner, runner.train_loop.iter)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write `last.pt`, when all hooks have put back what they exchanged."""
+        if metrics and hasattr(runner.train_loop, "validated"):
+            self._save(runner, runner.train_loop.iter)
 
     def before_test(self, runner: Runner) -> None:
-        """Load the best checkpoint, if there is one."""
+        """Load the best checkpoint, if there is one; hooks of averages take it for theirs, which they test."""
         path = Path(runner.work_dir) / BEST
         if path.exists():
             load_best(path, runner.model, made_from=self.made_from)
+            runner.call_hook("after_load_checkpoint", checkpoint={"state_dict": runner.model.state_dict()})
+
+    def _restore(self, runner: Runner, state: dict[str, Any], path: Path) -> None:
+        """Put the weights of a training state back, when hooks have taken what they had put into it."""
+        expected = trainable_state(runner.model)
+        load_trainable(runner.model, state["model"], path)  # checks that it is one of this method
+        state["state_dict"] = {**runner.model.state_dict(), **state["model"]}
+        runner._resume, before = True, runner._resume  # MMEngine's hooks ask the runner whether they resume
+        try:
+            runner.call_hook("after_load_checkpoint", checkpoint=state)
+        finally:
+            runner._resume = before
+        load_trainable(runner.model, {name: state["state_dict"][name] for name in expected}, path)
 
     def _save(self, runner: Runner, done: int) -> None:
         if not is_main_process():
@@ -234,11 +257,13 @@ class EpisodicCheckpointHook(Hook):
             "seconds": loop.seconds,
             "best": self._best,
             "best_sha": self.best_sha,
-            "model": trainable_state(runner.model),
+            "state_dict": runner.model.state_dict(),
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
         }
         runner.call_hook("before_save_checkpoint", checkpoint=state)
+        whole = state.pop("state_dict")
+        state["model"] = {name: whole[name] for name in trainable_state(runner.model)}
         save_last(Path(runner.work_dir) / LAST, state, self.made_from)
         self._written = monotonic()
 

@@ -101,7 +101,10 @@ def count_gpus() -> int:
     if sys.platform == "linux" and not any(any(DEVICE_FILES.glob(name)) for name in GPUS):
         return 0
     answers: list[int] = []
-    processes.converse(_tell_gpus, (), answers.append, preload=PRELOAD)
+    preload = (
+        PRELOAD if processes.is_warm(PRELOAD) else ("torch",)
+    )  # a plan starts no cells: it imports no more than that
+    processes.converse(_tell_gpus, (), answers.append, preload=preload)
     return answers[-1] if answers else 0
 
 

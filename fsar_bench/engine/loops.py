@@ -169,6 +169,10 @@ class _EvaluationLoop(BaseLoop):
         batch: episodes scored at a time.
         store: arguments of `BankStore` that keep encoded clips, or None.
         bank_budget: memory for encoded clips, as in `RunOptions`; what does not fit is kept in a file in the work folder.
+
+    Attributes:
+        scores: of the last evaluation, in the first rank.
+        metrics: of the last evaluation.
     """
 
     def __init__(
@@ -186,6 +190,7 @@ class _EvaluationLoop(BaseLoop):
         self.batch, self.store = batch, BankStore(Path(store["folder"]), store["key"]) if store else None
         self.bank_budget = bank_budget
         self.scores: PlanScores | None = None
+        self.metrics: dict[str, float] = {}
         self.exchange = Exchange.current()
 
     def _evaluate(self, stage: str) -> dict[str, float]:
@@ -207,8 +212,8 @@ class _EvaluationLoop(BaseLoop):
                 model, bank, episodes.plan, text, batch=self.batch, progress=counter(f"{stage}scoring")
             )
             self.evaluator.process([{"prediction": self.scores.prediction, "labels": episodes.plan.labels}])
-        metrics: dict[str, float] = self.evaluator.evaluate(len(episodes.plan))
-        return metrics
+        self.metrics = self.evaluator.evaluate(len(episodes.plan))
+        return self.metrics
 
 
 @LOOPS.register_module()
@@ -232,11 +237,14 @@ class EpisodicValLoop(_EvaluationLoop):
 class EpisodicTestLoop(_EvaluationLoop):
     """Scores of all test episodes; arguments as in `_EvaluationLoop`."""
 
+    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, **settings: Any) -> None:
+        super().__init__(runner, dataloader, evaluator, **settings)
+        if runner.model.traits.trainable:  # before hooks copy the model: it may get parameters for its training classes
+            prepare_method(runner.model, self.episodes.dataset, self.episodes.template, self.episodes.class_texts)
+
     def run(self) -> dict[str, float]:
         """Evaluate, with the best checkpoint of the work folder if the method was trained."""
         runner = self.runner
-        if runner.model.traits.trainable:
-            prepare_method(runner.model, self.episodes.dataset, self.episodes.template, self.episodes.class_texts)
         runner.call_hook("before_test")
         runner.call_hook("before_test_epoch")
         runner.call_hook("before_test_iter", batch_idx=0, data_batch=self.episodes.plan)

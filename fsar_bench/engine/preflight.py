@@ -10,14 +10,16 @@ import logging
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from multiprocessing.connection import Connection
 from time import monotonic
+from typing import Literal
 
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import Cell, DatasetSource, short_names
 from fsar_bench.config.settings import RunOptions
+from fsar_bench.config.shipped import is_as_shipped
 from fsar_bench.data.dataset import Dataset, Split, datasets_kept_open, open_dataset
 from fsar_bench.data.importing.audit import known_recordings
 from fsar_bench.engine.jobs import PRELOAD
@@ -41,6 +43,9 @@ STAGE = "checking methods and backbones"
 IMPORTING = "checking: importing torch and the methods"
 PATIENCE = 1.0  # seconds for which hashing clips is not worth a word
 DRAWN = 200  # episodes that are drawn to see whether supports of other recordings suffice
+EVERYWHERE = ("auto", "cpu")  # devices that every machine has
+
+Builds = Literal["all", "changed", "none"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def preflight(
     progress: Listener = silent,
     *,
     isolate: bool,
-    builds: bool = True,
+    builds: Builds = "all",
     reads: bool = True,
 ) -> Findings:
     """Check the cells that are not finished yet.
@@ -87,8 +92,9 @@ def preflight(
         options: how to run it.
         progress: is told how far the check is.
         isolate: build components in a process of its own.
-        builds: build components.
-        reads: read clips and look for leaks. Without both, episodes are checked alone, which takes no time.
+        builds: which components are built: those of all cells, of those with parts that do not ship with fsar-bench
+            unchanged (see `is_as_shipped`), whose tests build the others, or none.
+        reads: read clips and look for leaks. Where nothing is built or read, episodes are checked alone, which takes no time.
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
@@ -100,16 +106,27 @@ def preflight(
     check_launcher(options)
     with datasets_kept_open():
         problems = list(_episode_problems(unfinished))
-        if builds:
-            problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
+        to_build = [number for number, cell in enumerate(unfinished) if _is_built(cell, options, builds)]
+        if to_build:
+            check = _check_isolated if isolate else _check_here
+            found = check([unfinished[number] for number in to_build], options, progress)
+            problems += [replace(problem, cell=to_build[problem.cell]) for problem in found]
         if reads:
             problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
-    found = _errors(unfinished, problems)
+    named = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}
     sound = [cell for cell in cells if cell.hash not in bad]
     if problems and all(cell.label.control and cell.setup.is_added for cell in sound):
-        raise _together(found)
-    return Findings(sound, found)
+        raise _together(named)
+    return Findings(sound, named)
+
+
+def _is_built(cell: Cell, options: RunOptions, builds: Builds) -> bool:
+    """Whether components of a cell are built to see whether they can be."""
+    if builds != "changed":
+        return builds == "all"
+    depends_on_machine = bool(options.log) or options.devices > 1 or options.device not in EVERYWHERE
+    return depends_on_machine or not is_as_shipped(cell)
 
 
 def _errors(cells: list[Cell], problems: list[Problem]) -> list[FsarBenchError]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from itertools import combinations
 from math import comb
@@ -16,12 +16,31 @@ from torch import Tensor, nn
 from fsar_bench.errors import ConfigError
 from fsar_bench.layers import SinusoidalPositions
 from fsar_bench.matching.matcher import Alignment, Matcher, frame_distance
-from fsar_bench.matching.tuple_index import NAMES, index_tuples, indexed_distance
+from fsar_bench.matching.tuple_index import index_tuples, indexed_distance
 from fsar_bench.registry import MATCHERS
 
 # Floats in the largest intermediate array, chosen for the caches of a CPU and the memory of a GPU.
 CHUNK = {"cpu": 2**23, "cuda": 2**27}
 INDEXED_CHUNK = {"cpu": 2**19, "cuda": 2**26}  # of distances from indices, which have no width in their largest array
+
+
+class _Part(Mapping[str, Tensor]):
+    """Some episodes of the index of one size, by its own names; what is not read is not touched, so that it is not gathered."""
+
+    def __init__(self, index: Mapping[str, Tensor], number: int, episodes: slice) -> None:
+        self._index, self._prefix, self._episodes = index, f"{number}_", episodes
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._index[self._prefix + name][self._episodes]
+
+    def __contains__(self, name: object) -> bool:
+        return f"{self._prefix}{name}" in self._index
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._index if name.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def tuple_attention(query_key: Tensor, support_key: Tensor) -> Tensor:
@@ -142,20 +161,12 @@ class TRX(Matcher):
 
     @staticmethod
     def _indexed(number: int, size: int, query: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
-        ours, theirs = ({name: x[f"{number}_{name}"] for name in NAMES} for x in (query, support))
-        Q, M = ours["scale"].shape[1:]
-        N, K, L = theirs["scale"].shape[1:]
-        step = max(1, INDEXED_CHUNK[ours["scale"].device.type] // max(1, Q * N * M * K * L))
-        starts = range(0, len(ours["scale"]), step)
+        Q, M = query[f"{number}_scale"].shape[1:]
+        E, N, K, L = support[f"{number}_scale"].shape
+        step = max(1, INDEXED_CHUNK[support[f"{number}_scale"].device.type] // max(1, Q * N * M * K * L))
+        parts = [slice(start, start + step) for start in range(0, E, step)]
         return torch.cat(
-            [
-                indexed_distance(
-                    {name: x[i : i + step] for name, x in ours.items()},
-                    {name: x[i : i + step] for name, x in theirs.items()},
-                    size,
-                )
-                for i in starts
-            ]
+            [indexed_distance(_Part(query, number, part), _Part(support, number, part), size) for part in parts]
         )
 
     def forward(self, query: Tensor, support: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 
 from fsar_bench import errors
 from fsar_bench.config.resolve import resolve
+from fsar_bench.config.shipped import is_as_shipped
+from fsar_bench.data.dataset import open_dataset
+from fsar_bench.engine.components import ComponentCheck
 from fsar_bench.engine.preflight import preflight
 from fsar_bench.errors import ConfigError, FsarBenchError, NotApplicableError, ProtocolError, WeightsError
 
@@ -216,3 +219,81 @@ def test_val_is_checked_for_every_way_of_a_method_that_chooses_there(check, tmp_
     found = check("methods=tip_adapter", f"dataset={dataset}", "way=3,5", "method.weights=val")
     assert [cell.protocol.way for cell in found.sound] == [3]
     assert "fewer than" in str(found.errors[0])
+
+
+@pytest.fixture
+def plan_check(tmp_path):
+    """Resolve settings on the built-in data and check the cells as a dry run does, in this process."""
+
+    def run(*pairs: str):
+        work = resolve([*pairs, "controls=false", f"out={tmp_path / 'out'}", f"work_dir={tmp_path / 'work'}"])
+        return preflight(work.cells, work.options, isolate=False, builds="changed", reads=False)
+
+    return run
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Names of the cells of which components are built; none is."""
+    names: list[str] = []
+
+    def record(cells, *_):
+        names.extend(cell.name for cell in cells)
+        return []
+
+    monkeypatch.setattr("fsar_bench.engine.preflight._check_here", record)
+    return names
+
+
+def test_every_method_is_built_of_what_ships_alone(tmp_path):
+    """So what `is_as_shipped` says of these cells holds, and a dry run builds none of them."""
+    common = ["methods=all", f"out={tmp_path / 'out'}", f"work_dir={tmp_path / 'work'}", "train.episodes=1,1e4"]
+    work = resolve(common)
+    assert all(is_as_shipped(cell) for cell in work.cells)
+    assert {cell.identity.backbone["pretrained"] for cell in work.cells} == {"builtin"}  # nothing is fetched
+    check = ComponentCheck(work.options)
+    assert [error for cell in work.cells for error in check(cell)] == []
+    assert not check.fits  # these would need enough classes of val, which depends on the dataset
+
+
+def test_a_dry_run_builds_what_does_not_ship_alone(plan_check, built, tmp_path):
+    plan_check("methods=all", "way=2,5", "shot=1,5", "seed=0,1", "train.episodes=40", "dataset=synthact_order")
+    assert built == []
+    plan_check("methods=otam,trx,zero_shot", "otam.method.tune=all", "train.hooks=[]")
+    assert built == ["otam"]
+    (tmp_path / "mine.py").write_text("")
+    for changed in (
+        "train.optimizer.type=SGD", "backbone=tiny_clip", "pretrained=none", "device=cpu:1", "log=wandb", "devices=2",
+        "matcher=TRX", "reader=decord", "activation=quick_gelu", f"imports={tmp_path / 'mine.py'}",
+    ):  # fmt: skip
+        built.clear()
+        plan_check("methods=otam", changed)
+        assert built == ["otam"], changed
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["matcher=OTAMM"], "No matcher 'OTAMM' is registered. Did you mean 'OTAM'"),
+        (["reader=decrd"], "No reader 'decrd' is registered. Did you mean 'decord'"),
+        (["device=tpu"], "device='tpu' is unknown"),
+        (["pretrained=/nowhere/w.pt"], "/nowhere/w.pt of synthact_clip does not exist"),
+        (["train.optimizer.type=Adamm"], "Did you mean 'Adam'"),
+        (['train.hooks=[{"type": "EMAHok"}]'], "Did you mean 'EMAHook'"),
+        (["devices=9"], "devices=9 is more than train.accumulate=2"),
+        (["method.matcher.smoothing=0", "matcher=OTAM"], "of OTAM must be above 0"),
+    ],
+)
+def test_a_dry_run_says_the_same_problems(plan_check, pairs, message):
+    with pytest.raises(FsarBenchError, match=re.escape(message)):
+        plan_check("methods=otam", *pairs)
+
+
+def test_a_dry_run_says_where_val_cannot_choose_weights(plan_check):
+    scenes = open_dataset(name="synthact_scene", annotation="builtin:synthact", groups=["scene"])
+    val = len(scenes.split("val").list.classes)
+    findings = plan_check("methods=tip_adapter", "method.weights=val", "dataset=synthact_scene", f"way={val},{val + 1}")
+    assert [cell.protocol.way for cell in findings.sound] == [val]
+    (error,) = findings.errors
+    assert str(error).startswith("The val split")
+    assert f"has {val} classes" in str(error)

@@ -53,16 +53,19 @@ def slow_trx(query, support, transformer, scale: float = 0.0) -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    T=st.integers(2, 16), S=st.integers(2, 16), K=st.integers(1, 3), w=st.integers(1, 3), seed=st.integers(0, 10_000)
-)
-def test_agrees_with_the_slow_loop(T, S, K, w, seed):
+    T=st.integers(2, 16), S=st.integers(2, 16), K=st.integers(1, 3), w=st.integers(1, 3), out=st.sampled_from((5, 13)),
+    seed=st.integers(0, 10_000),
+)  # fmt: skip
+def test_agrees_with_the_slow_loop(T, S, K, w, out, seed):
+    """With layers that are narrower than two frames, whose rows are compared, and wider ones, where frames are."""
     if min(T, S) < w or (max(T, S) > 8 and w == 3):
         T, S = 5, 4
     torch.manual_seed(seed)
-    matcher = TRX(6, cardinalities=(w,), out=5, position_scale=0.1).double().eval()
+    matcher = TRX(6, cardinalities=(w,), out=out, position_scale=0.1).double().eval()
     query, support = torch.randn(2, T, 6, dtype=torch.float64), torch.randn(3, K, S, 6, dtype=torch.float64)
     for part in (
         matcher.transformers[0].key.bias,
+        matcher.transformers[0].value.bias,
         matcher.transformers[0].norm.weight,
         matcher.transformers[0].norm.bias,
     ):
@@ -71,6 +74,51 @@ def test_agrees_with_the_slow_loop(T, S, K, w, seed):
     assert np.allclose(matcher(query[None], support[None])[0].detach().numpy(), expected, rtol=1e-9)
     with torch.no_grad():  # in inner products of frames
         assert np.allclose(matcher(query[None], support[None])[0].numpy(), expected, rtol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("width", "names"), [(4, {"key", "value", "frame"}), (7, {"key", "value"})])
+def test_what_is_kept_of_a_video_has_the_width_of_frames_where_that_is_less(width, names):
+    index = TRX(width, cardinalities=(2,), out=12).eval().index(torch.randn(3, 5, width))
+    assert {name.removeprefix("0_") for name in index} == names | {"scale", "shift", "gram", "norm"}
+    assert index["0_key"].shape[1:] == ((20, 5) if "frame" in names else (10, 12))
+
+
+@torch.no_grad()
+def test_supports_are_asked_for_what_they_need_alone_and_queries_too():
+    """What is not read is not gathered from a bank."""
+
+    class Read(dict):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.names = set()
+
+        def __getitem__(self, name):
+            self.names.add(name.removeprefix("0_"))
+            return super().__getitem__(name)
+
+    matcher = TRX(4, cardinalities=(2,), out=12).eval()
+    query, support = (Read(matcher.index(torch.randn(*shape, 5, 4))) for shape in ((2, 3), (2, 4, 1)))
+    matcher.indexed_distance(query, support)
+    assert query.names == {"scale", "norm", "frame"}
+    assert support.names == {"scale", "shift", "gram", "key", "value"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("width", "shots"), [(64, 1), (64, 3), (700, 1)])
+def test_single_precision_is_that_of_the_plain_form(width, shots):
+    """At the width of the official layers, relative to the largest distance."""
+    torch.manual_seed(0)
+    matcher = TRX(width).eval()
+    for transformer in matcher.transformers:
+        torch.nn.init.normal_(transformer.norm.weight, 1, 0.1)
+        torch.nn.init.normal_(transformer.norm.bias, 0, 0.1)
+    query, support = torch.randn(2, 3, 8, width), torch.randn(2, 4, shots, 8, width)
+    indexed = matcher(query, support)
+    exact = matcher.double()
+    with torch.enable_grad():
+        plain = exact(query.double(), support.double()).detach()
+    assert ((indexed - plain).abs().max() / plain.max()).item() < 2e-6
 
 
 NAMES = {"key": "k_linear", "value": "v_linear", "norm": "norm_k"}  # ours: official

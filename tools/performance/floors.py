@@ -12,10 +12,11 @@ decides, which is computed once a video. Bytes are float32 of what is kept of th
 - OTAM: two directions of Q N K alignments. A recursion has (T - 1) T steps of one exponential and one logarithm, and ends in T
   exponentials and a logarithm.
 - A class that is the mean of its shots counts as K = 1, once its N K T C numbers are read.
-- TRX, per tuple size w: the R = w T rows of keys, and of values, of width W (`[Q R, W] x [W, N K R]` each); Q N exponentials for
-  each of M tuples with K M others, M = T over w; and the norm of a mean of values, by the inner products of the tuples of a class
-  (`[Q M, K M] x [K M, K M]`, N times; for K > 1 they are themselves a product of rows) or by the mean itself
-  (`[Q M, K M] x [K M, W]`, N times), whichever is less.
+- TRX, per tuple size w: products of the R = w T rows of keys, and of values, in the width of rows (`[Q R, W] x [W, N K R]` each)
+  or in that of frames, whichever is less (`[Q T, C] x [C, N K w R]`: what a support's rows are to each place of a query, the
+  support alone decides); Q N exponentials for each of M tuples with K M others, M = T over w; and the norm of a mean of values,
+  which is one of rows, by the inner products of the rows of a class (`[Q M, K R] x [K R, K R]`, N times; for K > 1 they are
+  themselves a product) or by the mean itself (`[Q M, K R] x [K R, W]`, N times), whichever is less.
 - HyRSM: attention over N + 1 videos per query, of which those between supports are shared; its weighted sums of what each head's
   output is of a video, which a video alone decides; the attention's part of the merging layer on Q (N + 1) videos, whose weight
   all episodes share; cosines of frames that were moved by their video's place, expanded into products of frames and places.
@@ -79,7 +80,7 @@ class Work:
     Attributes:
         products: its matrix products.
         functions: its exponentials, logarithms and the like.
-        kept: numbers that are kept of each video.
+        kept: numbers that are kept of each video, on average.
         sizes: of the episode.
     """
 
@@ -134,11 +135,16 @@ def trx(s: Sizes, tuples: Sequence[int] = (2, 3), out: int = 1152) -> Work:
     functions = kept = 0
     for size in tuples:
         rows, M = size * s.frames, comb(s.frames, size)
-        keys = Product(1, s.queries * rows, out, s.way * s.shot * rows)
+        of_rows = Product(1, s.queries * rows, out, s.way * s.shot * rows)
+        of_frames = Product(1, s.queries * s.frames, s.width, s.way * s.shot * size * rows)
+        keys = min(of_rows, of_frames, key=lambda product: product.operations)
         products += [keys, keys, *_norm_of_means(s, rows, M, out)]
         functions += s.queries * s.way * M * s.shot * M
-        kept += 2 * rows * out + 2 * M + M * M
-    return Work(tuple(products), functions, kept, s)
+        support, query = 2 * rows * out, 2 * rows * out
+        if keys is of_frames:
+            support, query = 2 * size * rows * s.width, s.frames * s.width
+        kept += s.way * s.shot * (support + 2 * M + rows * rows) + s.queries * (query + M)
+    return Work(tuple(products), functions, kept // s.videos, s)  # supports and queries keep different numbers
 
 
 def hyrsm(s: Sizes) -> Work:
@@ -167,8 +173,8 @@ def _alignments(s: Sizes, shots: int) -> int:
 
 def _norm_of_means(s: Sizes, rows: int, tuples: int, out: int) -> list[Product]:
     """The cheaper way to the squared norms of the means that the attention of each tuple of a query makes of a class's values."""
-    composed = [Product(s.way, s.queries * tuples, s.shot * tuples, out)]
-    inner = [Product(s.way, s.queries * tuples, s.shot * tuples, s.shot * tuples)]
+    composed = [Product(s.way, s.queries * tuples, s.shot * rows, out)]
+    inner = [Product(s.way, s.queries * tuples, s.shot * rows, s.shot * rows)]
     if s.shot > 1:
         inner.append(Product(s.way, s.shot * rows, out, s.shot * rows))
     return min(inner, composed, key=lambda products: sum(product.operations for product in products))
