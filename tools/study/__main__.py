@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="where the page is")
     parser.add_argument("--check", action="store_true", help="with page: write nothing, exit 1 if it is stale")
     parser.add_argument("--quick", action="store_true", help="tiny trainings, to try the program")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     design = Design(changes=QUICK if asked.quick else {})
     store = asked.store or (QUICK_STORE if asked.quick else STORE)
     page = asked.page or (QUICK_STORE / "ma_clip.md" if asked.quick else PAGE)

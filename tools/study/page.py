@@ -360,7 +360,7 @@ def _settings(measured: Measured) -> list[str]:
     defaults = [_shown(measured.accuracy(Place(MA_CLIP, dataset, split="val"))) for dataset in by_dataset]
     return [
         "One change at a time, minus the default. Measured on **val**, where choosing is allowed: nobody who reads this has "
-        "looked at test. The checkpoints of all rows were chosen on val too, which makes these accuracies somewhat too high, but not "
+        "looked at test. The checkpoints of all rows were chosen on val too, which makes these accuracies somewhat too high, not "
         "their differences. Bold where the difference is significant at 5 %, corrected for the number of changes (Holm).",
         "",
         *_table(["", *(NAMES[dataset] for dataset in by_dataset)], [["default: accuracy", *defaults], *rows]),
