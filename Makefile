@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test slow benchmark timings audit campaign leaderboard pr
+.PHONY: install lint test slow benchmark timings audit campaign leaderboard study pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
@@ -36,5 +36,9 @@ leaderboard:  ## rebuild the tables from the result files, and the cards of meth
 	.venv/bin/fsar-bench leaderboard
 	$(PY) -m tools.readme_table
 	$(PY) -m tools.methods_table
+
+study:  ## run what is missing of the study of MA-CLIP, and write docs/ma_clip.md
+	$(PY) -m tools.study run
+	$(PY) -m tools.study page
 
 pr: lint test slow  ## what CI runs, and the slow tests

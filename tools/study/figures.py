@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -23,14 +24,14 @@ class Line:
         x: places.
         y: percent.
         widths: half-widths of intervals; None where they are not known.
-        is_thin: without points, behind the others.
+        curve: further points, drawn as a thin line without marks.
     """
 
     title: str
     x: Sequence[float]
     y: Sequence[float]
     widths: Sequence[float | None] = ()
-    is_thin: bool = False
+    curve: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class Curves:
         figure, axes = plt.subplots(1, count, figsize=(4.6 * count, 3.6), squeeze=False)
         for axis, panel in zip(axes[0], self.panels, strict=True):
             for place, line in enumerate(panel.lines):
-                self._draw_line(axis, line, f"C{place % 10}")
+                self._draw_line(axis, line, place)
             axis.set_xscale("log")
-            ticks = sorted({x for line in panel.lines if not line.is_thin for x in line.x})
+            ticks = sorted({x for line in panel.lines for x in line.x})
             if self.is_connected and ticks:
                 axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
                 axis.xaxis.minorticks_off()
@@ -77,15 +78,14 @@ class Curves:
         figure.tight_layout()
         return _png(figure, self)
 
-    def _draw_line(self, axis: object, line: Line, colour: str) -> None:
-        if line.is_thin:
-            axis.plot(line.x, line.y, linewidth=0.8, alpha=0.5, label=line.title)  # type: ignore[attr-defined]
-            return
-        widths = [width or 0.0 for width in line.widths] or None
-        axis.errorbar(  # type: ignore[attr-defined]
-            line.x, line.y, widths, label=line.title, color=colour, marker="o", markersize=3, capsize=2,
-            linestyle="-" if self.is_connected else "none",
+    def _draw_line(self, axis: Any, line: Line, place: int) -> None:
+        colour, mark = f"C{place % 10}", "os^D"[place // 10 % 4]
+        axis.errorbar(
+            line.x, line.y, [width or 0.0 for width in line.widths] or None, label=line.title, color=colour, marker=mark,
+            markersize=3, capsize=2, linestyle="-" if self.is_connected else "none",
         )  # fmt: skip
+        if line.curve:
+            axis.plot(*zip(*line.curve, strict=True), color=colour, linewidth=0.8, alpha=0.5)
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,10 @@ def _plain(value: object) -> object:
     return value if fields is None else {name: _plain(getattr(value, name)) for name in fields}
 
 
-def _png(figure: object, data: Figure) -> bytes:
+def _png(figure: Any, data: Figure) -> bytes:
     import matplotlib.pyplot as plt
 
     out = io.BytesIO()
-    figure.savefig(out, dpi=110, format="png", metadata={"Software": None, MARK: digest_of(data)})  # type: ignore[attr-defined]
-    plt.close(figure)  # type: ignore[arg-type]
+    figure.savefig(out, dpi=110, format="png", metadata={"Software": None, MARK: digest_of(data)})
+    plt.close(figure)
     return out.getvalue()

@@ -171,9 +171,9 @@ class Measured:
         return (sum(trainings.values()) + sum(others)) / 3600
 
     @property
-    def knows_trainings(self) -> bool:
-        """Whether other trainings are in all intervals of test accuracies."""
-        return all(pool.knows_trainings for (_, split), pool in self._pools.items() if split == "test")
+    def of_checkpoints(self) -> list[tuple[str, str]]:
+        """Datasets and splits on which no row has several trainings: their intervals are over clips alone."""
+        return [key for key, pool in self._pools.items() if not pool.knows_trainings]
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ from tools.study.design import (
     PARTS,
     SCENE,
     TABLES,
+    TEXT_ALONE,
     TEXT_PARTS,
     TIMES,
     WORDS,
@@ -187,9 +188,9 @@ _RULE = [
 ]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table; the first column is text, the others are numbers."""
-    lines = [head, [":--"] + ["--:"] * (len(head) - 1), *rows]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int = 1) -> list[str]:
+    """Lines of a table; the first `texts` columns are texts, the others numbers."""
+    lines = [head, [":--"] * texts + ["--:"] * (len(head) - texts), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -209,8 +210,8 @@ def _figure_of_paper(value: float | None) -> str:
 
 
 def _boards(measured: Measured, rows: Sequence[str]) -> list[Board]:
-    """Boards on which any of some rows is stored."""
-    return [board for board in BOARDS if any(measured.accuracy(board.place(row)) for row in rows)]
+    """Boards on which some of these rows can be compared: two of them are stored."""
+    return [board for board in BOARDS if sum(measured.accuracy(board.place(row)) is not None for row in rows) > 1]
 
 
 def _coverage(measured: Measured) -> list[str]:
@@ -224,17 +225,18 @@ def _coverage(measured: Measured) -> list[str]:
         datasets = ", ".join(NAMES[dataset] for dataset in group.datasets)
         rows.append([group.title, datasets, f"{done} of {count}", missing])
     cells = design.cells()
+    lacking = ", ".join(f"{NAMES[dataset]} ({split})" for dataset, split in measured.of_checkpoints)
     trainings = (
         "Intervals are over clips and trainings: rows of one training borrow the variance of those that have several, whose "
         "number stands in brackets."
-        if measured.knows_trainings
-        else "No row has several trainings yet: intervals are over clips alone, and compare checkpoints."
     )
+    if lacking:
+        trainings += f" Where no row has several yet, they are over clips alone, and compare checkpoints: {lacking}."
     return [
         f"{len(measured)} of {len(cells)} cells are stored; they took {measured.hours:.1f} hours of one device. Results "
         f"`{measured.digest}`. {trainings} Some cells belong to several of these groups:",
         "",
-        *_table(["group", "boards", "cells", ""], rows),
+        *_table(["group", "boards", "cells", ""], rows, texts=2),
         *_defaults(measured),
     ]
 
@@ -314,23 +316,25 @@ def _parts(measured: Measured) -> list[str]:
 
 
 def _words(measured: Measured) -> list[str]:
-    boards = _boards(measured, (NO_TEXT,))
+    boards = _boards(measured, (MA_CLIP, NO_TEXT))
     if not boards:
         return ["Nothing of it is stored yet."]
     rows = [[PARTS[row], *(_gap(part_gaps(measured, board).get(row)) for board in boards)] for row in TEXT_PARTS]
     rivals = [measured.gap(board.place(MA_CLIP), board.place(CLIP_FSAR)) for board in boards]
-    told = "; ".join(f"`{name}` {what}" for name, what in BACKBONES.items())
+    alone = ["text alone: accuracy", *(_shown(measured.accuracy(board.place(TEXT_ALONE))) for board in boards)]
+    last = ["MA-CLIP minus CLIP-FSAR", *map(_gap, rivals)]
+    told = ", ".join(f"`{name}` {what}" for name, what in BACKBONES.items())
     return [
-        f"The same differences by what the encoder knows of the words of test classes: {told}.",
+        f"The same differences by backbone: {told} (strict).",
         "",
-        *_table(["text", *(board.title for board in boards)], [*rows, ["MA-CLIP minus CLIP-FSAR", *map(_gap, rivals)]]),
+        *_table(["text", *(board.title for board in boards)], [alone, *rows, last]),
     ]
 
 
 def _episodes(measured: Measured) -> list[str]:
     lines = [
         "Each point is a training of its own, with its whole schedule; the checkpoint is chosen on val. Thin lines of the figure "
-        "are val accuracies within the longest training.",
+        "are val accuracies within the longest training. 1 x is the default number of training episodes.",
     ]
     for dataset in (ORDER, SCENE):
         rows = []
@@ -392,17 +396,16 @@ def _settings_figure(measured: Measured) -> Forest:
 def _episodes_figure(measured: Measured) -> Curves:
     panels = []
     for dataset in (ORDER, SCENE):
-        lines, thin = [], []
+        lines = []
         for row in LEARNERS:
             points = [measured.accuracy(Place(row, dataset, times=times)) for times in TIMES]
             known = [point for point in points if point is not None]
             if len(known) > 1:
                 x = [float(point.episodes or 0) for point in known]
-                lines.append(Line(TITLES[row], x, [p.percent for p in known], [p.width for p in known]))
-                curve = [point for point in measured.curve(Place(row, dataset, times=max(TIMES))) if point[0]]
-                thin += [Line(f"{TITLES[row]}, val", [float(n) for n, _ in curve], [y for _, y in curve], (), True)]
+                curve = [(float(n), y) for n, y in measured.curve(Place(row, dataset, times=max(TIMES))) if n]
+                lines.append(Line(TITLES[row], x, [p.percent for p in known], [p.width for p in known], curve))
         if lines:
-            panels.append(Panel(NAMES[dataset], [*lines, *(line for line in thin if line.x)]))
+            panels.append(Panel(NAMES[dataset], lines))
     return Curves("training episodes", "accuracy, %", panels)
 
 

@@ -15,11 +15,13 @@ from tools.study.design import (
     LEARNERS,
     MA_CLIP,
     MIXED,
+    NO_ADAPTERS,
     NO_TEXT,
     ORDER,
     PARTS,
     SCENE,
     STRICT,
+    TEXT_ALONE,
     TEXT_PARTS,
     TIMES,
     UNKNOWNS,
@@ -38,6 +40,7 @@ TITLES = {
     "aim": "AIM",
     "bi_mhm": "Bi-MHM",
     "trx": "TRX",
+    TEXT_ALONE: "text alone",
 }
 HOLDS, CONTRADICTED, OPEN, MISSING = "holds", "contradicted", "cannot be told", "not measured"
 VERDICTS = {1: HOLDS, -1: CONTRADICTED, 0: OPEN}
@@ -53,7 +56,7 @@ class Board:
     @property
     def title(self) -> str:
         """What the page calls it."""
-        return NAMES[self.dataset] + ("" if self.backbone == KNOWING else f", {BACKBONES[self.backbone]}")
+        return NAMES[self.dataset] + ("" if self.backbone == KNOWING else ", strict")
 
     def place(self, row: str, **more: object) -> Place:
         """A row on it."""
@@ -65,8 +68,8 @@ BOARDS = tuple(Board(dataset, backbone) for backbone in BACKBONES for dataset in
 
 def row_title(row: str) -> str:
     """A row in words: the method, with its settings as they are typed."""
-    method, *settings = row.split()
-    shown = ", ".join(setting.removeprefix("method.") for setting in settings)
+    method, *settings = row.replace(NO_ADAPTERS, "no_adapters").split()
+    shown = ", ".join(setting.removeprefix("method.").replace("no_adapters", "no adapters") for setting in settings)
     return TITLES.get(method, method) + (f" ({shown})" if shown else "")
 
 
@@ -104,8 +107,8 @@ def conclusions(measured: Measured) -> list[str]:
         ("Training episodes", _of_episodes(measured)),
         ("Settings", _of_settings(measured)),
     ):
-        found = list(sentences)
-        lines += [f"**{title}.** " + " ".join(found), ""] if found else []
+        found = [f"- {sentence}" for sentence in sentences]
+        lines += [f"**{title}.**", "", *found, ""] if found else []
     return lines
 
 
@@ -148,15 +151,17 @@ def _of_words(measured: Measured) -> Iterable[str]:
         pairs = {b: (Place(MA_CLIP, dataset, b), Place(NO_TEXT, dataset, b)) for b in BACKBONES}
         gaps = {b: gap for b, pair in pairs.items() if (gap := measured.gap(*pair)) is not None}
         for backbone, gap in gaps.items():
-            yield f"On {NAMES[dataset]}, all text {brings(gap)} where the encoder {_knowledge(backbone)}."
+            alone = measured.accuracy(Place(TEXT_ALONE, dataset, backbone))
+            told = f" (text alone, without any support, has {alone.percent:.1f} %)" if alone else ""
+            yield f"On {NAMES[dataset]}, all text {brings(gap)} where the encoder {BACKBONES[backbone]}{told}."
         between = measured.gap_of_gaps(pairs[KNOWING], pairs[STRICT]) if len(gaps) == len(BACKBONES) else None
         if between is not None:
-            told = {1: "so knowing the words decides", -1: "so knowing the words does harm", 0: "which decides nothing"}
-            yield f"The difference between both is {between}, {told[between.sign]}."
-
-
-def _knowledge(backbone: str) -> str:
-    return "knows the words of test classes" if backbone == KNOWING else "has never seen the words of test classes"
+            told = {
+                1: "it gains from words that are known",
+                -1: "it loses by words that are known",
+                0: "nothing can be told",
+            }
+            yield f"The difference between both is {between}: {told[between.sign]}."
 
 
 def _of_parts(measured: Measured) -> Iterable[str]:
@@ -205,7 +210,7 @@ def rival_gaps(measured: Measured, rival: str, dataset: str) -> dict[int, Gap]:
 
 def _place_of_rival(rival: str, dataset: str, gaps: dict[int, Gap]) -> str:
     signs = {gap.sign for gap in gaps.values()} - {0}
-    told = "; ".join(f"{gap} at {times} times" for times, gap in gaps.items())
+    told = "; ".join(f"{gap} at {times} x" for times, gap in gaps.items())
     if signs == {1, -1}:
         result = "which is better depends on the training"
     elif signs:
