@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 MARK = "Comment"  # of the PNG
+ROUND = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)]  # ticks of what has no own places
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,25 @@ class Curves:
         mpl.use("Agg")
         import matplotlib.pyplot as plt
 
-        count = len(self.panels)
-        figure, axes = plt.subplots(1, count, figsize=(4.6 * count, 3.6), squeeze=False)
+        count, titles = len(self.panels), self._titles
+        figure, axes = plt.subplots(1, count, figsize=(4.2 * count + 2.8, 3.8), squeeze=False, layout="constrained")
         for axis, panel in zip(axes[0], self.panels, strict=True):
-            for place, line in enumerate(panel.lines):
-                self._draw_line(axis, line, place)
+            for line in panel.lines:
+                self._draw_line(axis, line, titles.index(line.title))
             axis.set_xscale("log")
-            ticks = sorted({x for line in panel.lines for x in line.x})
-            if self.is_connected and ticks:
-                axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-                axis.xaxis.minorticks_off()
+            places = sorted({x for line in panel.lines for x in line.x})
+            ticks = places if self.is_connected else [tick for tick in ROUND if places[0] < tick < places[-1]]
+            axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+            axis.xaxis.minorticks_off()
             axis.set(title=panel.title, xlabel=self.x, ylabel=self.y)
-            axis.legend(fontsize=6, frameon=False)
-        figure.tight_layout()
+        handles = {h.get_label(): h for axis in axes[0] for h in axis.get_legend_handles_labels()[0]}
+        figure.legend([handles[title] for title in titles], titles, fontsize=6, frameon=False, loc="outside right")
         return _png(figure, self)
+
+    @property
+    def _titles(self) -> list[str]:
+        """Of all lines: a title has one colour in all panels."""
+        return list(dict.fromkeys(line.title for panel in self.panels for line in panel.lines))
 
     def _draw_line(self, axis: Any, line: Line, place: int) -> None:
         colour, mark = f"C{place % 10}", "os^D"[place // 10 % 4]
@@ -113,7 +119,7 @@ class Forest:
         import matplotlib.pyplot as plt
 
         names = list(dict.fromkeys(name for series in self.values.values() for name in series))
-        figure, axis = plt.subplots(figsize=(7, 1.2 + 0.3 * len(names)))
+        figure, axis = plt.subplots(figsize=(7, 1.4 + 0.3 * len(names)), layout="constrained")
         step = 0.7 / max(len(self.values), 1)
         for number, (title, series) in enumerate(self.values.items()):
             y = [names.index(name) + (number - (len(self.values) - 1) / 2) * step for name in series]
@@ -126,8 +132,7 @@ class Forest:
         axis.set_yticks(range(len(names)), labels=names, fontsize=7)
         axis.invert_yaxis()
         axis.set_xlabel(self.x)
-        axis.legend(fontsize=7, frameon=False)
-        figure.tight_layout()
+        figure.legend(fontsize=7, frameon=False, loc="outside upper right", ncols=len(self.values))
         return _png(figure, self)
 
 
