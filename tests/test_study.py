@@ -15,6 +15,7 @@ from stores import make_plan, predictions, store
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.files import AblationConfig, load, names
 from fsar_bench.config.resolve import resolve
+from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import digest, to_json
 from fsar_bench.results.predictions import measure, pack_predictions
@@ -292,7 +293,8 @@ def test_accuracies_are_those_of_the_results(measured):
     assert gap.sign == -1
     assert measured.gap(Place(MA_CLIP, ORDER), Place("trx", ORDER)) is None
     assert set(measured.of_checkpoints) == {(SCENE, "test"), (ORDER, "val")}  # no row of theirs has several trainings
-    assert measured.accuracy(Place(CLIP_FSAR, ORDER, times=8)).episodes == 8 * 120
+    default = measured.accuracy(Place(CLIP_FSAR, ORDER)).episodes
+    assert measured.accuracy(Place(CLIP_FSAR, ORDER, times=8)).episodes == 8 * default > 0
 
 
 def test_differences_of_differences(measured):
@@ -374,7 +376,9 @@ def test_val_curves_are_drawn_where_they_are_stored(page, measured):
     assert measured.curve(Place(OTAM, ORDER)) == []
     (panel,) = page.figures["episodes.png"].panels
     assert [line.title for line in panel.lines] == ["MA-CLIP", "CLIP-FSAR"]
-    assert list(panel.lines[0].x) == [120, 960]
+    assert list(panel.lines[0].x) == [
+        measured.accuracy(Place(MA_CLIP, ORDER, times=times)).episodes for times in (1, 8)
+    ]
     assert panel.lines[0].curve == [(40, 55.0), (80, 60.0)]
     assert panel.lines[1].curve == []
 
@@ -440,6 +444,21 @@ def test_the_plan_counts_each_cell_once(tmp_path, monkeypatch, capsys):
     assert study.main(["plan", "--store", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" to run")[0] for line in lines[1:-1]] == ["first: 2 cells, 2", "second: 1 cells, 1"]
+
+
+def test_curves_of_trainings_are_kept_by_their_keys(design, tmp_path):
+    options = RunOptions(out=tmp_path / "store", work_dir=tmp_path / "work")
+    cell, key = design.cell(Place(MA_CLIP, ORDER)), "ab" * 32
+    for each in (None, key):  # nothing was trained; a training of another machine, whose curve is not here
+        study._keep_curve(cell, each, options)
+    assert not options.out.exists()
+    folder = options.work_dir / cell.training_folder(key)
+    folder.mkdir(parents=True)
+    (folder / "curve.csv").write_text("episodes,val_accuracy\n0,50.0\n")
+    study._keep_curve(cell, key, options)
+    assert [(path.name, path.read_text()) for path in (options.out / CURVES).iterdir()] == [
+        (f"{key}.csv", "episodes,val_accuracy\n0,50.0\n")
+    ]
 
 
 @pytest.mark.slow
