@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FsarBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
+        return 130
 
 
 def _options(pairs: list[str], store: Path) -> RunOptions:
@@ -135,7 +138,11 @@ def _sweep(cells: list[Cell], options: RunOptions) -> int:
     from fsar_bench.progress.screen import Screen
     from fsar_bench.texts.console import PlainConsole
 
-    found = preflight(cells, options, isolate=True)
+    try:
+        found = preflight(cells, options, isolate=True)
+    except FsarBenchError as error:  # none of them can be run; other groups may
+        print(f"error: {error}", file=sys.stderr)
+        return len(cells)
     errors = [str(error) for error in found.errors]
     ran = settled(options, found.sound)
     with Screen(PlainConsole(file=sys.stdout), short_names(found.sound), estimate_of(found.sound, ran)) as screen:
