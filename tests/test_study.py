@@ -122,9 +122,11 @@ def test_every_cell_is_one_that_can_be_typed(design):
         f"episodes={EPISODES}",
     ]
     assert resolve(typed).cells == [design.cell(Place("ma_clip method.joint=false", SCENE))]
-    own = {cell.hash for cell in cells}
-    assert resolve([*typed[:3], *typed[3:], "train.seed=1"]).cells[0].hash not in own  # one training is enough for it
-    assert resolve([typed[0], *typed[2:], "train.seed=1"]).cells[0].hash in own
+    hashes = {cell.hash for cell in cells}
+    assert (
+        resolve([*typed[:3], *typed[3:], "train.seed=1"]).cells[0].hash not in hashes
+    )  # one training is enough for it
+    assert resolve([typed[0], *typed[2:], "train.seed=1"]).cells[0].hash in hashes
 
 
 def test_settings_are_studied_on_val_alone(design):
@@ -318,13 +320,13 @@ def test_verdicts_on_the_page_follow_from_the_results(page):
 
     assert "contradicted" in line("| MA-CLIP is better than OTAM |")
     assert "| +11.7 |" in line("| MA-CLIP is better than OTAM |")
-    assert "holds" in line("| the prototype module helps beside the adapters |")
-    assert "cannot be told" in line("| the joint adapter helps beside both |")
+    assert "holds" in line("| the prototype module helps on top of the adapters |")
+    assert "cannot be told" in line("| the joint adapter helps on top of both |")
     counted = next(text for text in lines if text.startswith("**On order**, of "))
     numbers = [int(word) for word in counted.replace(",", "").split() if word.isdigit()]
     assert numbers[0] == sum(numbers[1:]) > 3
     holds = [text for text in lines if text.startswith("- holds:")]
-    assert "the prototype module helps beside the adapters" in holds[0]
+    assert "the prototype module helps on top of the adapters" in holds[0]
     assert "MA-CLIP is better than OTAM" not in holds[0]
     assert any(text.startswith("- contradicted: MA-CLIP is better than OTAM") for text in lines)
     assert any("all text brings +" in text for text in lines)
@@ -427,7 +429,7 @@ def test_the_page_is_written_and_checked_by_the_command(measured, tmp_path, monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "out=here"], "out=here has no effect here: say --store FOLDER."),
+        (["run", "out=here"], "out=here has no effect: say --store FOLDER."),
         (["run", "job=2"], "job= is no option of a run. Did you mean 'jobs'?"),
         (["run", "jobs=none"], "jobs"),
         (["run", "--group", "tabels"], "No group has 'tabels' in its title. There are: tables of the paper,"),

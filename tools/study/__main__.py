@@ -5,7 +5,7 @@ python -m tools.study run jobs=2                  (what is missing; interrupted 
 python -m tools.study run --group parts           (the groups whose titles hold this word alone)
 python -m tools.study page                        (docs/ma_clip.md)
 python -m tools.study page --check                (exit 1 if the page is not that of the results)
-python -m tools.study run --quick, page --quick   (tiny trainings in a folder of their own: a test of the program)
+python -m tools.study run --quick, page --quick   (tiny trainings in another folder: a test of the program)
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _options(pairs: list[str], store: Path) -> RunOptions:
     for pair in pairs:
         key = pair.partition("=")[0]
         if key == "out":
-            raise ConfigError(f"{pair} has no effect here: say --store FOLDER.")
+            raise ConfigError(f"{pair} has no effect: say --store FOLDER.")
         if key not in RunOptions.model_fields:
             raise ConfigError(f"{key}= is no option of a run.{suggest(key, RunOptions.model_fields)}")
     return resolve(["methods=prototype_frozen", f"out={store}", *pairs]).options
@@ -102,14 +102,16 @@ def _plan(design: Design, groups: list[Group], options: RunOptions) -> int:
     seconds = dict(zip((cell.hash for cell in cells), foreseen.seconds, strict=True)) if foreseen else {}
     works = dict(zip((cell.hash for cell in cells), foreseen.works, strict=True)) if foreseen else {}
     for group in groups:
-        own = [cell.hash for cell in design.cells_of(group) if cell.hash in works]
-        left = [key for key in own if works[key] is not None]
-        hours = sum(seconds[key] or 0.0 for key in left) / 3600
-        unknown = sum(seconds[key] is None for key in left)
+        hashes = [cell.hash for cell in design.cells_of(group) if cell.hash in works]
+        unfinished = [key for key in hashes if works[key] is not None]
+        hours = sum(seconds[key] or 0.0 for key in unfinished) / 3600
+        unknown = sum(seconds[key] is None for key in unfinished)
         more = f" and {unknown} cells of unknown time" if unknown else ""
         lacks = "" if design.can_run(group) else f", there is no backbone {group.backbone} yet"
-        print(f"{group.title}: {len(own)} cells, {len(left)} to run, {hours:.1f} hours of a device{more}{lacks}")
-        for key in own:
+        print(
+            f"{group.title}: {len(hashes)} cells, {len(unfinished)} to run, {hours:.1f} hours of a device{more}{lacks}"
+        )
+        for key in hashes:
             del works[key]  # it is counted once
     total = sum(each or 0.0 for each in seconds.values()) / 3600
     print(f"in all {total:.1f} hours of a device, with jobs= several at a time")
@@ -139,14 +141,14 @@ def _sweep(cells: list[Cell], options: RunOptions) -> int:
     from fsar_bench.texts.console import PlainConsole
 
     try:
-        found = preflight(cells, options, isolate=True)
+        checked = preflight(cells, options, isolate=True)
     except FsarBenchError as error:  # none of them can be run; other groups may
         print(f"error: {error}", file=sys.stderr)
         return len(cells)
-    errors = [str(error) for error in found.errors]
-    ran = settled(options, found.sound)
-    with Screen(PlainConsole(file=sys.stdout), short_names(found.sound), estimate_of(found.sound, ran)) as screen:
-        for outcome in sweep_on(screen, found.sound, ran, run_isolated):
+    errors = [str(error) for error in checked.errors]
+    ran = settled(options, checked.sound)
+    with Screen(PlainConsole(file=sys.stdout), short_names(checked.sound), estimate_of(checked.sound, ran)) as screen:
+        for outcome in sweep_on(screen, checked.sound, ran, run_isolated):
             if outcome.stored:
                 _keep_curve(outcome.cell, outcome.stored.result.training_key, options)
             else:

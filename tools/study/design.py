@@ -59,13 +59,13 @@ class Claim:
 CLAIMS = (
     Claim("table3", 1, 0, "the prototype module alone helps a frozen encoder"),
     Claim("table3", 2, 0, "the adapters alone help a frozen encoder"),
-    Claim("table3", 3, 1, "the adapters help beside the prototype module"),
-    Claim("table3", 3, 2, "the prototype module helps beside the adapters"),
+    Claim("table3", 3, 1, "the adapters help on top of the prototype module"),
+    Claim("table3", 3, 2, "the prototype module helps on top of the adapters"),
     Claim("table4", 1, 0, "full fine-tuning is better than a frozen encoder"),
     Claim("table4", 4, 1, "adapters are better than full fine-tuning"),
     Claim("table4", 2, 0, "the multimodal adapter helps"),
-    Claim("table4", 3, 2, "the temporal adapter helps beside it"),
-    Claim("table4", 4, 3, "the joint adapter helps beside both"),
+    Claim("table4", 3, 2, "the temporal adapter helps on top of it"),
+    Claim("table4", 4, 3, "the joint adapter helps on top of both"),
     Claim("table5", 1, 0, "supports gain from the text of their class in the encoder"),
     Claim("table6", 1, 0, "prototypes gain from the text as one more frame"),
     Claim("table6", 2, 1, "guiding the prototypes by text is better than one more frame"),
@@ -190,7 +190,7 @@ class Design:
 
     Attributes:
         groups: in the order of work.
-        changes: settings of all cells besides their own, as they would be typed, such as fewer episodes for a trial.
+        changes: further settings of all cells, as they would be typed, such as fewer episodes for a trial.
     """
 
     groups: tuple[Group, ...] = GROUPS

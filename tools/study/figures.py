@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 MARK = "Comment"  # of the PNG
-ROUND = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)]  # ticks of what has no own places
+ROUND = [digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)]  # ticks where points are anywhere
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,8 @@ class Measured:
 
     def accuracy(self, place: Place) -> Accuracy | None:
         """Of a place; None where nothing of it is stored."""
-        found = self._find(place)
-        return None if found is None else found[0].accuracy(found[1])
+        row = self._find(place)
+        return None if row is None else row[0].accuracy(row[1])
 
     def gap(self, first: Place, second: Place) -> Gap | None:
         """A place minus another one of the same dataset and split; None where one of them is not stored."""
@@ -200,10 +200,10 @@ class Measured:
 
     def gap_of_gaps(self, first: tuple[Place, Place], second: tuple[Place, Place]) -> Gap | None:
         """A difference of two places minus that of two others; None where one of them is not stored."""
-        found = [self._find(place) for place in (*first, *second)]
-        if any(each is None for each in found):
+        rows = [self._find(place) for place in (*first, *second)]
+        if any(each is None for each in rows):
             return None
-        (pool, a), (_, b), (_, c), (_, d) = (each for each in found if each is not None)
+        (pool, a), (_, b), (_, c), (_, d) = (each for each in rows if each is not None)
         return pool.gap_of_gaps((a, b), (c, d))
 
     def curve(self, place: Place) -> list[tuple[int, float]]:

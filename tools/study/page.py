@@ -75,8 +75,8 @@ class Notes:
         if not path.is_file():
             return cls("", {})
         head, *parts = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        found = re.fullmatch(r"results: ([0-9a-f]{12})\s*", head)
-        if found is None:
+        matched = re.fullmatch(r"results: ([0-9a-f]{12})\s*", head)
+        if matched is None:
             raise ConfigError(
                 f"{path} begins with {head.strip()[:60]!r}; it must begin with 'results: DIGEST', the twelve digits that the "
                 "page shows of the results that the notes were written for, and then have sections '## TITLE'."
@@ -85,7 +85,7 @@ class Notes:
         for part in parts:
             title, _, text = part.partition("\n")
             sections[title.strip()] = text.strip()
-        return cls(found[1], sections)
+        return cls(matched[1], sections)
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,8 @@ def _defaults(measured: Measured) -> list[str]:
 
 def _tables(measured: Measured) -> list[str]:
     lines: list[str] = [
-        "The paper's figures (ViT-B/32; tables 1 and 2: ViT-B/16) stand beside ours; order stands for Something-Something, scene "
-        "for Kinetics. The rows of table 7 on ImageNet encoders have no counterpart here.",
+        "The paper's figures (ViT-B/32; tables 1 and 2: ViT-B/16) are next to ours; order stands for Something-Something, scene "
+        "for Kinetics. The rows of table 7 on ImageNet encoders have no counterpart.",
     ]
     for name in TABLES:
         table = ablation(name)
@@ -339,10 +339,10 @@ def _episodes(measured: Measured) -> list[str]:
     for dataset in (ORDER, SCENE):
         rows = []
         for row in LEARNERS:
-            found = [measured.accuracy(Place(row, dataset, times=times)) for times in TIMES]
-            known = next((each for each in found if each is not None), None)
+            accuracies = [measured.accuracy(Place(row, dataset, times=times)) for times in TIMES]
+            known = next((each for each in accuracies if each is not None), None)
             if known is not None:
-                rows.append([TITLES[row], f"{known.parameters / 1e6:.2f}", *map(_shown, found)])
+                rows.append([TITLES[row], f"{known.parameters / 1e6:.2f}", *map(_shown, accuracies)])
         if rows:
             head = [NAMES[dataset], "trained M", *(f"{times} x" for times in TIMES)]
             lines += ["", *_table(head, rows)]
@@ -414,10 +414,10 @@ def _parameters_figure(measured: Measured) -> Curves:
     rows = dict.fromkeys([*LEARNERS, *(row for name in TABLES for row in ablation(name).rows)])
     panels = []
     for dataset in (ORDER, SCENE):
-        found = {row: measured.accuracy(Place(row, dataset)) for row in rows}
+        points = {row: measured.accuracy(Place(row, dataset)) for row in rows}
         lines = [
             Line(row_title(row), [point.parameters / 1e6], [point.percent], [point.width])
-            for row, point in found.items()
+            for row, point in points.items()
             if point is not None and point.parameters
         ]
         if lines:

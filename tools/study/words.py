@@ -1,4 +1,4 @@
-"""From differences to sentences: the rules by which the page says what holds. No conclusion is written by hand here."""
+"""From differences to sentences: the rules by which the page says what holds. No conclusion is written by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TITLES = {
     TEXT_ALONE: "text alone",
 }
 HOLDS, CONTRADICTED, OPEN, MISSING = "holds", "contradicted", "cannot be told", "not measured"
-LESS = 4  # MA-CLIP's 20,000 training tasks beside the others' 80,000
+LESS = 4  # MA-CLIP's 20,000 training tasks next to the others' 80,000
 VERDICTS = {1: HOLDS, -1: CONTRADICTED, 0: OPEN}
 
 
@@ -110,8 +110,8 @@ def conclusions(measured: Measured) -> list[str]:
         ("Trained parameters", _of_parameters(measured)),
         ("Settings", _of_settings(measured)),
     ):
-        found = [f"- {sentence}" for sentence in sentences]
-        lines += [f"**{title}.**", "", *found, ""] if found else []
+        bullets = [f"- {sentence}" for sentence in sentences]
+        lines += [f"**{title}.**", "", *bullets, ""] if bullets else []
     return lines
 
 
@@ -221,14 +221,14 @@ def _of_less_training(measured: Measured, rival: str, dataset: str) -> Iterable[
 def _of_parameters(measured: Measured) -> Iterable[str]:
     """What MA-CLIP reaches with its share of the parameters that others train."""
     for dataset in (ORDER, SCENE):
-        own = measured.accuracy(Place(MA_CLIP, dataset))
+        adapted = measured.accuracy(Place(MA_CLIP, dataset))
         for rival in LEARNERS[1:]:
             other = measured.accuracy(Place(rival, dataset))
             gap = measured.gap(Place(MA_CLIP, dataset), Place(rival, dataset))
-            if own and other and gap:
-                share = 100 * own.parameters / other.parameters
+            if adapted and other and gap:
+                share = 100 * adapted.parameters / other.parameters
                 yield (
-                    f"MA-CLIP trains {own.parameters / 1e6:.2f} M parameters, {share:.0f} % of the "
+                    f"MA-CLIP trains {adapted.parameters / 1e6:.2f} M parameters, {share:.0f} % of the "
                     f"{other.parameters / 1e6:.2f} M of {TITLES[rival]}; on {NAMES[dataset]} its accuracy differs by {gap}."
                 )
 
