@@ -149,11 +149,12 @@ class Adaptation:
         if not (self.multimodal or self.temporal or self.joint):
             return nn.ModuleList(), None
         D, C = backbone.map_width, backbone.embedding_width
-        blocks = nn.ModuleList(AdaptedBlock(D, C, self) for _ in backbone.blocks())
+        blocks = [AdaptedBlock(D, C, self) for _ in backbone.blocks()]
         if self.reads_text and self.text_start != "random":
             start = torch.zeros(D, C) if self.text_start == "zero" else _unprojected(backbone)
-            _start_texts(blocks, start)
-        return blocks, new_temporal_embedding(self.frames, D) if self.temporal_embedding else None
+            for block in blocks:
+                block.start_text(start)
+        return nn.ModuleList(blocks), new_temporal_embedding(self.frames, D) if self.temporal_embedding else None
 
 
 @torch.no_grad()
@@ -161,14 +162,6 @@ def _unprojected(backbone: Backbone) -> Tensor:
     """The weight `[D, C]` of a layer whose token the projection of the image tower maps to the text that it was made of."""
     D = backbone.map_width
     return torch.linalg.pinv(backbone.project_tokens(torch.eye(D, device=backbone.device))).T
-
-
-@torch.no_grad()
-def _start_texts(blocks: nn.ModuleList, weight: Tensor) -> None:
-    """Let the text layers of all blocks start with one weight `[D, C]` and without a bias."""
-    for block in blocks:
-        block.text_fc.weight.copy_(weight)
-        block.text_fc.bias.zero_()
 
 
 class AdaptedBlock(nn.Module):
@@ -199,6 +192,13 @@ class AdaptedBlock(nn.Module):
         self.joint = Adapter(width, ratio=ratio, skip=adaptation.joint_skip) if adaptation.joint else None
         self.text_fc = nn.Linear(text_width, width) if adaptation.reads_text else None
         self.joint_scale = adaptation.joint_scale
+
+    @torch.no_grad()
+    def start_text(self, weight: Tensor) -> None:
+        """Let the text layer start with a weight `[D, C]` and without a bias."""
+        assert self.text_fc is not None, "only a block that reads text has such a layer"
+        self.text_fc.weight.copy_(weight)
+        self.text_fc.bias.zero_()
 
     def forward(self, x: Tensor, block: ViTBlock, frames: int, text: Tensor | None) -> Tensor:
         """Run one block.
