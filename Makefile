@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test slow benchmark timings audit campaign leaderboard agreement pr
+.PHONY: install lint test slow benchmark timings audit campaign leaderboard agreement study pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
@@ -43,5 +43,9 @@ leaderboard:  ## rebuild the tables from the result files, docs/agreement.md, an
 
 agreement:  ## how well the built-in boards predict the literature, from their results alone (docs/agreement.md)
 	$(PY) -m tools.agreement
+
+study:  ## run what is missing of the study of MA-CLIP, and write docs/ma_clip.md
+	$(PY) -m tools.study run
+	$(PY) -m tools.study page
 
 pr: lint test slow  ## what CI runs, and the slow tests

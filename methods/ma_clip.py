@@ -8,9 +8,9 @@ Differs: nothing that could be checked, because no official code is public.
 Unknown: alpha, temperature, the target of the KL terms (`label_sharpness`), the classes of the support-to-text term,
 whether the text terms read features before or after the prototype module, the prompt (protocol `template`), joint_scale,
 temporal_embedding, num_temporal_adapters, the skips inside the adapters, OTAM's lambda, width and dropout of the prototype
-module, the optimiser with its learning rate, weight decay and accumulation, and crop, flip and colours of training clips. Each
-is a config key. Crop and flip are declared: the random crop that the code of every compared method has, and no flip, as in
-CLIP-FSAR's. Heads (8) and FFN dropout (0.05) of the prototype module are CLIP-FSAR's, fixed.
+module, the start of the text layers (`text_start`, a key of custom configs), the optimiser with its learning rate, weight decay
+and accumulation, and crop, flip and colours of training clips. All are config keys. Crop and flip are declared: the random crop
+of the code of every compared method, no flip as in CLIP-FSAR's; heads (8) and FFN dropout (0.05) are CLIP-FSAR's, fixed.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from fsar_bench.errors import ConfigError
 from fsar_bench.layers import Adapter
 
 SupportBranch = Literal["multimodal", "spatiotemporal"]
+TextStart = Literal["random", "zero", "projection"]
 
 
 class SpaceTimeBlock(nn.Module):
@@ -106,9 +107,11 @@ class Adaptation:
             adaptation.
         num_temporal_adapters: temporal adapters of a block, applied one after the other (figure 3 shows one).
         frames: T of the temporal embedding; the protocol's frames.
+        text_start: what the layers that map a text to a token start as: "random" (torch's default), "zero" (all classes have the
+            same token), or "projection" (the token is the vector that the image tower's last projection maps to the text).
 
     Raises:
-        ConfigError: an unknown word for `support_branch`.
+        ConfigError: an unknown word for `support_branch` or `text_start`.
     """
 
     multimodal: bool = True
@@ -123,13 +126,14 @@ class Adaptation:
     temporal_embedding: bool = True
     num_temporal_adapters: int = 1
     frames: int = 8
+    text_start: TextStart = "random"
 
     def __post_init__(self) -> None:
-        if self.support_branch not in get_args(SupportBranch):
-            raise ConfigError(
-                f"method.support_branch={self.support_branch!r} is unknown. "
-                f"Choose from: {', '.join(get_args(SupportBranch))}."
-            )
+        for name, kind in (("support_branch", SupportBranch), ("text_start", TextStart)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"method.{name}={getattr(self, name)!r} is unknown. Choose from: {', '.join(get_args(kind))}."
+                )
 
     @property
     def reads_text(self) -> bool:
@@ -145,8 +149,19 @@ class Adaptation:
         if not (self.multimodal or self.temporal or self.joint):
             return nn.ModuleList(), None
         D, C = backbone.map_width, backbone.embedding_width
-        blocks = nn.ModuleList(AdaptedBlock(D, C, self) for _ in backbone.blocks())
-        return blocks, new_temporal_embedding(self.frames, D) if self.temporal_embedding else None
+        blocks = [AdaptedBlock(D, C, self) for _ in backbone.blocks()]
+        if self.reads_text and self.text_start != "random":
+            start = torch.zeros(D, C) if self.text_start == "zero" else _unprojected(backbone)
+            for block in blocks:
+                block.start_text(start)
+        return nn.ModuleList(blocks), new_temporal_embedding(self.frames, D) if self.temporal_embedding else None
+
+
+@torch.no_grad()
+def _unprojected(backbone: Backbone) -> Tensor:
+    """The weight `[D, C]` of a layer whose token the projection of the image tower maps to the text that it was made of."""
+    D = backbone.map_width
+    return torch.linalg.pinv(backbone.project_tokens(torch.eye(D, device=backbone.device))).T
 
 
 class AdaptedBlock(nn.Module):
@@ -177,6 +192,13 @@ class AdaptedBlock(nn.Module):
         self.joint = Adapter(width, ratio=ratio, skip=adaptation.joint_skip) if adaptation.joint else None
         self.text_fc = nn.Linear(text_width, width) if adaptation.reads_text else None
         self.joint_scale = adaptation.joint_scale
+
+    @torch.no_grad()
+    def start_text(self, weight: Tensor) -> None:
+        """Let the text layer start with a weight `[D, C]` and without a bias."""
+        assert self.text_fc is not None, "only a block that reads text has such a layer"
+        self.text_fc.weight.copy_(weight)
+        self.text_fc.bias.zero_()
 
     def forward(self, x: Tensor, block: ViTBlock, frames: int, text: Tensor | None) -> Tensor:
         """Run one block.

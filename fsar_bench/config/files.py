@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fsar_bench.config.cell import TIMM, DatasetSource
 from fsar_bench.config.plain import check_plain
@@ -133,9 +133,16 @@ class ProtocolConfig(Config):
 
 
 class AblationConfig(Config):
-    """The fields of an ablation: `rows`, each a method and its settings as they would be typed."""
+    """The fields of an ablation.
+
+    Attributes:
+        rows: each a method and its settings as they would be typed.
+        published: the paper's accuracies in percent, by dataset as the literature writes it, one for each row; None where the
+            paper has none.
+    """
 
     rows: list[str] = Field(min_length=1)
+    published: dict[str, list[float | None]] = Field({})
 
     @field_validator("rows")
     @classmethod
@@ -143,6 +150,15 @@ class AblationConfig(Config):
         if not all(row.split() for row in rows):
             raise ValueError("it needs rows=[...] of texts such as 'METHOD method.KEY=VALUE'.")
         return rows
+
+    @model_validator(mode="after")
+    def _has_a_figure_for_each_row(self) -> Self:
+        for dataset, figures in self.published.items():
+            if len(figures) != len(self.rows):
+                raise ValueError(
+                    f"published has {len(figures)} figures of {dataset} for {len(self.rows)} rows: None stands for none."
+                )
+        return self
 
 
 @dataclass(frozen=True)

@@ -319,6 +319,21 @@ def test_table_5_spatiotemporal_supports_are_encoded_as_queries(backbone, frames
 
 
 @torch.no_grad()
+def test_text_layers_start_as_they_are_told(backbone, frames, text):
+    """The rest starts the same; a projected token gives back its text, a token of zero does not depend on it."""
+    starts = {start: make(backbone, text_start=start) for start in ("random", "zero", "projection")}
+    weights = {start: dict(method.named_parameters()) for start, method in starts.items()}
+    for name, weight in weights["random"].items():
+        same = [torch.equal(weight, weights[start][name]) for start in ("zero", "projection")]
+        assert same == [".text_fc." not in name] * 2, name
+    for block in starts["projection"].adapted:
+        assert torch.allclose(block.text_fc(text) @ backbone.visual.proj, text, atol=1e-4)
+    zero = starts["zero"]
+    assert torch.equal(zero.embed(frames, text).frames, zero.embed(frames, -text).frames)
+    assert not torch.equal(zero.embed(frames, text).frames, zero.embed(frames, None).frames)
+
+
+@torch.no_grad()
 def test_table_6_prototype_modules(backbone, text):
     g = torch.Generator().manual_seed(6)
     features = torch.randn(V, T, C, generator=g)
@@ -352,6 +367,7 @@ def test_each_part_can_be_left_out(backbone, frames, text):
         ("tune", "none, visual"),
         ("prototype", "none, transformer, multimodal_transformer, text_guided"),
         ("support_branch", "multimodal, spatiotemporal"),
+        ("text_start", "random, zero, projection"),
         ("text_features", "before, after"),
         ("s2t_classes", "episode, train"),
     ],
