@@ -69,6 +69,15 @@ class DatasetChoice:
             config = config.model_copy(update={"dataset": source})
         return cls(config, Modules.of(file, config), file.path.parent if file.is_custom else None)
 
+    @property
+    def backbone(self) -> str:
+        """Name of the default backbone's config."""
+        return load("backbones", self.config.backbone).name
+
+    def training(self) -> dict[str, Any]:
+        """What the dataset alone says of a training, the defaults included: the same for all methods."""
+        return merge(Train.defaults(), self.config.train, "the dataset's config: train")
+
     def changes(self, method: str, part: str) -> dict[str, Any]:
         """What the config changes of a method: part "method" or "train"."""
         return self.config.methods.get(method, {}).get(part, {})
@@ -111,7 +120,9 @@ class MethodChoice:
     def values(self, dataset: DatasetChoice) -> dict[str, Any]:
         """The values of these keys before the user or a tuning changes any."""
         method = merge(self.config.method, dataset.changes(self.name, "method"), f"{dataset.config.title}: {self.name}")
-        values = {f"method.{key}": value for key, value in flatten({k: v for k, v in method.items() if k != "type"}).items()}
+        values = {
+            f"method.{key}": value for key, value in flatten({k: v for k, v in method.items() if k != "type"}).items()
+        }
         if self.is_trained:
             values |= {f"train.{key}": value for key, value in flatten(self.train_values(dataset)).items()}
         return values
@@ -135,7 +146,9 @@ class MethodChoice:
             custom = self.custom or dataset.custom
             return custom / "tuned" if custom else config_folder("tuned")
         if not user_path(chosen).is_dir():
-            raise ConfigError(f"tuned={shown(chosen)} is no folder: say auto, none, or the folder that fsar-bench tune wrote to.")
+            raise ConfigError(
+                f"tuned={shown(chosen)} is no folder: say auto, none, or the folder that fsar-bench tune wrote to."
+            )
         return user_path(chosen)
 
     def train_values(self, dataset: DatasetChoice) -> dict[str, Any]:
@@ -265,7 +278,7 @@ class CellChoice:
             return None
         folder = self.method.tuned_folder(self.trained_on, self.chosen.get("tuned", AUTO))
         backbone, source = self._backbone_file.name, self.trained_on.config
-        is_other = backbone != load("backbones", source.backbone).name
+        is_other = backbone != self.trained_on.backbone
         return folder and find_tuning(folder, source.dataset.name, self.method.name, backbone if is_other else None)
 
     def _set_tuned(self, part: str, values: dict[str, Any]) -> None:

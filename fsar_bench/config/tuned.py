@@ -188,7 +188,9 @@ def find_tuning(folder: Path, dataset: str, method: str, backbone: str | None = 
     Raises:
         ConfigError: the file is damaged, or one of another method or dataset.
     """
-    for path in [tuned_file(folder, dataset, method, backbone)] + [tuned_file(folder, dataset, method)] * bool(backbone):
+    for path in [tuned_file(folder, dataset, method, backbone)] + [tuned_file(folder, dataset, method)] * bool(
+        backbone
+    ):
         if path.exists():
             tuning = read_tuning(path)
             if (tuning.method, tuning.dataset) != (method, dataset):
@@ -216,5 +218,9 @@ def read_tuning(path: Path) -> Tuning:
 def _read(path: Path, *version: int) -> Tuning:
     """A sweep asks for the same file once per cell."""
     return load_json(
-        path, Tuning, f"The file of tuned settings {path}", "Tune again, or delete it; tuned=none ignores it.", ConfigError
+        path,
+        Tuning,
+        f"The file of tuned settings {path}",
+        "Tune again, or delete it; tuned=none ignores it.",
+        ConfigError,
     )

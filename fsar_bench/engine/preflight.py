@@ -79,6 +79,7 @@ def preflight(
     isolate: bool,
     builds: bool = True,
     reads: bool = True,
+    tests: bool = True,
 ) -> Findings:
     """Check the cells that are not finished yet.
 
@@ -89,20 +90,21 @@ def preflight(
         isolate: build components in a process of its own.
         builds: build components.
         reads: read clips and look for leaks. Without both, episodes are checked alone, which takes no time.
+        tests: cells are tested: without, their tested split is left alone, and cells that are finished are checked too.
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
         ConfigError: the launcher cannot be used here.
     """
-    unfinished = [cell for cell in cells if options.overwrite or not is_stored(cell, options)]
+    unfinished = [cell for cell in cells if options.overwrite or not tests or not is_stored(cell, options)]
     if not unfinished:
         return Findings(cells, [])
     check_launcher(options)
     with datasets_kept_open():
-        problems = list(_episode_problems(unfinished))
+        problems = list(_episode_problems(unfinished, tests=tests))
         if builds:
             problems += (_check_isolated if isolate else _check_here)(unfinished, options, progress)
-        if reads:
+        if reads and tests:
             problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
     found = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}
@@ -140,13 +142,13 @@ def _of(cells: list[str], all_cells: int) -> str:
     return f" ({'; '.join(cells[:2])}{more})"
 
 
-def _episode_problems(cells: list[Cell]) -> Iterator[Problem]:
+def _episode_problems(cells: list[Cell], *, tests: bool) -> Iterator[Problem]:
     """Datasets that cannot be opened, and episodes that they cannot give; what cells have in common is checked once."""
     known: dict[_EpisodeCheck, FsarBenchError | None] = {}
     for number, cell in enumerate(cells):
         if (error := _fault(lambda cell=cell: _check_splits(cell))) is not None:  # type: ignore[misc]  # called at once
             yield Problem(number, type(error).__name__, str(error))
-        for check in _episode_checks(cell):
+        for check in _episode_checks(cell, tests=tests):
             if check not in known:
                 known[check] = _fault(check)
             if (error := known[check]) is not None:
@@ -206,11 +208,11 @@ def _patient(progress: Listener) -> Callable[[int, int], None]:
     return tell
 
 
-def _episode_checks(cell: Cell) -> list[_EpisodeCheck]:
+def _episode_checks(cell: Cell, *, tests: bool) -> list[_EpisodeCheck]:
     """A check for each split that the cell draws episodes of."""
     p, train = cell.protocol, cell.identity.train
     common = (p.group_disjoint, p.seed if p.group_disjoint else 0)
-    checks = [_EpisodeCheck(cell.dataset.model_dump_json(), p.split, p.way, p.shot, p.query, *common)]
+    checks = [_EpisodeCheck(cell.dataset.model_dump_json(), p.split, p.way, p.shot, p.query, *common)] if tests else []
     if train is not None and not cell.setup.checkpoint:
         source, way, shot = cell.train_dataset.model_dump_json(), train.way or p.way, train.shot or p.shot
         checks.append(_EpisodeCheck(source, "train", way, shot, train.query_per_class, *common))
