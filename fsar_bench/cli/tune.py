@@ -118,7 +118,8 @@ def _tune(asked: Asked, options: RunOptions, estimate: Estimate, console: Consol
     """Tune, with lines of progress."""
     done = _Done(len(asked.subjects))
     left = [subject for subject in asked.subjects if complete(subject) is None]
-    names, first = [], {}
+    names: list[str] = []
+    first: dict[Path, int] = {}
     for subject in left:
         first[subject.file] = len(names)
         names += [subject.name(number) for number in range(subject.budget.trials)]

@@ -304,6 +304,12 @@ class Cell(Frozen):
         return self.identity.protocol
 
     @property
+    def is_as_tuned(self) -> bool:
+        """Whether its settings are those that a tuning chose, with the backbone that was tuned, and no others."""
+        tuned, changed = self.label.tuned, set(self.label.changed) - {"features", "train_on"}
+        return tuned is not None and tuned.backbone == self.identity.backbone["name"] and not changed
+
+    @property
     def folder(self) -> Path:
         """Where its result is stored below `results/`."""
         p = self.protocol

@@ -279,7 +279,9 @@ class CellChoice:
         folder = self.method.tuned_folder(self.trained_on, self.chosen.get("tuned", AUTO))
         backbone, source = self._backbone_file.name, self.trained_on.config
         is_other = backbone != self.trained_on.backbone
-        return folder and find_tuning(folder, source.dataset.name, self.method.name, backbone if is_other else None)
+        if folder is None:
+            return None
+        return find_tuning(folder, source.dataset.name, self.method.name, backbone if is_other else None)
 
     def _set_tuned(self, part: str, values: dict[str, Any]) -> None:
         """Lay the tuned values of a part ("method" or "train") over the configs' own.

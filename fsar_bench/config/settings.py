@@ -358,8 +358,8 @@ class Choices(Settings):
     imports: str = Field("", description="custom modules to import, such as ./my_matchers.py")
     tuned: str = Field(
         "auto",
-        description="settings that fsar-bench tune chose: auto for those of the dataset, none for the configs' own, or the folder "
-        "that tuned= named then",
+        description="settings that fsar-bench tune chose: auto for those of the dataset, none for the configs' own, or the "
+        "folder that tuned= named then",
     )
 
 

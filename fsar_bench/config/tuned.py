@@ -1,7 +1,7 @@
 """Tuned settings of a method on a dataset: what was tried, what it gave on val, what was chosen, and what it took.
 
-`fsar-bench tune` writes a file per dataset and method, and resolution reads the chosen values from it. A file is data: it is checked
-against its own space, and names keys and plain values alone.
+`fsar-bench tune` writes a file per dataset and method, and resolution reads the chosen values from it. A file is data: it is
+checked against its own space, and names keys and plain values alone.
 """
 
 from __future__ import annotations

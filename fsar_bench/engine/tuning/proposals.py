@@ -1,12 +1,13 @@
 """Which values are tried next.
 
-The first trial has the untuned settings. The next ones fill the space evenly: a Halton sequence, shifted at random by the seed, so
-that a larger budget begins with the trials of a smaller one. The later ones are proposed by Optuna's TPE sampler, `ROUND` at a time.
+The first trial has the untuned settings. The next ones fill the space evenly: a Halton sequence, shifted at random by the
+seed. The later ones are proposed by Optuna's TPE sampler, `ROUND` at a time. A larger budget begins with the trials of a
+smaller one.
 
-Proposals are deterministic: a round is a function of the space, the seed, the number of the round, and the values and accuracies of
-the trials before it, in their order. Each round makes a new study and a new sampler, seeded by the number of the round, tells it these
-trials one after the other, and then asks for all trials of the round at once. Nothing depends on which trial of a round ends first,
-how many run at a time, or how often the program was started: no state is kept between rounds.
+Proposals are deterministic: a round is a function of the space, the seed, the number of the round, and the values and
+accuracies of the trials before it, in their order. Each round makes a new study and a new sampler, seeded by the number of the
+round, tells it these trials one after the other, and then asks for all trials of the round at once. Nothing depends on which
+trial of a round ends first, how many run at a time, or how often the program was started: no state is kept between rounds.
 """
 
 from __future__ import annotations

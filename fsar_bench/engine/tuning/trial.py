@@ -1,7 +1,8 @@
 """A trial: the training of a cell and its val accuracies, with the test split closed. Imports no torch here.
 
-A trial is the training of a run: same key, same folder, same bytes, so that a run with the chosen settings reuses it. What it gave is
-noted, sealed with the hash of its cell, in the cell's work folder; a trial that was killed resumes from the state of its training.
+A trial is the training of a run: same key, same folder, same bytes, so that a run with the chosen settings reuses it. What it
+gave is noted in the cell's work folder, sealed with the hash of the cell; a trial that was killed resumes from the state of its
+training.
 """
 
 from __future__ import annotations

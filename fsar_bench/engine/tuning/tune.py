@@ -1,7 +1,7 @@
 """Tuning several methods with one budget: rounds of trials, and the files that hold what was tried and chosen. Imports no torch.
 
-Methods are tuned one after the other, or as many side by side as it takes to give every job a trial. All trials are run by `sweep`,
-as cells are: in processes of their own, with locks, reused where they are done, resumed where they were killed.
+Methods are tuned one after the other, or as many side by side as it takes to give every job a trial. All trials are run by
+`sweep`, as cells are: in processes of their own, with locks, reused where they are done, resumed where they were killed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from fsar_bench.config.cell import Cell
+from fsar_bench.config.search import Values
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.config.tuned import Spent, Trial, Tuning, best_of, read_tuning
 from fsar_bench.engine.sweep import Outcome, sweep
@@ -58,10 +59,10 @@ class _Study:
     spent: list[Measured] = field(default_factory=list)
     error: FsarBenchError | None = None
 
-    def take(self, values: list[dict], results: dict[str, Measured], cells: list[Cell]) -> None:
+    def take(self, values: list[Values], measured: list[Measured | None]) -> None:
         """Add the trials of a round, in their order."""
-        for of_trial, cell in zip(values, cells, strict=True):
-            found = results[cell.hash]
+        for of_trial, found in zip(values, measured, strict=True):
+            assert found is not None, "a trial without an error was measured"
             self.trials.append(
                 Trial(values=of_trial, accuracy=found.accuracy, curve=found.curve, training=found.training)
             )
@@ -159,7 +160,7 @@ def _stored(study: _Study) -> Tuned:
 
 def _run_round(studies: list[_Study], number: int, options: RunOptions, begin: Begin, end: End) -> None:
     """Run a round of each method that has not failed."""
-    proposed: list[tuple[_Study, list[dict], list[Cell]]] = []
+    proposed: list[tuple[_Study, list[Values], list[Cell]]] = []
     places: dict[str, list[tuple[Subject, int]]] = {}  # trials of each cell: values may be proposed twice
     keys: dict[str, tuple[str, ...]] = {}
     unique: dict[str, Cell] = {}
@@ -178,11 +179,11 @@ def _run_round(studies: list[_Study], number: int, options: RunOptions, begin: B
             unique[cell.hash], keys[cell.hash] = cell, tuple(subject.space)
     results = _sweep(list(unique.values()), keys, places, options, begin, end)
     for study, values, cells in proposed:
-        missing = [results[cell.hash] for cell in cells if results[cell.hash].stored is None]
-        if missing:
-            study.error = missing[0].error
+        failed = [results[cell.hash].error for cell in cells if results[cell.hash].error]
+        if failed:
+            study.error = failed[0]
         else:
-            study.take(values, {cell.hash: results[cell.hash].stored for cell in cells}, cells)
+            study.take(values, [results[cell.hash].stored for cell in cells])
 
 
 def _sweep(

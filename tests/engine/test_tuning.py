@@ -1,0 +1,288 @@
+"""Tuning: what is tried is a function of space, seed and accuracies; kills, jobs and restarts change nothing; test stays closed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from fsar_bench.config.resolve import resolve
+from fsar_bench.config.search import parse_space
+from fsar_bench.config.tuned import Trial, read_tuning
+from fsar_bench.engine.tuning import proposals
+from fsar_bench.engine.tuning.subject import subjects_of
+from fsar_bench.engine.tuning.trial import measured, run_trial, trial_in_process
+from fsar_bench.engine.tuning.tune import complete, tune
+from fsar_bench.errors import CellCrashedError, ConfigError, ProtocolError
+from fsar_bench.progress.events import silent
+
+SHA = "0" * 64
+BEST = 0.3  # the place at which the toy's scores hold no noise
+TOY = """
+import torch
+from torch import nn
+
+from fsar_bench.layers import cosine_logits
+from fsar_bench.method import METHODS, FewShotMethod, Scores, Traits
+
+
+@METHODS.register_module(force=True)
+class Toy(FewShotMethod):
+    '''Cosine prototypes with a noise that grows with the distance of a place from 0.3: a trained method with a known optimum.'''
+
+    role_free = True
+    score_only = ("shown",)
+
+    def __init__(self, backbone, place=0.9, shown=1.0, peeks=False, breaks=1.0):
+        super().__init__(backbone)
+        self.place, self.peeks = place, peeks
+        self.factor = nn.Parameter(torch.tensor(breaks))
+        self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=False)
+
+    def prepare(self, class_text):
+        if self.peeks:
+            from fsar_bench.data.dataset import open_dataset
+            open_dataset("synthact", "builtin:synthact").split("test")
+
+    def score(self, support, query, class_text):
+        cosine = cosine_logits(query.frames.mean(-2), support.frames.mean(-2).mean(2), self.factor)
+        return Scores(cosine + 3 * abs(self.place - 0.3) * torch.sin(1e4 * cosine.detach()))
+"""
+SEARCH = '{"method.place": dict(low=0.0, high=1.0)}'
+
+
+@pytest.fixture
+def toy(tiny, tmp_path, monkeypatch):
+    """Settings of a tuning of the toy in three rounds: two, two and one trial."""
+    monkeypatch.setattr(proposals, "EVEN", 2)
+    monkeypatch.setattr(proposals, "ROUND", 2)
+    (tmp_path / "toy_code.py").write_text(TOY)
+
+    def settings(search: str = SEARCH, method: str = "", **changes: str) -> dict[str, str]:
+        (tmp_path / "toy.py").write_text(
+            f'custom_imports = ["toy_code"]\nmethod = dict(type="Toy", place=0.9, shown=1.0, peeks=False, breaks=1.0{method})\n'
+            f"train = dict(optimizer=dict(lr=1e-3))\nsearch = {search}\n"
+        )
+        return {
+            "methods": str(tmp_path / "toy.py"), "dataset": str(tiny), "budget": "5", "workers": "1", "jobs": "1",
+            "train.episodes": "2", "train.val_episodes": "100", "train.val_interval": "2", "checkpoint_seconds": "0",
+            "work_dir": str(tmp_path / "work_dirs"), "out": str(tmp_path / "leaderboards"), **changes,
+        }  # fmt: skip
+
+    return settings
+
+
+def tuned(settings: dict[str, str], end=lambda *_: None, begin=lambda *_: silent):
+    asked = subjects_of(settings)
+    return list(tune(asked.subjects, asked.options, begin, end))
+
+
+def repeating(path: Path) -> dict:
+    """What of a file repeats: all but what was spent."""
+    record = json.loads(path.read_text())
+    assert len(record.pop("spent")["seconds"]) == len(record["trials"])
+    return record
+
+
+def test_the_best_place_of_a_toy_is_found_and_run_takes_it(toy, tmp_path, run_tiny):
+    settings = toy()
+    (outcome,) = tuned(settings)
+    path = tmp_path / "tuned" / "tiny" / "toy.json"  # next to the config of the user's method
+    tuning = read_tuning(path)
+    assert outcome.tuning == tuning
+    assert [trial.values["method.place"] for trial in tuning.trials][0] == 0.9  # the untuned settings come first
+    assert tuning.budget.trials == len(tuning.trials) == 5
+    away = [abs(trial.values["method.place"] - BEST) for trial in tuning.trials]
+    assert away.index(min(away)) == tuning.chosen
+    assert tuning.trials[tuning.chosen].accuracy > tuning.trials[0].accuracy + 5
+    cell = resolve([f"methods={tmp_path / 'toy.py'}", f"dataset={settings['dataset']}"]).cells[0]
+    assert cell.identity.method["place"] == tuning.values["method.place"]
+    assert (cell.label.tuned.trials, cell.label.tuned.episodes, cell.is_as_tuned) == (5, 2, True)
+    trained = {path.parent.name for path in (tmp_path / "work_dirs").rglob("finished.json")}
+    same = {key: value for key, value in settings.items() if key.startswith("train.")}
+    (stored,) = run_tiny(str(tmp_path / "toy.py"), backbone="synthact_clip", **same)
+    assert f"toy-training-{stored.result.training_key[:8]}" in trained  # the training of the trial is that of the run
+    assert {path.parent.name for path in (tmp_path / "work_dirs").rglob("finished.json")} == trained
+
+
+def test_kills_jobs_and_restarts_give_the_same_bytes(toy, tmp_path):
+    tuned(toy())
+    path = tmp_path / "tuned" / "tiny" / "toy.json"
+    expected = repeating(path)
+
+    for stop in (1, 2, 4):  # Ctrl-C after some trials: within a round, between two, before the last
+        path.unlink(missing_ok=True)
+        work_dir, ended = str(tmp_path / f"stopped_{stop}"), []
+
+        def end(*_, ended=ended, stop=stop):
+            ended.append(1)
+            if len(ended) == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            tuned(toy(work_dir=work_dir), end)
+        assert not path.exists()
+        assert len(list(Path(work_dir).rglob("trial.json"))) == stop
+        states = []
+        tuned(toy(work_dir=work_dir), lambda subject, number, outcome, states=states: states.append(outcome.state))
+        assert states == ["reused"] * stop + ["done"] * (5 - stop)
+        assert repeating(path) == expected
+
+    path.unlink()
+    tuned(toy(work_dir=str(tmp_path / "two"), jobs="2"))
+    assert repeating(path) == expected
+
+
+def test_a_trial_that_is_killed_in_its_training_resumes(toy, tmp_path):
+    """A real SIGKILL of the trial's process between two training episodes."""
+    settings = toy(budget="2", **{"train.episodes": "4"})
+    (outcome,) = tuned({**settings, "work_dir": str(tmp_path / "undisturbed")})
+    expected = repeating(outcome.subject.file)
+    outcome.subject.file.unlink()
+
+    def kill(event) -> None:
+        if event.stage == "training" and event.done == 3:
+            multiprocessing.active_children()[0].kill()
+
+    (failed,) = tuned(settings, begin=lambda *_: kill)
+    assert isinstance(failed.error, CellCrashedError)
+    assert not outcome.subject.file.exists()
+    tuned(settings)
+    assert repeating(outcome.subject.file) == expected
+
+
+def test_what_is_complete_is_reused_and_a_larger_budget_goes_on_from_it(toy):
+    settings = toy(budget="2")
+    (small,) = tuned(settings)
+    begun: list[int] = []
+    (again,) = tuned(settings, begin=lambda _, number: begun.append(number) or silent)
+    assert again.is_reused
+    assert begun == []
+    assert again.tuning == small.tuning
+    states = []
+    (large,) = tuned({**settings, "budget": "3"}, lambda subject, number, outcome: states.append(outcome.state))
+    assert states == ["reused", "reused", "done"]
+    assert large.tuning.trials[:2] == small.tuning.trials
+    (subject,) = subjects_of(toy('{"method.place": dict(low=0.1, high=1.0)}', budget="3")).subjects
+    assert complete(subject) is None  # another space
+
+
+def test_the_test_split_cannot_be_opened_by_a_trial(toy):
+    (subject,) = subjects_of(toy(method=", dict(peeks=True)['peeks'] and 0 or 0" if False else "")).subjects
+    cell = subject.trial({"method.place": 0.5})
+    asked = subjects_of(toy())
+    peeking = resolve([*(f"{k}={v}" for k, v in subject.settings.items()), "method.peeks=true"]).cells[0]
+    with pytest.raises(ProtocolError, match=r"Something tried to open the 'test' split of 'synthact' while training"):
+        trial_in_process(("method.place",), peeking, asked.options)
+    assert measured(peeking, asked.options) is None
+    run_trial(cell, asked.options)  # in this process: the split is open again afterwards
+    from fsar_bench.data.dataset import is_split_closed
+
+    assert not is_split_closed("test")
+
+
+def test_a_training_that_diverges_is_a_trial_without_an_accuracy(toy):
+    """With `breaks` the factor, and so every score, is no number."""
+    settings = toy('{"method.breaks": dict(low=1.0, high=2.0)}', budget="2")
+    (subject,) = subjects_of(settings).subjects
+    options = subjects_of(settings).options
+    cell = resolve([*(f"{k}={v}" for k, v in subject.settings.items()), "method.breaks=1e39"]).cells[0]
+    found = trial_in_process((), cell, options)
+    assert (found.diverged, found.accuracy, found.curve) == (True, None, [])
+    assert measured(cell, options) == found
+
+
+def test_a_key_that_changes_the_score_alone_is_refused_by_its_name(toy):
+    (outcome,) = tuned(toy('{"method.shown": dict(low=0.0, high=1.0)}', budget="2"))
+    assert isinstance(outcome.error, ConfigError)
+    assert "search['method.shown'] of toy changes the score alone" in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("search", "text"),
+    [
+        ('{"method.plaice": dict(low=0.0, high=1.0)}', "search['method.plaice']: the method has no such key. Did you mean 'method.place'?"),
+        ('{"method.place": dict(choices=["a", "b"])}', "search['method.place']: 'a' is none of the numbers that it takes (the method's own value is 0.9)."),
+        ('{"method.peeks": dict(low=0, high=1)}', "search['method.peeks']: 0 is none of the true or false that it takes"),
+        ('{"train.episodes": dict(low=1, high=9)}', "search['train.episodes']: it is the same for all trials and methods"),
+        ('{"train.warmup": dict(low=0.1, high=1.5)}', "search['train.warmup'] of toy cannot be 1.5: train.warmup=1.5 must be below 1."),
+        ('{"train.crop": dict(choices=["center", "centre"])}', "search['train.crop'] of toy cannot be centre: train.crop='centre' is unknown."),
+        ('{"method.place": dict(low=1.0, high=0.0)}', "search['method.place']: low=1.0 must be below high=0.0."),
+        ('{"method.place": dict(step=1)}', "search['method.place']: it needs dict(low=, high=)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_space_is_refused_with_its_key(toy, search, text):
+    with pytest.raises(ConfigError) as error:
+        subjects_of(toy(search))
+    assert text in str(error.value)
+
+
+def test_methods_have_the_episodes_of_the_dataset_whatever_their_configs_say(tiny):
+    asked = subjects_of({"methods": "otam,task_adapter,clip_fsar,otam_frozen", "dataset": str(tiny)})
+    trains = [subject.cell.identity.train for subject in asked.subjects]
+    assert {(train.episodes, train.val_episodes, train.val_interval, train.shot) for train in trains} == {(8, 20, 4, 1)}
+    assert {subject.budget for subject in asked.subjects} == {asked.subjects[0].budget}
+    assert asked.notes == ["not trained, left out: otam_frozen."]
+
+
+# What is tried
+
+
+def peak(values: dict) -> float:
+    """A smooth accuracy with its maximum of 100 at a rate of 10^-3.5 and the word "b"."""
+    import math
+
+    return max(0.0, 100 - 15 * (math.log10(values["train.optimizer.lr"]) + 3.5) ** 2 - 20 * (values["method.kind"] != "b"))
+
+
+def tried(budget: int, seed: int = 0, accuracy=peak) -> list[Trial]:
+    search = {"train.optimizer.lr": {"low": 1e-6, "high": 1e-2, "log": True}, "method.kind": {"choices": ["a", "b", "c"]}}
+    space, trials = parse_space(search, ""), []
+    for wanted in proposals.rounds(budget):
+        untuned = {"train.optimizer.lr": 1e-5, "method.kind": "a"}
+        for values in proposals.propose(space, untuned, trials, wanted, seed, "purpose"):
+            assert all(space[key].holds(value) for key, value in values.items())
+            found = accuracy(values)
+            trials.append(Trial(values=values, accuracy=found, curve=[(0, found)] if found is not None else [], training=SHA))
+    return trials
+
+
+def test_proposals_repeat_begin_with_those_of_a_smaller_budget_and_find_a_peak():
+    trials = tried(24)
+    assert trials == tried(24)
+    assert trials[:10] == tried(10)
+    assert trials != tried(24, seed=1)
+    assert trials[0].values == {"train.optimizer.lr": 1e-5, "method.kind": "a"}
+    even = [trial.accuracy for trial in trials[:8]]
+    assert max(trial.accuracy for trial in trials) > max(95, max(even) - 1e-9)
+    later = [trial.accuracy for trial in trials[8:]]
+    assert sum(later) / len(later) > sum(even) / len(even)  # they look where it was good
+
+
+def test_the_first_trials_cover_the_range_evenly():
+    import math
+
+    rates = sorted(math.log10(trial.values["train.optimizer.lr"]) for trial in tried(8)[1:])
+    gaps = [b - a for a, b in zip([-6, *rates], [*rates, -2], strict=True)]
+    assert max(gaps) < 1.1  # of a range of 4
+
+
+def test_the_sampler_avoids_what_diverged():
+    def accuracy(values):
+        return None if values["train.optimizer.lr"] > 1e-4 else 50.0
+
+    trials = tried(24, accuracy=accuracy)
+    diverged = [trial.accuracy is None for trial in trials]
+    assert sum(diverged[8:]) / 16 < sum(diverged[:8]) / 8
+
+
+def test_untuned_settings_outside_of_the_space_are_tried_and_change_no_proposal():
+    space = parse_space({"method.a": {"low": 0.0, "high": 1.0}}, "")
+    outside, inside = ({"method.a": 5.0}, {"method.a": 0.5})
+    first = [proposals.propose(space, untuned, [], range(8), 0, "x") for untuned in (outside, inside)]
+    assert first[0][0] == outside
+    assert first[0][1:] == first[1][1:]
+    trials = [Trial(values=values, accuracy=1.0, curve=[(0, 1.0)], training=SHA) for values in first[0]]
+    assert len(proposals.propose(space, outside, trials, range(8, 12), 0, "x")) == 4
