@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from helpers import write_tuning
@@ -100,7 +99,11 @@ def test_a_custom_method_has_tunings_of_its_own(tuned, tmp_path):
 
 def test_another_backbone_takes_its_own_tuning_or_says_that_it_has_none(tuned, tmp_path):
     cell = cell_of("methods=ma_clip", tuned, "backbone=tiny_clip")
-    assert (cell.identity.method["alpha"], cell.label.tuned.backbone, cell.is_as_tuned) == (0.25, "synthact_clip", False)
+    assert (cell.identity.method["alpha"], cell.label.tuned.backbone, cell.is_as_tuned) == (
+        0.25,
+        "synthact_clip",
+        False,
+    )
     path = write_tuning(tmp_path / "tuned", "ma_clip", {"method.alpha": 0.75}, backbone="tiny_clip", trials=3)
     path.rename(path.with_name("ma_clip@tiny_clip.json"))
     cell = cell_of("methods=ma_clip", tuned, "backbone=tiny_clip")
@@ -108,7 +111,9 @@ def test_another_backbone_takes_its_own_tuning_or_says_that_it_has_none(tuned, t
 
 
 def test_settings_of_the_training_dataset_hold_where_that_is_another_one(tuned, tmp_path):
-    cell = cell_of("methods=ma_clip", "dataset=synthact_scene", f"train_on={tuned.removeprefix('dataset=')}", "tuned=auto")
+    cell = cell_of(
+        "methods=ma_clip", "dataset=synthact_scene", f"train_on={tuned.removeprefix('dataset=')}", "tuned=auto"
+    )
     assert (cell.identity.method["alpha"], cell.is_as_tuned) == (0.25, True)
 
 
@@ -117,7 +122,10 @@ def test_settings_of_the_training_dataset_hold_where_that_is_another_one(tuned, 
     [
         ({"chosen": 0}, "trial 0 is chosen, which is not the first of the best"),
         ({"budget": {"trials": 3, "episodes": 8, "val_episodes": 20}}, "it has 2 trials, and a budget of 3"),
-        ({"space": {"method.alpha": {"low": 0.5, "high": 1.0, "log": False}}}, "trial 1 has method.alpha=0.25, outside"),
+        (
+            {"space": {"method.alpha": {"low": 0.5, "high": 1.0, "log": False}}},
+            "trial 1 has method.alpha=0.25, outside",
+        ),
         ({"space": {"method.beta": {"low": 0.0, "high": 1.0, "log": False}}}, "trial 0 has other keys than the space"),
         ({"surprise": 1}, "damaged (surprise=1: Extra inputs are not permitted)"),
         ({"method": "otam"}, "is the tuning of otam on tiny, not of ma_clip on tiny"),
@@ -141,13 +149,15 @@ def test_values_of_a_file_are_numbers_and_words_alone(tiny, tmp_path, value):
     record["space"]["method.prototype"]["choices"] = ["none", value]
     record["trials"][1]["values"]["method.prototype"] = value
     path.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match="damaged|values are numbers, words"):
+    with pytest.raises(ConfigError, match=r"damaged|values are numbers, words"):
         cell_of("methods=ma_clip", f"dataset={tiny}")
 
 
 def test_a_tuning_that_no_longer_fits_its_method_says_so(tiny, tmp_path):
     path = write_tuning(tmp_path / "tuned", "ma_clip", {"method.alhpa": 0.25})
-    with pytest.raises(ConfigError, match=r"tuned settings .*ma_clip.json do not fit: ma_clip has no key 'method.alhpa'"):
+    with pytest.raises(
+        ConfigError, match=r"tuned settings .*ma_clip.json do not fit: ma_clip has no key 'method.alhpa'"
+    ):
         cell_of("methods=ma_clip", f"dataset={tiny}")
     path.unlink()
     path.symlink_to("/dev/zero")
