@@ -118,6 +118,9 @@ def _tune(asked: Asked, options: RunOptions, estimate: Estimate, console: Consol
     """Tune, with lines of progress."""
     done = _Done(len(asked.subjects))
     left = [subject for subject in asked.subjects if complete(subject) is None]
+    if not left:
+        done.outcomes += [Tuned(subject, complete(subject), is_reused=True) for subject in asked.subjects]
+        return done
     names: list[str] = []
     first: dict[Path, int] = {}
     for subject in left:
@@ -173,11 +176,13 @@ class _Shown:
 
 def _end(done: _Done, console: Console) -> int:
     """Print the table and what went wrong; returns the exit code."""
-    tuned = [(outcome.subject.file, outcome.tuning) for outcome in done.outcomes if outcome.tuning]
+    tuned = [outcome.tuning for outcome in done.outcomes if outcome.tuning]
     failed = [outcome for outcome in done.outcomes if outcome.error]
     if tuned:
-        console.print(_table(tuned))
+        _wide(console).print(_table(tuned))
         console.print(NOTE, soft_wrap=True, highlight=False)
+        for folder in dict.fromkeys(outcome.subject.file.parent for outcome in done.outcomes if outcome.tuning):
+            console.print(f"stored in {folder}", soft_wrap=True, highlight=False, markup=False)
     for outcome in failed:
         print(f"error: {outcome.subject.title} on {outcome.subject.dataset}: {outcome.error}", file=sys.stderr)
     if done.is_interrupted:
@@ -189,22 +194,18 @@ def _end(done: _Done, console: Console) -> int:
     return 1 if failed else 0
 
 
-def _table(tuned: Iterable[tuple[Path, Tuning]]) -> Table:
+HEADINGS = ("method", "dataset", "trials", "episodes", "untuned val %", "best val %", "hours", "chosen")
+
+
+def _table(tuned: Iterable[Tuning]) -> Table:
     """What tunings chose, a line each."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    for heading in (
-        "method",
-        "dataset",
-        "trials",
-        "episodes",
-        "untuned val %",
-        "best val %",
-        "chosen",
-        "hours",
-        "file",
-    ):
-        table.add_column(heading, justify="right" if heading.endswith(("%", "s")) else "left", overflow="fold")
-    for path, tuning in tuned:
+    for heading in HEADINGS:
+        is_number = heading.endswith(("%", "s"))
+        table.add_column(
+            heading, justify="right" if is_number else "left", overflow="fold", min_width=6 if is_number else None
+        )
+    for tuning in tuned:
         budget, best = tuning.budget, tuning.trials[tuning.chosen]
         row = (
             tuning.method,
@@ -213,12 +214,16 @@ def _table(tuned: Iterable[tuple[Path, Tuning]]) -> Table:
             str(budget.episodes),
             _percent(tuning.trials[0].accuracy),
             _percent(best.accuracy),
-            _spelled(best.values) if tuning.chosen else "the untuned settings",
             f"{sum(tuning.spent.seconds) / 3600:.2f}",
-            str(path),
+            _spelled(best.values) + ("" if tuning.chosen else " (as before)"),
         )
         table.add_row(*map(Text, row))
     return table
+
+
+def _wide(console: Console) -> Console:
+    """The console for a table, with long lines where a file or another program reads it."""
+    return console if console.is_terminal else PlainConsole(file=console.file, width=max(WIDE, console.width))
 
 
 def _percent(accuracy: float | None) -> str:
@@ -247,9 +252,7 @@ def _list(asked: Asked, left: list[Subject], estimate: Estimate, console: Consol
             describe(subject.space),
         )
         table.add_row(*map(Text, row))
-    if not console.is_terminal:  # a file or another program reads it
-        console = PlainConsole(file=console.file, width=max(WIDE, console.width))
-    console.print(table)
+    _wide(console).print(table)
     seconds = estimate.remaining()
     trials = counted(sum(subject.budget.trials for subject in left), "trial", "trials")
     time = (
@@ -268,7 +271,7 @@ def _show(settings: dict[str, str], console: Console) -> int:
     found = _stored(settings)
     if not found:
         raise ConfigError("Nothing that was named is tuned: fsar-bench tune METHODS dataset=… tunes it.")
-    console.print(_table(found))
+    _wide(console).print(_table(tuning for _, tuning in found))
     if len(found) == 1:
         path, tuning = found[0]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
@@ -279,8 +282,10 @@ def _show(settings: dict[str, str], console: Console) -> int:
             values = [spell(trial.values[key]) for key in tuning.space]
             mark = " *" * (number == tuning.chosen)
             table.add_row(f"{number + 1}{mark}", _percent(trial.accuracy), best, f"{seconds:.0f}", *map(Text, values))
-        console.print(table)
-        console.print(f"*: chosen. Space: {describe(tuning.space)}.", soft_wrap=True, highlight=False, markup=False)
+        _wide(console).print(table)
+        console.print(
+            f"*: chosen. Space: {describe(tuning.space)}. {path}", soft_wrap=True, highlight=False, markup=False
+        )
     return 0
 
 

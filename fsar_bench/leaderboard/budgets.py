@@ -38,10 +38,8 @@ def is_unequal(row: Row, usual: Budget | None) -> bool:
 def budget_text(row: Row, usual: Budget | None) -> str:
     """The budget of a row in a table; a dash where nothing was tuned."""
     tuned = row.result.cell.label.tuned
-    if tuned is None:
-        text = "–"
-    else:
-        text = f"{tuned.trials} × {tuned.episodes}{'' if row.result.cell.is_as_tuned else ', changed'}"
+    changed = "" if row.result.cell.is_as_tuned else ", changed"
+    text = f"{tuned.trials} × {tuned.episodes}{changed}" if tuned else "–"
     return f"{text} {UNEQUAL}" if is_unequal(row, usual) else text
 
 

@@ -42,10 +42,10 @@ class Toy(FewShotMethod):
     role_free = True
     score_only = ("shown",)
 
-    def __init__(self, backbone, place=0.9, shown=1.0, peeks=False, breaks=1.0):
+    def __init__(self, backbone, place=0.9, shown=1.0, peeks=False, breaks=False):
         super().__init__(backbone)
-        self.place, self.peeks = place, peeks
-        self.factor = nn.Parameter(torch.tensor(breaks))
+        self.place, self.peeks, self.noise = place, peeks, float("nan") if breaks else 3.0
+        self.factor = nn.Parameter(torch.tensor(1.0))
         self.traits = Traits(uses_class_names=False, trainable=True, transductive=False, order_sensitive=False)
 
     def prepare(self, class_text):
@@ -55,7 +55,7 @@ class Toy(FewShotMethod):
 
     def score(self, support, query, class_text):
         cosine = cosine_logits(query.frames.mean(-2), support.frames.mean(-2).mean(2), self.factor)
-        return Scores(cosine + 3 * abs(self.place - 0.3) * torch.sin(1e4 * cosine.detach()))
+        return Scores(cosine + self.noise * abs(self.place - 0.3) * torch.sin(1e4 * cosine.detach()))
 """
 SEARCH = '{"method.place": dict(low=0.0, high=1.0)}'
 
@@ -65,11 +65,12 @@ def toy(tiny, tmp_path, monkeypatch):
     """Settings of a tuning of the toy in three rounds: two, two and one trial."""
     monkeypatch.setattr(proposals, "EVEN", 2)
     monkeypatch.setattr(proposals, "ROUND", 2)
-    (tmp_path / "toy_code.py").write_text(TOY)
+    code = f"toy_code_of_{tmp_path.name}"  # a process imports one module of a name
+    (tmp_path / f"{code}.py").write_text(TOY)
 
     def settings(search: str = SEARCH, method: str = "", **changes: str) -> dict[str, str]:
         (tmp_path / "toy.py").write_text(
-            f'custom_imports = ["toy_code"]\nmethod = dict(type="Toy", place=0.9, shown=1.0, peeks=False, breaks=1.0{method})\n'
+            f'custom_imports = ["{code}"]\nmethod = dict(type="Toy", place=0.9, shown=1.0, peeks=False, breaks=False{method})\n'
             f"train = dict(optimizer=dict(lr=1e-3))\nsearch = {search}\n"
         )
         return {
@@ -255,10 +256,10 @@ def test_the_test_split_cannot_be_opened_by_a_trial(toy, in_this_process):
 
 
 def test_a_training_that_diverges_is_a_trial_without_an_accuracy(toy, in_this_process):
-    """With `breaks` the factor, and so every score, is no number."""
+    """With `breaks`, no score is a number."""
     asked = subjects_of(toy())
     (subject,) = asked.subjects
-    cell = resolve([*(f"{k}={v}" for k, v in subject.settings.items()), "method.breaks=1e39"]).cells[0]
+    cell = resolve([*(f"{k}={v}" for k, v in subject.settings.items()), "method.breaks=true"]).cells[0]
     run_trial(cell, asked.options)
     found = measured(cell, asked.options)
     assert (found.diverged, found.accuracy, found.curve) == (True, None, [])
