@@ -42,6 +42,10 @@ class TrainingError(FsarBenchError):
     """Training went wrong."""
 
 
+class NotNumbersError(ProtocolError):
+    """A method gave scores that are not numbers."""
+
+
 class CellCrashedError(FsarBenchError):
     """The process of a cell died, or met an error that is not the user's."""
 

@@ -200,3 +200,28 @@ def outputs_alone(cells, options, folder: Path) -> dict[str, bytes]:
     options = options.model_copy(update={**local, "out": folder / "alone", "work_dir": folder / "alone_work"})
     assert {outcome.state for outcome in sweep(cells, options, run_isolated)} == {"done"}
     return outputs(options.out)
+
+
+def write_tuning(folder: Path, method: str, values: dict, *, dataset: str = "tiny", trials: int = 2, **changes) -> Path:
+    """Write a tuning of two or more trials, of which the last has the values; returns its file."""
+    from fsar_bench.config.tuned import tuned_file
+
+    def space(value) -> dict:
+        if isinstance(value, float):
+            return {"low": value / 2, "high": 2 * value, "log": False}
+        return {"choices": [value, "other"]}
+
+    def trial(accuracy: float) -> dict:
+        return {"values": values, "accuracy": accuracy, "curve": [[0, accuracy]], "training": "0" * 64}
+
+    record = {
+        "schema_version": 1, "method": method, "dataset": dataset, "backbone": "synthact_clip", "way": 5, "shot": 1, "seed": 0,
+        "setup": "0" * 64, "budget": {"trials": trials, "episodes": 8, "val_episodes": 20},
+        "space": {key: space(value) for key, value in values.items()},
+        "trials": [trial(30.0 + number) for number in range(trials)], "chosen": trials - 1,
+        "spent": {"seconds": [1.0] * trials}, **changes,
+    }  # fmt: skip
+    path = tuned_file(folder, dataset, method)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    return path

@@ -23,6 +23,7 @@ COLUMNS = (
     "± episodes",
     "pair %",
     "names",
+    "tuned",
     "trained M",
     "total M",
     "train s",

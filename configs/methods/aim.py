@@ -25,3 +25,4 @@ train = dict(
     val_interval=1008,
     crop="random",
 )
+search = {"train.optimizer.lr": dict(low=1e-5, high=1e-2, log=True)}

@@ -16,3 +16,4 @@ train = dict(
     crop="random",
     flip="if_allowed",
 )
+search = {"train.optimizer.lr": dict(low=1e-5, high=1e-2, log=True)}

@@ -27,3 +27,7 @@ train = dict(
     val_interval=1008,
     crop="random",  # Kinetics also flips and recolours the queries
 )
+search = {
+    "train.optimizer.lr": dict(low=1e-6, high=1e-3, log=True),
+    "method.class_weight": dict(low=0.1, high=5.0, log=True),
+}

@@ -28,3 +28,7 @@ train = dict(
     crop="random",
     flip="if_allowed",
 )
+search = {
+    "train.optimizer.lr": dict(low=1e-6, high=1e-3, log=True),
+    "method.class_weight": dict(low=0.1, high=5.0, log=True),
+}

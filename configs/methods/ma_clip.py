@@ -38,3 +38,8 @@ method = dict(
 train = dict(
     episodes=20_000, query_per_class=5, accumulate=16, optimizer=dict(lr=1e-4), val_interval=1008, crop="random"
 )
+search = {  # of the unknowns above, those of which each dataset may need others; tau and the KL target are one trade-off
+    "train.optimizer.lr": dict(low=1e-5, high=1e-2, log=True),
+    "method.alpha": dict(low=0.0, high=1.0),
+    "method.label_sharpness": dict(choices=[None, 10]),
+}

@@ -8,3 +8,4 @@ title = "MA-CLIP, full fine-tuning"
 certainty = "declared"
 method = dict(tune="visual", multimodal=False, temporal=False, joint=False)
 train = dict(optimizer=dict(lr=1e-5, weight_decay=1e-3))
+search = {"train.optimizer.lr": dict(low=1e-6, high=1e-3, log=True)}

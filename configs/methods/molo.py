@@ -29,3 +29,7 @@ train = dict(
     grayscale=0.3,
     augmented="queries",
 )
+search = {
+    "train.optimizer.lr": dict(low=1e-6, high=1e-3, log=True),
+    "method.class_weight": dict(low=0.05, high=1.0, log=True),  # around the official ones
+}

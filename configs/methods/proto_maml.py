@@ -22,3 +22,7 @@ train = dict(
     crop="random",
     flip="if_allowed",
 )
+search = {
+    "train.optimizer.lr": dict(low=1e-6, high=1e-3, log=True),
+    "method.inner_lr": dict(low=1e-3, high=1.0, log=True),
+}

@@ -27,3 +27,4 @@ train = dict(
     val_interval=1008,
     crop="random",
 )
+search = {"train.optimizer.lr": dict(low=1e-4, high=1e-1, log=True)}  # of SGD, which needs more than AdamW

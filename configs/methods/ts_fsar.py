@@ -33,3 +33,9 @@ train = dict(
     crop="random",
     flip="if_allowed",
 )
+search = {
+    "train.optimizer.lr": dict(low=1e-5, high=1e-2, log=True),
+    "method.temperature": dict(low=5.0, high=100.0, log=True),  # official ones are of CLIP's cosines
+    "method.class_weight": dict(low=0.1, high=5.0, log=True),
+    "method.clip_weight": dict(low=0.05, high=10.0, log=True),
+}

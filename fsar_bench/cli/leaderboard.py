@@ -43,6 +43,7 @@ SCREEN_COLUMNS = {  # those of the README's table, and two that most boards lack
     "backbone": "backbone",
     "trained on": "trained\non",
     "names": "names",
+    "tuned": "tuned",
     "trained M": "train-\ned M",
     "total M": "total\nM",
     "train s": "train\ns",
@@ -167,10 +168,11 @@ def _table(board: Board, highlight: set[str], layout: _Layout) -> Table:
             method.append(f"\n{backbone}" if backbone else "", style="italic")
         frame = frame.drop(columns="backbone")
     frame = frame[[column for column in SCREEN_COLUMNS if column in frame]]
+    more = f" {left} more rows: see its page." * (left > 0)
     table = Table(
         title=Text(board.title, style="table.title"),
         caption=Text(
-            f"{board.note}{_of_training(common)}" + f" {left} more rows: see its page." * (left > 0),
+            " ".join(filter(None, [f"{board.note}{_of_training(common)}{more}", board.budget_note])),
             style="table.caption",
         ),
         title_justify="left",

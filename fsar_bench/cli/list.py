@@ -11,7 +11,8 @@ from rich.text import Text
 
 from fsar_bench.config.cards import card, stated_certainty, unspecified
 from fsar_bench.config.files import names, package_folder, prepared_datasets
-from fsar_bench.config.keys import keys, method_keys
+from fsar_bench.config.keys import keys, method_keys, search_space
+from fsar_bench.config.search import describe
 from fsar_bench.config.settings import PROTOCOL_KEYS, Choices, Protocol, RunOptions
 from fsar_bench.errors import ConfigError, suggest
 from fsar_bench.io import read_text
@@ -119,6 +120,8 @@ def _print_keys(console: Console, method: str | None) -> None:
             table.add_row(Text(key.name, style="bold"), Text(key.type), Text(key.default), Text(key.description))
         console.print(table)
         console.print()
+    if method and (space := search_space(method)):
+        console.print(Text(f"fsar-bench tune {method} tries {describe(space)}."), soft_wrap=True)
     if not method:
         console.print("fsar-bench list keys METHOD also lists its method.* and train.* keys.")
 

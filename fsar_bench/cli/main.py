@@ -155,6 +155,54 @@ def plan(
     raise typer.Exit(plan_command(pairs or [], user_path(machine) if machine else None))
 
 
+class _WithTuneKeys(TyperCommand):
+    """A command whose help ends in the keys that tuning has beside those of run."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Add the keys, and show the help."""
+        from fsar_bench.config.keys import keys
+        from fsar_bench.engine.tuning.subject import OF_CHOICES, OF_PROTOCOL, OF_TRAINING, TuneOptions
+
+        lines = [f"{key.name}={key.default}: {key.description}" for key in keys(TuneOptions)]
+        more = f"Of fsar-bench run: dataset, {', '.join((*OF_CHOICES, *OF_PROTOCOL, *OF_TRAINING))}, jobs, work_dir, device, …"
+        self.help = "\n".join([self.help or "", "", "\b", "Keys with their defaults:", *lines, more])
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_WithTuneKeys)
+def tune(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="METHODS… [KEY=VALUE…]",
+            help="Names of methods or paths of their configs, or all; then settings.",
+            autocompletion=_complete("methods", "all"),
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Tune nothing: show what earlier tunings chose.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tune nothing: list the methods, their search spaces and the time.")
+    ] = False,
+) -> None:
+    """Choose settings of methods on val, with as many trials and training episodes for each; run takes them from then on.
+
+    \b
+    fsar-bench tune ma_clip,clip_fsar,otam dataset=synthact budget=16
+    fsar-bench tune all dataset=synthact,synthact_order --dry-run
+    fsar-bench tune ./my_method.py dataset=hmdb51 train.episodes=2000 budget=8 jobs=4
+    fsar-bench tune --show ma_clip dataset=synthact
+
+    """
+    try:
+        from fsar_bench.cli.tune import tune_command
+
+        code = tune_command(arguments or [], show=show, dry_run=dry_run)
+    except KeyboardInterrupt:  # before or after the trials, or the second one
+        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
+        code = 130
+    raise typer.Exit(code)
+
+
 @app.command()
 def leaderboard(
     pairs: Pairs = None,

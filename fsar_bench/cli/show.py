@@ -12,6 +12,7 @@ from fsar_bench.cli.compare import FILTERS
 from fsar_bench.config.cell import LOG
 from fsar_bench.config.overrides import coerce, parse_pairs
 from fsar_bench.config.settings import RunOptions
+from fsar_bench.config.tuned import TunedLabel
 from fsar_bench.engine.places import recall_places, work_dir_of
 from fsar_bench.errors import ConfigError, ResultError, suggest
 from fsar_bench.leaderboard.boards import build_boards
@@ -114,6 +115,8 @@ def _method(stored: Stored) -> Lines:
         "changed",
         ", ".join(f"{key}={value}" for key, value in sorted(changed.items())) or "nothing: the config's settings",
     )
+    if tuned := result.cell.label.tuned:
+        yield "tuned", _tuned(result, tuned)
     yield "traits", ", ".join(_traits(result))
     if result.fitted:
         yield "chosen", ", ".join(f"{key}={value}" for key, value in result.fitted.items()) + " (on val)"
@@ -134,6 +137,12 @@ def _method(stored: Stored) -> Lines:
     yield "weights", f"{weights}, fingerprint {backbone.weights[:16]}"
     if identity.custom_imports:
         yield "imports", ", ".join(identity.custom_imports)
+
+
+def _tuned(result: Result, tuned: TunedLabel) -> str:
+    values = ", ".join(f"{key}={text}" for key, text in tuned.values.items())
+    changed = "" if result.cell.is_as_tuned else "; this row has other settings than the tuned ones"
+    return f"{values}, by {tuned.trials} trials of {tuned.episodes} episodes with {tuned.backbone} ({tuned.source}){changed}"
 
 
 def _traits(result: Result) -> list[str]:

@@ -25,7 +25,8 @@ from pydantic import (
 
 from fsar_bench.config.fields import one_line
 from fsar_bench.config.plain import REGISTERED, RESERVED, plain_config
-from fsar_bench.config.settings import KEY_PATTERN, NAME_PATTERN, Frozen, Name, Protocol, Text, Train, is_no_file
+from fsar_bench.config.settings import KEY_PATTERN, NAME_PATTERN, Frozen, Name, Protocol, Sha, Text, Train, is_no_file
+from fsar_bench.config.tuned import TunedLabel
 from fsar_bench.io import digest
 from fsar_bench.texts.characters import LONGEST
 
@@ -37,7 +38,6 @@ KEPT = ("builtin:", "prepared:")  # begin the name of an annotation that fsar-be
 ENGINE = 1  # raised when a change of the engine changes results
 Module = Annotated[str, Field(pattern=r"^\w[\w-]*(\.\w[\w-]*)*$", max_length=200)]
 Input = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
-Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 CHANGED = re.compile(r"(method|train)(\.[\w-]+)+|matcher|activation|pretrained|checkpoint|train_on|recipe|features")
 
 
@@ -193,9 +193,10 @@ class Label(Frozen):
         synthetic: the dataset is synthetic, never ranked with real ones.
         protocol: name of the protocol's config.
         control: the dataset's config names the method as a control.
+        tuned: the tuning that its settings come from; None where they are those of configs.
     """
 
-    unhashed_defaults = frozenset({"named"})
+    unhashed_defaults = frozenset({"named", "tuned"})
 
     title: Text
     named: Text | None = None
@@ -205,6 +206,7 @@ class Label(Frozen):
     synthetic: bool
     protocol: Name
     control: bool
+    tuned: TunedLabel | None = None
 
     @field_validator("changed")
     @classmethod
@@ -300,6 +302,12 @@ class Cell(Frozen):
     def protocol(self) -> Protocol:
         """The rules of the evaluation."""
         return self.identity.protocol
+
+    @property
+    def is_as_tuned(self) -> bool:
+        """Whether its settings are those that a tuning chose, with the backbone that was tuned, and no others."""
+        tuned, changed = self.label.tuned, set(self.label.changed) - {"features", "train_on"}
+        return tuned is not None and tuned.backbone == self.identity.backbone["name"] and not changed
 
     @property
     def folder(self) -> Path:

@@ -19,6 +19,7 @@ from fsar_bench.config.files import (
     File,
     MethodConfig,
     ProtocolConfig,
+    config_folder,
     is_weights_path,
     load,
     protocol_of,
@@ -27,7 +28,9 @@ from fsar_bench.config.inputs import Modules, annotation_digests, installed_modu
 from fsar_bench.config.overrides import coerce, flatten, merge, overlay, override
 from fsar_bench.config.plain import check_plain
 from fsar_bench.config.published import Recipe, official_recipe
+from fsar_bench.config.search import spell
 from fsar_bench.config.settings import KEPT_AS, Choices, Protocol, Train
+from fsar_bench.config.tuned import AUTO, NONE, TunedLabel, Tuning, find_tuning
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import fault_of_file, file_digest, user_path
 
@@ -42,10 +45,12 @@ class DatasetChoice:
     Attributes:
         config: its fields; the path of the annotation is absolute.
         modules: custom modules.
+        custom: folder of the config; None for one of fsar-bench.
     """
 
     config: DatasetConfig
     modules: Modules
+    custom: Path | None = None
 
     @classmethod
     def load(cls, name: str) -> DatasetChoice:
@@ -62,7 +67,16 @@ class DatasetChoice:
         if config.dataset.is_file:
             source = config.dataset.model_copy(update={"annotation": file.next_to(config.dataset.annotation)})
             config = config.model_copy(update={"dataset": source})
-        return cls(config, Modules.of(file, config))
+        return cls(config, Modules.of(file, config), file.path.parent if file.is_custom else None)
+
+    @property
+    def backbone(self) -> str:
+        """Name of the default backbone's config."""
+        return load("backbones", self.config.backbone).name
+
+    def training(self) -> dict[str, Any]:
+        """What the dataset alone says of a training, the defaults included: the same for all methods."""
+        return merge(Train.defaults(), self.config.train, "the dataset's config: train")
 
     def changes(self, method: str, part: str) -> dict[str, Any]:
         """What the config changes of a method: part "method" or "train"."""
@@ -71,12 +85,13 @@ class DatasetChoice:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method's config with its name."""
+    """A method's config with its name, and its folder if it is none of fsar-bench."""
 
     name: str
     path: Path
     config: MethodConfig
     modules: Modules
+    custom: Path | None = None
 
     @classmethod
     def load(cls, name: str) -> MethodChoice:
@@ -90,7 +105,8 @@ class MethodChoice:
         if isinstance(method, dict) and "type" not in method:
             raise ConfigError(f"The config {file.path} lacks method=dict(type=...).")
         config = file.checked(MethodConfig)
-        return cls(file.name, file.path, config, Modules.of(file, config))
+        folder = file.path.parent if file.is_custom else None
+        return cls(file.name, file.path, config, Modules.of(file, config), folder)
 
     @property
     def is_trained(self) -> bool:
@@ -99,9 +115,41 @@ class MethodChoice:
 
     def keys(self, dataset: DatasetChoice) -> list[str]:
         """The `method.*` and `train.*` keys that the method has on a dataset."""
+        return list(self.values(dataset))
+
+    def values(self, dataset: DatasetChoice) -> dict[str, Any]:
+        """The values of these keys before the user or a tuning changes any."""
         method = merge(self.config.method, dataset.changes(self.name, "method"), f"{dataset.config.title}: {self.name}")
-        keys = [f"method.{key}" for key in flatten({k: v for k, v in method.items() if k != "type"})]
-        return [*keys, *(f"train.{key}" for key in flatten(self.train_values(dataset)))] if self.is_trained else keys
+        values = {
+            f"method.{key}": value for key, value in flatten({k: v for k, v in method.items() if k != "type"}).items()
+        }
+        if self.is_trained:
+            values |= {f"train.{key}": value for key, value in flatten(self.train_values(dataset)).items()}
+        return values
+
+    def tuned_folder(self, dataset: DatasetChoice, chosen: str) -> Path | None:
+        """Where tuned settings are; None where they are not wanted.
+
+        They are next to the config of the user, be it the method's or else the dataset's; those of built-in methods on built-in
+        datasets are next to the built-in configs.
+
+        Args:
+            dataset: that of the training.
+            chosen: value of `tuned=`.
+
+        Raises:
+            ConfigError: a folder that does not exist.
+        """
+        if chosen == NONE:
+            return None
+        if chosen == AUTO:
+            custom = self.custom or dataset.custom
+            return custom / "tuned" if custom else config_folder("tuned")
+        if not user_path(chosen).is_dir():
+            raise ConfigError(
+                f"tuned={shown(chosen)} is no folder: say auto, none, or the folder that fsar-bench tune wrote to."
+            )
+        return user_path(chosen)
 
     def train_values(self, dataset: DatasetChoice) -> dict[str, Any]:
         """The training's values before the user changes any: defaults, method, dataset, dataset and method."""
@@ -219,6 +267,34 @@ class CellChoice:
         Choices.of({"recipe": named})  # a fault of it is told by its key
         return self.method.is_trained and named == "official"
 
+    @cached_property
+    def _tuned(self) -> tuple[Path, Tuning] | None:
+        """The tuning whose values hold, with its file; a published recipe is whole and takes none.
+
+        Raises:
+            ConfigError: its file is damaged.
+        """
+        if not self.method.is_trained or self._is_official:
+            return None
+        folder = self.method.tuned_folder(self.trained_on, self.chosen.get("tuned", AUTO))
+        backbone, source = self._backbone_file.name, self.trained_on.config
+        is_other = backbone != self.trained_on.backbone
+        if folder is None:
+            return None
+        return find_tuning(folder, source.dataset.name, self.method.name, backbone if is_other else None)
+
+    def _set_tuned(self, part: str, values: dict[str, Any]) -> None:
+        """Lay the tuned values of a part ("method" or "train") over the configs' own.
+
+        Raises:
+            ConfigError: the method has no such key any more, or its value is of another kind.
+        """
+        path, tuning = self._tuned or (None, None)
+        for key, value in tuning.values.items() if tuning else ():
+            if key.startswith(f"{part}."):
+                where = f"The tuned settings {path} do not fit: {self.method.name}"
+                override({part: values}, key, spell(value), where)
+
     def _all_modules(self) -> Modules:
         protocol = load("protocols", self.chosen.get("protocol", self.dataset.config.protocol))
         return (
@@ -265,6 +341,7 @@ class CellChoice:
             synthetic=dataset.synthetic,
             protocol=protocol_name,
             control=name in dataset.controls,
+            tuned=TunedLabel.of(self._tuned[1]) if self._tuned else None,
         )
 
     def _changed(self) -> dict[str, str]:
@@ -288,6 +365,7 @@ class CellChoice:
         name = self.method.name
         changes = self.trained_on.changes(name, "method")
         config = merge(self.method.config.method, changes, f"the dataset's config for {name}.method")
+        self._set_tuned("method", config)
         config = overlay(config, self._recipe.method)
         if "matcher" in self.chosen and config["matcher"]["type"] != self.chosen["matcher"]:
             config["matcher"] = {"type": self.chosen["matcher"]}
@@ -306,6 +384,7 @@ class CellChoice:
         if not self.method.is_trained:
             return None
         values = merge(self.method.train_values(self.trained_on), self._recipe.train, "its published settings: train")
+        self._set_tuned("train", values)
         for key, text in self.chosen.items():
             if not key.startswith("train."):
                 continue

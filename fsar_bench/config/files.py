@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fsar_bench.config.cell import TIMM, DatasetSource
 from fsar_bench.config.plain import check_plain
+from fsar_bench.config.search import parse_space
 from fsar_bench.config.settings import PROTOCOL_KEYS, Protocol, Settings, Text
 from fsar_bench.errors import ConfigError, cause, shown, suggest
 from fsar_bench.io import DATASET_FILE, data_folder, fault_of_file, is_weight_file, read_text, reason_of, user_path
@@ -63,6 +64,7 @@ class MethodConfig(Config):
             official code was read), "declared" (settings of our own where nothing could be read).
         method: config of the method, by registered type.
         train: changes of the training's defaults; None for a method that is not trained.
+        search: what `fsar-bench tune` tries, by key, see `search.py`; empty for the learning rate alone.
     """
 
     title: Text | None = None
@@ -70,6 +72,7 @@ class MethodConfig(Config):
     certainty: Literal["code run", "code read", "declared"] | None = None
     method: dict[str, Any]
     train: dict[str, Any] | None = None
+    search: dict[str, dict[str, Any]] = Field({})
 
     @field_validator("method")
     @classmethod
@@ -77,6 +80,15 @@ class MethodConfig(Config):
         if not isinstance(method.get("type"), str):
             raise ValueError("it lacks method=dict(type=...).")
         return method
+
+    @field_validator("search")
+    @classmethod
+    def _is_a_space(cls, search: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        try:
+            parse_space(search, "")
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return search
 
 
 class DatasetConfig(Config):

@@ -9,6 +9,7 @@ from fsar_bench.config.cards import arguments
 from fsar_bench.config.choice import MethodChoice
 from fsar_bench.config.fields import type_name
 from fsar_bench.config.overrides import flatten, merge
+from fsar_bench.config.search import DEFAULT, Space, parse_space
 from fsar_bench.config.settings import Settings, Train
 
 
@@ -54,6 +55,16 @@ def method_keys(name: str) -> list[Key]:
     values = flatten({key: value for key, value in method.method.items() if key != "type"})
     rows = [Key(f"method.{key}", _kind(value), _typed(value), described.get(key, "")) for key, value in values.items()]
     return rows if method.train is None else [*rows, *_train_keys(name, method.train)]
+
+
+def search_space(name: str) -> Space:
+    """What `fsar-bench tune` tries of a method; empty for one that is not trained.
+
+    Raises:
+        ConfigError: unknown method, or a space that cannot be.
+    """
+    method = MethodChoice.load(name)
+    return parse_space(method.config.search or DEFAULT, f"{method.path}: ") if method.is_trained else {}
 
 
 def _train_keys(name: str, changes: dict[str, Any]) -> list[Key]:

@@ -19,7 +19,15 @@ from fsar_bench.config.settings import LAUNCHERS, PROTOCOL_KEYS, Choices, Protoc
 from fsar_bench.errors import ConfigError, suggest
 
 CHOICE_KEYS = tuple(Choices.model_fields)
-CONTROL_KEYS = (*PROTOCOL_KEYS, "reader", "backbone", "pretrained", "activation", "protocol")  # hold for controls too
+CONTROL_KEYS = (
+    *PROTOCOL_KEYS,
+    "reader",
+    "backbone",
+    "pretrained",
+    "activation",
+    "protocol",
+    "tuned",
+)  # hold for controls too
 FOR_SOME = (
     "matcher",
     "checkpoint",

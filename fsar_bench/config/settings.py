@@ -45,6 +45,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
 Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(one_line)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100), AfterValidator(is_no_file)]
+Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Resources = dict[Annotated[str, Field(max_length=100)], bool | int | float | str | list[str] | dict[str, Any]]
 LAUNCHERS = ("ray", "slurm")  # keys of options of clusters, each also the name of its launcher
 LOG_BACKENDS = {  # MMEngine's visualizer backends, and the package that each needs
@@ -355,6 +356,11 @@ class Choices(Settings):
     reader: Text = Field("pyav", description="how clips are decoded")
     title: Text = Field("", description="what tables call the row in place of the method's title and settings")
     imports: str = Field("", description="custom modules to import, such as ./my_matchers.py")
+    tuned: str = Field(
+        "auto",
+        description="settings that fsar-bench tune chose: auto for those of the dataset, none for the configs' own, or the "
+        "folder that tuned= named then",
+    )
 
 
 def _size(key: str, size: str, words: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -100,6 +100,17 @@ def estimate_of(cells: list[Cell], options: RunOptions) -> Estimate:
     return Estimate(works, known.rates, jobs=len(job_options(options, len(cells))))
 
 
+@datasets_kept_open()
+def estimate_of_trainings(cells: Sequence[Cell], options: RunOptions) -> Estimate:
+    """The estimate of trainings that are not tested, each of its own, from what is stored of others; `jobs` is a number."""
+    known = stored_knowledge(options.out, {backbone_of(cell) for cell in cells})
+    works = {
+        number: replace(training_work(cell, known.roles.get(method_of(cell), 1)), training="")
+        for number, cell in enumerate(cells)
+    }
+    return Estimate(works, known.rates, jobs=options.jobs if isinstance(options.jobs, int) else 1)
+
+
 def backbone_of(cell: Cell) -> str:
     """What the seconds of a pass depend on: the encoder, and how many frames it reads."""
     return digest([cell.identity.backbone["type"], cell.identity.backbone["name"], cell.protocol.frames])
@@ -121,13 +132,15 @@ def work_of(cell: Cell, roles: int = 1) -> Work:
         DataError: its dataset is not prepared or damaged.
         ProtocolError: its dataset has no clips in a split.
     """
+    p = cell.protocol
+    videos = roles * _clips(cell, p.split, p.episodes * p.way * (p.shot + p.query))
+    return replace(training_work(cell, roles), videos=videos, scored=p.episodes)
+
+
+def training_work(cell: Cell, roles: int = 1) -> Work:
+    """What the training of a cell has to compute, validations included; arguments and errors as for `work_of`."""
     p, train = cell.protocol, cell.identity.train
-    work = Work(
-        method=method_of(cell),
-        backbone=backbone_of(cell),
-        videos=roles * _clips(cell, p.split, p.episodes * p.way * (p.shot + p.query)),
-        scored=p.episodes,
-    )
+    work = Work(method=method_of(cell), backbone=backbone_of(cell))
     if train is None or cell.setup.checkpoint:
         return work
     way, shot = train.way or p.way, train.shot or p.shot

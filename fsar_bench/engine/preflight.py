@@ -84,6 +84,7 @@ def preflight(
     isolate: bool,
     builds: Builds = "all",
     reads: bool = True,
+    tests: bool = True,
 ) -> Findings:
     """Check the cells that are not finished yet.
 
@@ -95,23 +96,24 @@ def preflight(
         builds: which components are built: those of all cells, of those with parts that do not ship with fsar-bench
             unchanged (see `is_as_shipped`), whose tests build the others, or none.
         reads: read clips and look for leaks. Where nothing is built or read, episodes are checked alone, which takes no time.
+        tests: cells are tested: without, their tested split is left alone, and cells that are finished are checked too.
 
     Raises:
         FsarBenchError: no cell that the user asked for can be run; it names each problem once.
         ConfigError: the launcher cannot be used here.
     """
-    unfinished = [cell for cell in cells if options.overwrite or not is_stored(cell, options)]
+    unfinished = [cell for cell in cells if options.overwrite or not tests or not is_stored(cell, options)]
     if not unfinished:
         return Findings(cells, [])
     check_launcher(options)
     with datasets_kept_open():
-        problems = list(_episode_problems(unfinished))
+        problems = list(_episode_problems(unfinished, tests=tests))
         to_build = [number for number, cell in enumerate(unfinished) if _is_built(cell, options, builds)]
         if to_build:
             check = _check_isolated if isolate else _check_here
             found = check([unfinished[number] for number in to_build], options, progress)
             problems += [replace(problem, cell=to_build[problem.cell]) for problem in found]
-        if reads:
+        if reads and tests:
             problems += _leak_problems(unfinished, problems, progress)  # last: it reads every clip
     named = _errors(unfinished, problems)
     bad = {unfinished[problem.cell].hash for problem in problems}
@@ -157,13 +159,13 @@ def _of(cells: list[str], all_cells: int) -> str:
     return f" ({'; '.join(cells[:2])}{more})"
 
 
-def _episode_problems(cells: list[Cell]) -> Iterator[Problem]:
+def _episode_problems(cells: list[Cell], *, tests: bool) -> Iterator[Problem]:
     """Datasets that cannot be opened, and episodes that they cannot give; what cells have in common is checked once."""
     known: dict[_EpisodeCheck, FsarBenchError | None] = {}
     for number, cell in enumerate(cells):
         if (error := _fault(lambda cell=cell: _check_splits(cell))) is not None:  # type: ignore[misc]  # called at once
             yield Problem(number, type(error).__name__, str(error))
-        for check in _episode_checks(cell):
+        for check in _episode_checks(cell, tests=tests):
             if check not in known:
                 known[check] = _fault(check)
             if (error := known[check]) is not None:
@@ -223,11 +225,11 @@ def _patient(progress: Listener) -> Callable[[int, int], None]:
     return tell
 
 
-def _episode_checks(cell: Cell) -> list[_EpisodeCheck]:
+def _episode_checks(cell: Cell, *, tests: bool) -> list[_EpisodeCheck]:
     """A check for each split that the cell draws episodes of."""
     p, train = cell.protocol, cell.identity.train
     common = (p.group_disjoint, p.seed if p.group_disjoint else 0)
-    checks = [_EpisodeCheck(cell.dataset.model_dump_json(), p.split, p.way, p.shot, p.query, *common)]
+    checks = [_EpisodeCheck(cell.dataset.model_dump_json(), p.split, p.way, p.shot, p.query, *common)] if tests else []
     if train is not None and not cell.setup.checkpoint:
         source, way, shot = cell.train_dataset.model_dump_json(), train.way or p.way, train.shot or p.shot
         checks.append(_EpisodeCheck(source, "train", way, shot, train.query_per_class, *common))

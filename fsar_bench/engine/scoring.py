@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fsar_bench.engine.bank import FeatureBank, clip_bytes
-from fsar_bench.errors import ProtocolError
+from fsar_bench.errors import NotNumbersError, ProtocolError
 from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, Scores, VideoFeatures
 from fsar_bench.plan import EpisodePlan
@@ -157,7 +157,7 @@ def _score(method: FewShotMethod, episodes: _Episodes, class_text: Tensor, rows:
     if tuple(scores.total.shape) != expected:
         raise ProtocolError(f"score() gave a total of shape {tuple(scores.total.shape)}, not [E, Q, N] = {expected}.")
     if torch.isnan(scores.total).any():
-        raise ProtocolError(
+        raise NotNumbersError(
             "score() gave scores that are not numbers (NaN). Look for a division by zero in the method."
         )
     named = {"total": scores.total, **scores.parts}

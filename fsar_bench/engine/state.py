@@ -19,7 +19,7 @@ from fsar_bench.config.cell import Cell
 from fsar_bench.config.settings import Frozen, RunOptions
 from fsar_bench.engine.locks import is_locked
 from fsar_bench.errors import ResultError
-from fsar_bench.io import digest, read_text, read_whole, write_atomically, write_cached
+from fsar_bench.io import digest, read_text, read_whole, to_json, write_atomically, write_cached
 from fsar_bench.results.store import RECORD, Stored, read
 from fsar_bench.storage.recall import recall
 from fsar_bench.storage.sealed import DamagedError, seal_json, unseal_json
@@ -87,10 +87,12 @@ class Finished(Frozen):
     Attributes:
         train: seconds that it took, those before a resume included.
         best: SHA-256 of its best checkpoint.
+        curve: (training episodes, val accuracy) of each validation; empty in notes of earlier versions.
     """
 
     train: float = Field(ge=0, allow_inf_nan=False)
     best: str = Field(pattern="^[0-9a-f]{64}$")
+    curve: list[tuple[int, float]] = Field([], max_length=10**6)
 
 
 def note_finished(folder: Path, key: str, finished: Finished) -> None:
@@ -110,7 +112,7 @@ def finished_training(folder: Path, key: str) -> Finished | None:
     """
     return recall(
         folder / FINISHED,
-        lambda path: Finished.model_validate(unseal_json(read_whole(path), key)),
+        lambda path: Finished.model_validate_json(to_json(unseal_json(read_whole(path), key))),
         f"the note that the training is finished ({FINISHED})",
         again="It is made again from the state of the training",
     )

@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, TextIO
+from typing import Any, Generic, Literal, TextIO, TypeVar
 
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
@@ -41,39 +41,48 @@ IN_WORDS = {
     "busy": "busy in another run",
     "failed": "failed",
 }
+S = TypeVar("S")  # what is stored of a cell that is done: its result, or of a trial its training
 CellRunner = Callable[[Cell, RunOptions, Listener], Stored]
+Finder = Callable[[Cell, RunOptions], S | None]
 ListenerOf = Callable[[Cell], Listener]
 State = Literal["done", "reused", "left out", "busy", "failed"]
 IMPORTING = f"{STARTING}: importing torch and the methods"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[S]):
     """What became of a cell.
 
     Attributes:
         cell: the cell.
         state: "done", "reused" (finished before), "left out" (a control that does not apply), "busy" (another run works on
             it, after all other cells too) or "failed".
-        stored: its result; None unless it is done or reused.
+        stored: what is stored of it, of a run its result; None unless it is done or reused.
         error: why there is none.
         seconds: how long it took.
     """
 
     cell: Cell
     state: State
-    stored: Stored | None
+    stored: S | None
     error: FsarBenchError | None
     seconds: float
+
+
+def stored_result(cell: Cell, options: RunOptions) -> Stored | None:
+    """The stored result of a finished cell, with what people now call it."""
+    stored = None if options.overwrite else finished(cell, options.out)
+    return stored if stored is None or stored.result.cell.label == cell.label else relabel(stored, cell)
 
 
 def sweep(
     cells: list[Cell],
     options: RunOptions,
-    runner: CellRunner,
+    runner: Callable[[Cell, RunOptions, Listener], S],
     listener_of: ListenerOf | None = None,
     tell_jobs: Callable[[int], None] = lambda _: None,
-) -> Iterator[Outcome]:
+    find: Finder[Any] = stored_result,
+) -> Iterator[Outcome[S]]:
     """Run cells, `options.jobs` at a time or on a cluster; a failing cell does not stop the rest.
 
     A cell that another run works on is looked at again after the others; its listener is told that it is postponed.
@@ -85,6 +94,7 @@ def sweep(
             of a cluster always take the latter.
         listener_of: gives the listener of a cell, just before it begins.
         tell_jobs: is told how many cells run at a time, once a cluster is known.
+        find: gives what is stored of a cell that is done; nodes of a cluster know results alone.
 
     Returns:
         Outcomes as cells end; see `in_order`.
@@ -96,7 +106,8 @@ def sweep(
     check_writable(options.out, "out=")
     check_writable(options.work_dir, "work_dir=")
     postponed = []
-    with _swept(options), _launched(len(cells), options, runner, listener_of or _silence, tell_jobs) as run_all:
+    work = _Work(runner, find)
+    with _swept(options), _launched(len(cells), options, work, listener_of or _silence, tell_jobs) as run_all:
         for outcome, listener in run_all(cells):
             if outcome.state == "busy":
                 listener(Event(POSTPONED, 0, 1, "another run is working on it; looked at again at the end"))
@@ -111,14 +122,28 @@ def _silence(_: Cell) -> Listener:
     return silent
 
 
+@dataclass(frozen=True)
+class _Work(Generic[S]):
+    """What is done with a cell: look for what is stored of it, or else run it."""
+
+    runner: Callable[[Cell, RunOptions, Listener], S]
+    find: Finder[S]
+
+    def __call__(self, cell: Cell, options: RunOptions, listener: Listener) -> Outcome[S]:
+        began = perf_counter()
+        return look_up(cell, options, self.find) or end(
+            cell, options, lambda: self.runner(cell, options, listener), began
+        )
+
+
 @contextlib.contextmanager
 def _launched(
-    cells: int, options: RunOptions, runner: CellRunner, listener_of: ListenerOf, tell_jobs: Callable[[int], None]
+    cells: int, options: RunOptions, work: _Work[S], listener_of: ListenerOf, tell_jobs: Callable[[int], None]
 ) -> Iterator[Callable[[list[Cell]], Iterator[tuple[Outcome, Listener]]]]:
     """What runs a list of cells, here or on a cluster; it may be called more than once."""
     if options.launcher == "local":
         jobs = job_options(options, cells)
-        yield partial(_one_by_one if len(jobs) == 1 else _at_a_time, jobs, runner, listener_of)
+        yield partial(_one_by_one if len(jobs) == 1 else _at_a_time, jobs, work, listener_of)
         return
     from fsar_bench.engine.launchers.choice import driver
 
@@ -127,25 +152,25 @@ def _launched(
 
 
 def _one_by_one(
-    jobs: list[RunOptions], runner: CellRunner, listener_of: ListenerOf, cells: list[Cell]
-) -> Iterator[tuple[Outcome, Listener]]:
+    jobs: list[RunOptions], work: _Work[S], listener_of: ListenerOf, cells: list[Cell]
+) -> Iterator[tuple[Outcome[S], Listener]]:
     for cell in cells:
         listener = listener_of(cell)
-        yield _run_or_reuse(cell, jobs[0], runner, listener), listener
+        yield work(cell, jobs[0], listener), listener
 
 
 def _at_a_time(
-    jobs: list[RunOptions], runner: CellRunner, listener_of: ListenerOf, cells: list[Cell]
-) -> Iterator[tuple[Outcome, Listener]]:
+    jobs: list[RunOptions], work: _Work[S], listener_of: ListenerOf, cells: list[Cell]
+) -> Iterator[tuple[Outcome[S], Listener]]:
     """Outcomes as cells end, of which as many run at a time as there are jobs."""
     waiting = longest_first(cells)
     running: dict[int, tuple[Cell, Listener]] = {}
-    with Crew[Outcome]() as crew:
+    with Crew[Outcome[S]]() as crew:
         while waiting or running:
             for job in [number for number in range(len(jobs)) if number not in running][: len(waiting)]:
                 cell = waiting.pop(next_cell(waiting, [cell for cell, _ in running.values()]))
                 running[job] = cell, listener_of(cell)
-                crew.start(job, partial(_run_or_reuse, cell, jobs[job], runner, running[job][1]))
+                crew.start(job, partial(work, cell, jobs[job], running[job][1]))
             job, outcome = crew.wait()
             yield outcome, running.pop(job)[1]
 
@@ -187,17 +212,12 @@ def sweep_on(screen: Screen, cells: list[Cell], options: RunOptions, runner: Cel
         yield outcome
 
 
-def _run_or_reuse(cell: Cell, options: RunOptions, runner: CellRunner, listener: Listener) -> Outcome:
-    began = perf_counter()
-    return look_up(cell, options) or end(cell, options, lambda: runner(cell, options, listener), began)
-
-
-def look_up(cell: Cell, options: RunOptions) -> Outcome | None:
+def look_up(cell: Cell, options: RunOptions, find: Finder[Any] = stored_result) -> Outcome[Any] | None:
     """The outcome of a cell that is finished, or that another run works on; None for a cell that is to be run."""
-    return _ended(cell, options, "reused", partial(_reusable, cell, options), perf_counter())
+    return _ended(cell, options, "reused", partial(_reusable, cell, options, find), perf_counter())
 
 
-def end(cell: Cell, options: RunOptions, work: Callable[[], Stored], began: float) -> Outcome:
+def end(cell: Cell, options: RunOptions, work: Callable[[], S], began: float) -> Outcome[S]:
     """What becomes of a cell by some work, which gives its result or raises.
 
     Args:
@@ -212,11 +232,11 @@ def end(cell: Cell, options: RunOptions, work: Callable[[], Stored], began: floa
 
 
 def _ended(
-    cell: Cell, options: RunOptions, state: State, work: Callable[[], Stored | None], began: float
-) -> Outcome | None:
+    cell: Cell, options: RunOptions, state: State, work: Callable[[], S | None], began: float
+) -> Outcome[S] | None:
     """The outcome of some work; None if it gives no result."""
 
-    def outcome(state: State, stored: Stored | None = None, error: FsarBenchError | None = None) -> Outcome:
+    def outcome(state: State, stored: S | None = None, error: FsarBenchError | None = None) -> Outcome[S]:
         return Outcome(cell, state, stored, error, perf_counter() - began)
 
     try:
@@ -231,15 +251,14 @@ def _ended(
         return outcome("failed", error=error)
 
 
-def _reusable(cell: Cell, options: RunOptions) -> Stored | None:
-    """The stored result of a finished cell.
+def _reusable(cell: Cell, options: RunOptions, find: Finder[S]) -> S | None:
+    """What is stored of a finished cell.
 
     Raises:
         BusyError: another run works on the cell.
     """
-    stored = None if options.overwrite else finished(cell, options.out)
-    if stored:
-        return stored if stored.result.cell.label == cell.label else relabel(stored, cell)
+    if (stored := find(cell, options)) is not None:
+        return stored
     folder = options.work_dir / cell.work_folder
     if is_locked(folder):  # told here without a process that finds out
         raise BusyError(f"Another run is working in {folder}{holder(folder)}.")
@@ -275,6 +294,29 @@ def run_isolated(
     Raises:
         CellCrashedError: the process died, or met an error that is not the user's.
     """
+    return read(in_process(cell, options, _body, progress, method=method))
+
+
+def in_process(
+    cell: Cell,
+    options: RunOptions,
+    body: Callable[[Cell, RunOptions, Connection], None],
+    progress: Listener = silent,
+    *,
+    method: processes.Method | None = None,
+) -> Path:
+    """Do something with a cell in a process of its own; returns the folder where it stored what it found.
+
+    Args:
+        cell: it.
+        options: how to run it.
+        body: what the process runs, by `answer`.
+        progress: is told how far each stage is.
+        method: how the process is started; None takes the platform's fastest.
+
+    Raises:
+        CellCrashedError: the process died, or met an error that is not the user's.
+    """
     progress(Event(STARTING if processes.is_warm(PRELOAD) else IMPORTING, 0, 1))
     answers: list[Finished | Failed] = []
 
@@ -284,12 +326,12 @@ def run_isolated(
         else:
             answers.append(message)
 
-    exit_code = processes.converse(_body, (cell, options), hear, preload=PRELOAD, method=method)
+    exit_code = processes.converse(body, (cell, options), hear, preload=PRELOAD, method=method)
     if not answers:
         raise _death(exit_code, options.work_dir / cell.work_folder / LOG)
     if isinstance(answers[-1], Failed):
         raise getattr(errors, answers[-1].kind)(answers[-1].message)
-    return read(answers[-1].folder)
+    return answers[-1].folder
 
 
 def _death(exit_code: int | None, log: Path) -> CellCrashedError:
@@ -297,7 +339,18 @@ def _death(exit_code: int | None, log: Path) -> CellCrashedError:
 
 
 def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
-    """What the process runs: everything that is printed goes to the log, events and the end to the connection."""
+    def run(cell: Cell, options: RunOptions, send: Listener) -> Path:
+        from fsar_bench.engine.run import run_cell
+
+        return run_cell(cell, options, send).folder
+
+    answer(cell, options, connection, run)
+
+
+def answer(
+    cell: Cell, options: RunOptions, connection: Connection, run: Callable[[Cell, RunOptions, Listener], Path]
+) -> None:
+    """What the process of a cell runs: everything that is printed goes to the log, events and the end to the connection."""
     lock = threading.Lock()
 
     def send(message: Event | Finished | Failed) -> None:
@@ -309,10 +362,7 @@ def _body(cell: Cell, options: RunOptions, connection: Connection) -> None:
         print_to(open_log(log, lambda error: send(unwritten(log, error))))
 
         share_cores(options.jobs if isinstance(options.jobs, int) else 1)
-
-        from fsar_bench.engine.run import run_cell
-
-        send(Finished(run_cell(cell, options, send).folder))
+        send(Finished(run(cell, options, send)))
     except FsarBenchError as error:
         traceback.print_exc()
         send(Failed(type(error).__name__, str(error)))

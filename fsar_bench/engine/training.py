@@ -24,7 +24,7 @@ from fsar_bench.data.dataset import open_split
 from fsar_bench.data.decode import ReadPlan
 from fsar_bench.engine.bank import BankPlace, BankStore
 from fsar_bench.engine.components import component_configs, without_score_arguments
-from fsar_bench.engine.hooks import BEST, EpisodicCheckpointHook, KeepTestSplitClosed
+from fsar_bench.engine.hooks import BEST, EpisodicCheckpointHook, KeepTestSplitClosed, TrainingCurves
 from fsar_bench.engine.locks import patient_in
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.engine.state import Finished, finished_training, note_finished
@@ -55,11 +55,13 @@ class Trained:
         checkpoint: the best one.
         sha: its SHA-256.
         seconds: what the training took.
+        curve: (training episodes, val accuracy) of each validation.
     """
 
     checkpoint: Path
     sha: str
     seconds: float
+    curve: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def train_or_reuse(
 
                 finished = train_on_ranks(Job(cell, options, folder, key, text, place, device))
             note_finished(folder, key, finished)
-    return Trained(folder / BEST, finished.best, finished.train)
+    return Trained(folder / BEST, finished.best, finished.train, finished.curve)
 
 
 def head_of(cell: Cell) -> str:
@@ -148,10 +150,11 @@ def train_by(
                 if isinstance(hook, KeepTestSplitClosed):
                     open_split("test", hook)  # a failed training may live on in its traceback
         (checkpoints,) = (hook for hook in runner.hooks if isinstance(hook, EpisodicCheckpointHook))
+        (curves,) = (hook for hook in runner.hooks if isinstance(hook, TrainingCurves))
         told = [(float(runner.train_loop.seconds), checkpoints.best_sha)]
         broadcast_object_list(told)  # rank 0 wrote the checkpoint
         seconds, best = told[0]
-        finished = Finished(train=seconds, best=best)
+        finished = Finished(train=seconds, best=best, curve=curves.accuracies)
         then(runner, finished)
         return finished
     finally:

@@ -15,6 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from fsar_bench.io import read_whole, to_json
+from fsar_bench.leaderboard.budgets import Budget, budget_note, usual_budget
 from fsar_bench.leaderboard.ranking import MOST_COMPARED, BoardStatistics, Reader, RowStatistics, rank_rows
 from fsar_bench.leaderboard.rows import OF_PLAN, Row, group_seeds, is_control, same_episodes, with_controls
 from fsar_bench.plan import EpisodePlan
@@ -86,6 +87,16 @@ class Board:
     def first(self) -> Result:
         """A result that represents the board: the best one, submitted predictions only where there are no others."""
         return next((row.result for row in self.rows if not row.result.submitted), self.rows[0].result)
+
+    @cached_property
+    def usual_budget(self) -> Budget | None:
+        """What most of its trained rows were tuned with; None where none was."""
+        return usual_budget(self.rows)
+
+    @property
+    def budget_note(self) -> str:
+        """What stands under its table where rows were tuned with unequal budgets; empty where they were not."""
+        return budget_note(self.rows, self.usual_budget)
 
     @property
     def page(self) -> str:

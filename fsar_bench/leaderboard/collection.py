@@ -44,6 +44,8 @@ _RESULT_COLUMNS: dict[str, Callable[[Result], object]] = {
     "parameters": lambda result: result.parameters.total,
     "coverage": lambda result: result.data.coverage,
     "config_hash": lambda result: result.config_hash,
+    "tuned_trials": lambda result: result.cell.label.tuned and result.cell.label.tuned.trials,
+    "tuned_episodes": lambda result: result.cell.label.tuned and result.cell.label.tuned.episodes,
 }
 _COST_COLUMNS: dict[str, Callable[[Cost], float | None]] = {  # of results that were run here
     "train_seconds": lambda cost: cost.seconds.train,

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fsar_bench.leaderboard.boards import Board, Entry
+from fsar_bench.leaderboard.budgets import budget_text, is_unequal
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.leaderboard.ranking import RowStatistics
 from fsar_bench.leaderboard.tables import (
@@ -51,6 +52,7 @@ def _record(number: int, board: Board, place: int) -> Record:
         **_score_fields(entry),
         "p_against_best": entry.statistics.p_against_best,
         **_cost_fields(entry),
+        **_tuning_fields(board, entry),
     }
 
 
@@ -127,6 +129,16 @@ def _cost_fields(entry: Entry) -> Record:
     }
 
 
+def _tuning_fields(board: Board, entry: Entry) -> Record:
+    tuned, cell = entry.result.cell.label.tuned, entry.result.cell
+    return {
+        "tuned_trials": tuned and tuned.trials,
+        "tuned_episodes": tuned and tuned.episodes,
+        "tuned_changed": None if tuned is None else not cell.is_as_tuned,
+        "unequal_tuning": is_unequal(entry.row, board.usual_budget),
+    }
+
+
 def _rounded(name: str, value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) and name != "p_against_best" else value
 
@@ -169,7 +181,7 @@ _LATEX = str.maketrans(
     {
         "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "–": "--", "±": r"$\pm$", "<": r"\textless{}",
-        ">": r"\textgreater{}",
+        ">": r"\textgreater{}", "×": r"$\times$", "†": r"$\dagger$",
     }
 )  # fmt: skip
 
@@ -187,9 +199,15 @@ def latex(board: Board) -> str:
         "episodes, trained parameters in millions; ranks are simultaneous 95 % intervals (paired tests, Holm), bold where the "
         "rank may be 1. " + ("" if shows_backbone else f"Backbone: {backbones.pop()}. ") + board.note
     )
+    usual = board.usual_budget
+    caption = " ".join(filter(None, [caption, board.budget_note]))
     columns = ["Rank", "Method", *["Backbone"] * shows_backbone, "Accuracy", *[r"$\pm$ all"] * shows_all]
-    columns += [r"$\pm$ clips", r"$\pm$ episodes", "Trained"]
-    lines = [_latex_line(board, entry, shows_backbone, shows_all) for entry in board.entries[:SHOWN]]
+    columns += [r"$\pm$ clips", r"$\pm$ episodes", "Trained", *["Tuned"] * (usual is not None)]
+    shown = board.entries[:SHOWN]
+    tuned = [[budget_text(entry.row, usual).translate(_LATEX)] if usual else [] for entry in shown]
+    lines = [
+        _latex_line(board, entry, shows_backbone, shows_all, more) for entry, more in zip(shown, tuned, strict=True)
+    ]
     return "\n".join(
         [
             f"{TEX_MARK}. Needs \\usepackage{{booktabs}}.",
@@ -197,7 +215,7 @@ def latex(board: Board) -> str:
             r"\centering",
             r"\small",
             rf"\caption{{{caption.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{rl{'l' * shows_backbone}{'r' * (4 + shows_all)}}}",
+            rf"\begin{{tabular}}{{rl{'l' * shows_backbone}{'r' * (4 + shows_all + (usual is not None))}}}",
             r"\toprule",
             " & ".join(columns) + r" \\",
             r"\midrule",
@@ -211,7 +229,7 @@ def latex(board: Board) -> str:
     )
 
 
-def _latex_line(board: Board, entry: Entry, shows_backbone: bool, shows_all: bool) -> str:
+def _latex_line(board: Board, entry: Entry, shows_backbone: bool, shows_all: bool, more: list[str]) -> str:
     statistics = entry.statistics
     accuracy = f"{statistics.accuracy:.2f}"
     cells = [
@@ -223,6 +241,7 @@ def _latex_line(board: Board, entry: Entry, shows_backbone: bool, shows_all: boo
         widths_text(statistics.clips).translate(_LATEX),
         as_text(statistics.episodes, 2).translate(_LATEX),
         f"{entry.result.parameters.trainable / 1e6:.2f}",
+        *more,
     ]
     return " & ".join(cells) + r" \\"
 

@@ -13,6 +13,7 @@ import numpy as np
 from fsar_bench import __version__
 from fsar_bench.io import write_atomically
 from fsar_bench.leaderboard.boards import Board
+from fsar_bench.leaderboard.budgets import budget_text
 from fsar_bench.leaderboard.exports import Record, by_board, records
 from fsar_bench.leaderboard.published import Published, in_order, verdicts
 from fsar_bench.leaderboard.rows import Row
@@ -70,7 +71,7 @@ def _board_data(board: Board, rows: list[Record], published: list[Published], co
     class_count, plan = first.data.classes, board.plan(board.rows[0])
     return {
         "title": board.title,
-        "note": " ".join([board.note, *_left_out(board, confusions)]),
+        "note": " ".join(filter(None, [board.note, *_left_out(board, confusions), board.budget_note])),
         "legend": legend([board]),
         "clips_title": BY_RECORDING if board.by_recording else CLIPS,
         "synthetic": first.cell.label.synthetic,
@@ -115,6 +116,7 @@ def _row_data(board: Board, published: list[Published], confusions: int) -> list
                 "label": entry.row.title,
                 "rank_text": rank_text(board, entry),
                 "is_first": entry.statistics.is_first,
+                "tuned_text": budget_text(entry.row, board.usual_budget) if board.usual_budget else None,
                 "all_text": widths_text(entry.statistics.overall),
                 "clips_text": widths_text(entry.statistics.clips),
                 "controls_text": {kind: change_text(entry.statistics, kind) for kind in CONTROLS},

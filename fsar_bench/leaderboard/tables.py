@@ -13,6 +13,7 @@ import pandas as pd
 
 from fsar_bench.errors import ResultError
 from fsar_bench.leaderboard.boards import NOT_TEST, Board, Entry, Gap
+from fsar_bench.leaderboard.budgets import budget_text
 from fsar_bench.leaderboard.published import Published, Verdict, in_order, verdicts
 from fsar_bench.leaderboard.ranking import RowStatistics, Widths
 from fsar_bench.leaderboard.rows import differing
@@ -59,6 +60,10 @@ LEGEND_CONTROLS = (
     "order, queries backwards, the middle frame alone, or differences of neighbouring features (± 95 % interval over clips, "
     "paired); blind: shuffling changes less than 1 point, so the order of frames does not matter to it. "
 )
+LEGEND_TUNED = (
+    "Tuned: trials × training episodes of each, with which the row's settings were chosen on val (changed: some were changed "
+    "afterwards); a dash: those of its config, or nothing is trained. "
+)
 LEGEND_SUBMITTED = (
     "(submitted): predictions of another code base on these episodes; frames, crops and training are those of their own code "
     "and were not run here. "
@@ -101,7 +106,11 @@ def frame(board: Board, places: Sequence[int] | None = None) -> pd.DataFrame:
     chance = dict.fromkeys(lines[0], "")
     chance |= {"rank": _UNKNOWN, "method": "Chance (1 / way)", "accuracy %": f"{100 / board.first.protocol.way:.2f}"}
     table = pd.DataFrame([*lines, chance])
-    empty = [name for name in ("pair %", "± pair", "± all", "± seeds", *CONTROLS) if set(table[name]) <= {_UNKNOWN, ""}]
+    empty = [
+        name
+        for name in ("pair %", "± pair", "± all", "± seeds", "tuned", *CONTROLS)
+        if set(table[name]) <= {_UNKNOWN, ""}
+    ]
     if "± all" not in empty and table["± all"].equals(table[CLIPS]):  # nothing was trained
         empty.append("± all")
     if all(entry.result.trained_on in (None, entry.result.dataset) for entry in entries):
@@ -135,6 +144,7 @@ def _line(board: Board, entry: Entry) -> dict[str, str]:
         "checkpoint": ", ".join(seed.result.checkpoint or _UNKNOWN for seed in row.seeds),
         "names": "yes" if result.traits.uses_class_names else "no",
         "transd.": "yes" if result.traits.transductive else "no",
+        "tuned": budget_text(row, board.usual_budget),
         "trained M": f"{result.parameters.trainable / 1e6:.2f}",
         "total M": f"{result.parameters.total / 1e6:.2f}",
         "train s": as_text(row.train_seconds, 1),
@@ -179,7 +189,7 @@ def widths_text(widths: Widths | None) -> str:
 
 def html(board: Board) -> str:
     """The table of a board for a notebook."""
-    note = " ".join(filter(None, [board.note, left_out(board)]))
+    note = " ".join(filter(None, [board.note, left_out(board), board.budget_note]))
     texts = f"<p><b>{escape(board.title)}</b><br>{escape(note)}</p>"
     return f'<div class="tex2jax_ignore mathjax_ignore">{texts}{frame(board).to_html(index=False)}</div>'
 
@@ -218,7 +228,8 @@ def page(group: list[Board], published: list[Published]) -> str:
         if len(group) > 1:
             out += [f"## Board {number} of {len(group)}", "", _separation(group, number - 1), ""]
         out += [plain_markdown(board.note), "", markdown(board), ""]
-        out += [left_out(board), ""] if len(board) > SHOWN else []
+        for below in filter(None, (left_out(board), board.budget_note)):
+            out += [below, ""]
         compared = verdicts(board, published)
         if compared:
             out += [
@@ -251,6 +262,8 @@ def legend(group: list[Board]) -> str:
         text += LEGEND_PAIR
     if any(row.controls for row in rows):
         text += LEGEND_CONTROLS
+    if any(row.result.cell.label.tuned for row in rows):
+        text += LEGEND_TUNED
     if any(row.result.submitted for row in rows):
         text += LEGEND_SUBMITTED
     return text.strip()

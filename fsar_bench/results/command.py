@@ -97,7 +97,16 @@ def _missing(wanted: Cell, cell: Cell) -> dict[str, str]:
         settings["backbone"] = str(wanted.identity.backbone["name"])
     if wanted.identity.reader != cell.identity.reader:
         settings["reader"] = wanted.identity.reader
-    return settings
+    return settings | _tuned(wanted, cell)
+
+
+def _tuned(wanted: Cell, cell: Cell) -> dict[str, str]:
+    """Settings in the place of a tuning that this machine lacks, or that the result was made without."""
+    then, now = wanted.label.tuned, cell.label.tuned
+    if then == now:
+        return {}
+    chosen = then.values if then else {}
+    return {"tuned": "none", **{key: text for key, text in chosen.items() if key not in wanted.label.changed}}
 
 
 def _resolved(settings: dict[str, str]) -> Cell:

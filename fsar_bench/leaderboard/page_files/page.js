@@ -30,6 +30,7 @@ const COLUMNS = [
   ["checkpoint", (r) => r.checkpoints.join(", ") || null, (value) => value ?? "–", true],
   ["class names", (r) => yesNo(r.class_names), String, true],
   ["transductive", (r) => yesNo(r.transductive), String, true],
+  ["tuned", (r) => r.tuned_text, String, true],
   ["trained M", (r) => r.trainable_parameters, million],
   ["total M", (r) => r.parameters, million],
   ["train s", (r) => r.train_seconds, number(1)],

@@ -1,0 +1,1 @@
+"""Tuned settings, DATASET/METHOD.json, as `fsar-bench tune` wrote them."""

@@ -1,0 +1,1 @@
+"""Tuning: trials of a method's settings, each a training that is measured on val, with one budget for all methods."""
