@@ -68,8 +68,9 @@ class Range(Settings):
 
     def holds(self, value: Scalar) -> bool:
         """Whether it has a value."""
-        is_number = isinstance(value, int if self.is_whole else (int, float)) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high  # type: ignore[operator]  # a number
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return self.low <= value <= self.high and not (self.is_whole and isinstance(value, float))
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{', log' * self.log}{', whole' * self.is_whole}"

@@ -27,13 +27,8 @@ from fsar_bench.io import digest
 PRELOAD = ("fsar_bench.engine.run", "fsar_bench.methods", "fsar_bench.data.readers")
 MEMORY = 4e9  # bytes of a cell on the CPU: a training of ViT-B/16 fits, and one of the built-in backbone needs less than half
 DEVICE_FILES = Path("/dev")
-GPUS = (
-    "nvidia*",
-    "nvhost*",
-    "nvgpu*",
-    "kfd",
-    "dxg",
-)  # of CUDA, of CUDA on boards, of ROCm, and of the Linux of Windows
+# of CUDA, of CUDA on boards, of ROCm, and of the Linux of Windows
+GPUS = ("nvidia*", "nvhost*", "nvgpu*", "kfd", "dxg")
 PATIENCE = 10.0  # seconds that a thread has to end after its process was killed
 T = TypeVar("T")
 
@@ -101,9 +96,8 @@ def count_gpus() -> int:
     if sys.platform == "linux" and not any(any(DEVICE_FILES.glob(name)) for name in GPUS):
         return 0
     answers: list[int] = []
-    preload = (
-        PRELOAD if processes.is_warm(PRELOAD) else ("torch",)
-    )  # a plan starts no cells: it imports no more than that
+    # a plan starts no cells: it imports no more than torch
+    preload = PRELOAD if processes.is_warm(PRELOAD) else ("torch",)
     processes.converse(_tell_gpus, (), answers.append, preload=preload)
     return answers[-1] if answers else 0
 

@@ -87,12 +87,12 @@ class Finished(Frozen):
     Attributes:
         train: seconds that it took, those before a resume included.
         best: SHA-256 of its best checkpoint.
-        curve: (training episodes, val accuracy) of each validation; empty in notes of earlier versions.
+        curve: (training episodes, val accuracy) of each validation.
     """
 
     train: float = Field(ge=0, allow_inf_nan=False)
     best: str = Field(pattern="^[0-9a-f]{64}$")
-    curve: list[tuple[int, float]] = Field([], max_length=10**6)
+    curve: list[tuple[int, float]] = Field(min_length=1, max_length=10**6)
 
 
 def note_finished(folder: Path, key: str, finished: Finished) -> None:

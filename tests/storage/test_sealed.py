@@ -97,7 +97,7 @@ KINDS = {  # suffix: what writes (path, key), and what reads (path, key) and giv
         checkpoint.load_last,
     ),
     "finished.json": (
-        lambda p, key: note_finished(p.parent, key, Finished(train=1.5, best="0" * 64)),
+        lambda p, key: note_finished(p.parent, key, Finished(train=1.5, best="0" * 64, curve=[(0, 20.0)])),
         lambda p, key: finished_training(p.parent, key),
     ),
     "other.json": (

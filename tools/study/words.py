@@ -60,9 +60,9 @@ class Board:
         """What the page calls it."""
         return NAMES[self.dataset] + ("" if self.backbone == KNOWING else ", strict")
 
-    def place(self, row: str, **more: object) -> Place:
+    def place(self, row: str) -> Place:
         """A row on it."""
-        return Place(row, self.dataset, self.backbone, **more)  # type: ignore[arg-type]
+        return Place(row, self.dataset, self.backbone)
 
 
 BOARDS = tuple(Board(dataset, backbone) for backbone in BACKBONES for dataset in (ORDER, SCENE, MIXED))

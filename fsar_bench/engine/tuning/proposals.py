@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 EVEN = 8  # trials that do not depend on others, the untuned settings among them
 ROUND = 4  # trials that are proposed at once
-PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)  # bases of the sequence: one for each key that a space may have
 DIVERGED = 0.0  # accuracy that the sampler is told of a training that diverged: it looks elsewhere
 VERSION = 1  # raised when other values are proposed
 
@@ -63,20 +62,12 @@ def propose(
 
 
 def _even(space: Space, count: int, seed: int, purpose: str) -> Iterator[Values]:
+    from scipy.stats.qmc import Halton
+
     shifts = generator(seed, purpose).random(len(space))
-    for number in range(1, count + 1):
-        places = [(_inverse(number, prime) + shift) % 1.0 for prime, shift in zip(PRIMES, shifts, strict=False)]
-        yield {key: values.at(place) for (key, values), place in zip(space.items(), places, strict=False)}
-
-
-def _inverse(number: int, base: int) -> float:
-    """The radical inverse: the digits of a number behind the point, in the opposite order."""
-    out, share = 0.0, 1.0
-    while number:
-        number, digit = divmod(number, base)
-        share /= base
-        out += digit * share
-    return out
+    sequence = Halton(len(space), scramble=False).random(count + 1)[1:]  # its first point is the corner of all zeros
+    for places in (sequence + shifts) % 1.0:
+        yield {key: values.at(place) for (key, values), place in zip(space.items(), places.tolist(), strict=True)}
 
 
 def _by_tpe(space: Space, before: Sequence[Trial], count: int, seed: int) -> list[Values]:
@@ -106,8 +97,9 @@ def _distribution(values: Range | Choice) -> BaseDistribution:
 
     if isinstance(values, Choice):  # by number: values of any kind
         return optuna.distributions.CategoricalDistribution(range(len(values.choices)))
-    kind = optuna.distributions.IntDistribution if values.is_whole else optuna.distributions.FloatDistribution
-    return kind(values.low, values.high, log=values.log)  # type: ignore[arg-type]  # whole where the kind is
+    if values.is_whole:
+        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
 
 
 def _told(values: Range | Choice, value: Scalar) -> Scalar:

@@ -154,20 +154,16 @@ def _check_known(settings: Mapping[str, str]) -> None:
     known = [*SEVERAL, "budget", "tuned", *OF_CHOICES, *OF_PROTOCOL, *OF_TRAINING, *RunOptions.model_fields]
     for key, value in settings.items():
         if key not in known:
-            why = (
-                ""
-                if not key.startswith(("method.", "train.", "matcher"))
-                else (
-                    " What is tuned are the settings of a config: write one of your own, with _base_, to tune others."
-                )
-            )
+            why = ""
+            if key.startswith(("method.", "train.", "matcher")):
+                why = " What is tuned are the settings of a config: write one of your own, with _base_, to tune others."
             raise ConfigError(f"tune has no key {key!r}.{why}{suggest(key, known)}")
         if key in UNUSED and RunOptions.parse(key, value) != UNUSED[key]:
             raise ConfigError(
                 f"{key}={value} has no effect in a tuning: its trials are trained on one device each, here, once. Leave it out; "
                 "jobs= sets how many run at a time."
             )
-        if key not in SEVERAL and key in (*OF_CHOICES, *OF_PROTOCOL, *OF_TRAINING) and len(several(key, value)) > 1:
+        if key in (*OF_CHOICES, *OF_PROTOCOL, *OF_TRAINING) and len(several(key, value)) > 1:
             raise ConfigError(f"{key}={shown(value)} has several values, and a tuning one.")
 
 

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from fsar_bench.config.cell import Cell, Sha
 from fsar_bench.config.settings import Frozen, RunOptions
-from fsar_bench.engine.state import FINISHED
 from fsar_bench.engine.sweep import answer, in_process
 from fsar_bench.errors import ConfigError, NotNumbersError, ResultError, TrainingError
 from fsar_bench.io import naming_disks, read_whole, to_json, write_atomically
@@ -112,16 +111,10 @@ def _train(run: CellRun) -> Measured:
     common: dict[str, Any] = {"training": run.keys.training, "environment": environment(run.device)}
     try:
         run.train()
-        if (
-            run.trained and not run.trained.curve
-        ):  # an earlier version noted that it is finished: its state knows the rest
-            (run.training_folder / FINISHED).unlink(missing_ok=True)
-            run.train()
     except (TrainingError, NotNumbersError) as error:
         report("training diverged", 1, 1, str(error)[:200])
         return Measured(curve=[], diverged=True, seconds=perf_counter() - began, **common)
-    if run.trained is None or not run.trained.curve:
-        raise ResultError(f"{run.training_folder} knows no val accuracies. Delete it to train again.")
+    assert run.trained is not None, "it was trained"
     return Measured(curve=run.trained.curve, seconds=run.trained.seconds, **common)
 
 
