@@ -10,11 +10,12 @@ from helpers import write_tuning
 from fsar_bench.config.files import config_folder, names
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.search import parse_space
-from fsar_bench.config.tuned import read_tuning
+from fsar_bench.config.tuned import Trial, best_of, read_tuning
 from fsar_bench.errors import ConfigError
 from fsar_bench.results.command import command_of
 
 LR = "train.optimizer.lr"
+ACCURACIES = (None, 40.0, 60.0, 60.0, 50.0)
 
 
 def cell_of(*pairs: str):
@@ -227,3 +228,13 @@ def test_values_of_a_space_are_evenly_spread_and_inside():
     assert {n: counts.count(n) for n in set(counts)} == {1: 100, 2: 100, 3: 100, 4: 100}
     assert not space["method.n"].holds(2.0)
     assert not space["method.n"].holds(True)
+
+
+def test_the_first_of_equal_trials_is_chosen_and_none_that_diverged():
+    """Of equals the earlier one: untuned settings stay where nothing is better, and a larger budget keeps its choice."""
+    trials = [
+        Trial(values={}, accuracy=a, curve=[(0, a)] if a is not None else [], training="0" * 64) for a in ACCURACIES
+    ]
+    assert best_of(trials) == 2
+    assert best_of(trials[:2]) == 1
+    assert best_of(trials[:1]) is None
