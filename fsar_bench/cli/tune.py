@@ -62,7 +62,7 @@ def tune_command(arguments: list[str], *, show: bool = False, dry_run: bool = Fa
     if left:
         require_optuna()
         _check(left, options)
-    return _end(_tune(asked, options, estimate, console), console)
+    return _end(_tune(asked, left, options, estimate, console), console)
 
 
 def _settings(arguments: list[str]) -> dict[str, str]:
@@ -114,13 +114,9 @@ class _Done:
     is_interrupted: bool = False
 
 
-def _tune(asked: Asked, options: RunOptions, estimate: Estimate, console: Console) -> _Done:
-    """Tune, with lines of progress."""
+def _tune(asked: Asked, left: list[Subject], options: RunOptions, estimate: Estimate, console: Console) -> _Done:
+    """Tune what is left, with lines of progress; what is complete is told with it."""
     done = _Done(len(asked.subjects))
-    left = [subject for subject in asked.subjects if complete(subject) is None]
-    if not left:
-        done.outcomes += [Tuned(subject, complete(subject), is_reused=True) for subject in asked.subjects]
-        return done
     names: list[str] = []
     first: dict[Path, int] = {}
     for subject in left:
