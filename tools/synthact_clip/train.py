@@ -3,8 +3,8 @@
 A contrastive image-text model (open_clip) on fresh renderings of SynthAct: seeds that no shipped clip uses, captions that
 are composed and noisy as those of the web are. `--words all` renders classes of all splits, so that the model knows the words
 of test classes as real CLIP knows those of benchmarks; `--words train` renders those of the train split alone. Resumable:
-state is saved every 50 steps, measured every 250, batches are drawn by step number. Writes the weights (float16 safetensors) into the package,
-and the log, with what was measured on unseen renderings, beside this file.
+state is saved every 50 steps, batches are drawn by step number. Writes the weights (float16 safetensors) into the package,
+and the log, with what was measured on unseen renderings every 250 steps, beside this file.
 """
 
 from __future__ import annotations
