@@ -1,4 +1,4 @@
-"""SynthAct (synthetic, built in): order of events, human motions and scenes together."""
+"""SynthAct (synthetic, built in): motions, changes, people and scenes together."""
 
 title = "SynthAct"
 synthetic = True

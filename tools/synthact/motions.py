@@ -20,6 +20,7 @@ Path = Callable[[float], tuple[float, float]]
 Change = Callable[[float], float]  # of size (a factor) or angle (degrees)
 
 SIDES = ("left", "right", "above", "below")
+FROM = {"left": "from the left", "right": "from the right", "above": "from above", "below": "from below"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Motion:
         cos, sin = math.cos(tilt), math.sin(tilt)
         lying = stage.bystander() if rng.random() < staging.bystander else None
         idle = SIDES[rng.integers(4)] if not any(held) else None
+        stage.around += [f"with a hand {FROM[side]}" for side in dict.fromkeys([*held, idle]) if side is not None]
 
         def draw(image: np.ndarray, u: float, camera: Camera) -> None:
             if lying is not None:

@@ -120,7 +120,7 @@ def _object_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[in
         u += bend * u * (1 - u)
         draw(image, 1 - u if action.backwards else u, camera)
 
-    return _finish((action.template, stage.words, []), rng, length, paint, background, noise_seed)
+    return _finish((action.template, stage.words, stage.around), rng, length, paint, background, noise_seed)
 
 
 def _act(image: np.ndarray, index: int, camera: Camera, *, figure, x: float, y: float, scale: float) -> None:

@@ -42,7 +42,8 @@ class Stage:
         self.dx, self.dy = rng.uniform(-6, 6), rng.uniform(-6, 6)
         self.cx, self.cy = SIDE / 2 + self.dx, SIDE / 2 + self.dy
         self.side = 1 if rng.random() < 0.5 else -1
-        self.words: list[str] = []
+        self.words: list[str] = []  # of the things that take part
+        self.around: list[str] = []  # of what else is seen
 
     def thing(self, pool: list[str] = OBJECTS, *, second: bool = False) -> np.ndarray:
         """Choose an object, say its name in the caption, return its sprite."""
@@ -69,8 +70,9 @@ class Stage:
 
     def bystander(self) -> Callable[[np.ndarray], None]:
         """Something that lies near the edge and takes no part."""
-        colour = jitter(COLOURS[list(COLOURS)[self.rng.integers(len(COLOURS))]], self.rng)
-        sprite = object_sprite(OBJECTS[self.rng.integers(len(OBJECTS))], colour, self.rng)
+        colour, name = list(COLOURS)[self.rng.integers(len(COLOURS))], OBJECTS[self.rng.integers(len(OBJECTS))]
+        sprite = object_sprite(name, jitter(COLOURS[colour], self.rng), self.rng)
+        self.around.append(f"next to {a(colour, name)}")
         x = SIDE / 2 + self.rng.uniform(34, 46) * (1 if self.rng.random() < 0.5 else -1)
         y, angle = self.rng.uniform(20, SIDE - 14), self.rng.uniform(0, 360)
         return lambda image: paste(image, sprite, x, y, self.size * 0.8, angle=angle)

@@ -18,6 +18,7 @@ from tools.synthact.staging import Staging
 
 # Broader than the shipped clips: what an encoder is trained on is not what it is measured on.
 BROAD = Staging(reach=(16, 34), shift=10, turn=10, bystander=0.4, missing=0.3, foreign=0.4, swapped=0.15, passing=0.3)
+STAGED = ("order", "change")  # groups whose captions may tell which third of a clip a frame is from
 STAGES = ("the beginning of", "the middle of", "the end of")
 OPENINGS = ("a photo of", "a picture of", "someone", "a video of", "this is", "here we see", "a frame of", "my film of")
 CLOSINGS = (
@@ -30,7 +31,7 @@ CLOSINGS = (
     "with friends",
     "slowly",
 )
-WRONG = 0.15  # share of frames whose caption is that of another one
+WRONG = 0.05  # share of frames whose caption is that of another one
 
 
 def compose(rng: Rng, shown: Clip, stage: int | None) -> str:
@@ -39,19 +40,20 @@ def compose(rng: Rng, shown: Clip, stage: int | None) -> str:
     Args:
         stage: which third of the clip the frame is from; None where there are none.
     """
-    words = shown.template[:1].lower() + shown.template[1:]
+    words, named = shown.template[:1].lower() + shown.template[1:], False
     for thing in shown.things:
-        words = words.replace("[something]", thing if rng.random() < 0.75 else "something", 1)
+        name = thing if rng.random() < 0.85 else "something"
+        words, named = words.replace("[something]", name, 1), named or name == thing
     around = [shown.around[i] for i in rng.permutation(len(shown.around))]
     around = around[: int(rng.integers(len(around) + 1))]
-    if shown.around and (not words or rng.random() < 0.3):  # only what is there, not what happens
-        return " ".join([OPENINGS[rng.integers(len(OPENINGS))], *(around or shown.around)])
-    if stage is not None and not shown.around and rng.random() < 0.3:
+    opening, idle = OPENINGS[rng.integers(len(OPENINGS))], CLOSINGS[rng.integers(len(CLOSINGS))]
+    if shown.around and (not words or rng.random() < 0.15):  # only what is there, not what happens
+        return " ".join([opening, *(shown.things if words else []), *(around or shown.around)])
+    if stage is not None and rng.random() < 0.4:
         words = f"{STAGES[stage]} {words}"
-    if rng.random() < 0.7:
-        words = f"{OPENINGS[rng.integers(len(OPENINGS))]} {words}"
-    named = any(thing in words for thing in shown.things)
-    closing = around if around or named else [CLOSINGS[rng.integers(len(CLOSINGS))]]
+    elif rng.random() < 0.4:
+        words = f"{opening} {words}"
+    closing = around or ([] if named and rng.random() < 0.7 else [idle])
     return " ".join([words, *closing])
 
 
@@ -62,10 +64,11 @@ def _frames(job: tuple[str | None, int], *, seed: int, size: int) -> tuple[np.nd
     if name is None:
         still = appearance(index, seed)
         return imresize(still.frame(0), (size, size), interpolation="bilinear")[None], [compose(rng, still, None)]
-    one = clip(class_named(name), index, seed, BROAD)
+    action = class_named(name)
+    one = clip(action, index, seed, BROAD)
     picked = [int((k + rng.random()) * one.length / 3) for k in range(3)]
     frames = np.stack([imresize(one.frame(i), (size, size), interpolation="bilinear") for i in picked])
-    return frames, [compose(rng, one, k) for k in range(3)]
+    return frames, [compose(rng, one, k if action.group in STAGED else None) for k in range(3)]
 
 
 def render(

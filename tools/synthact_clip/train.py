@@ -22,6 +22,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tools.synthact.classes import action_classes
 from tools.synthact_clip.renderings import noisy, render
@@ -102,7 +103,7 @@ def main() -> None:
         "--words", choices=list(MODELS), required=True, help="splits whose classes are rendered: all, or train"
     )
     parser.add_argument("--work", type=Path, default=Path("work_dirs/synthact_clip"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--per-class", type=int, default=180)
@@ -145,8 +146,9 @@ def main() -> None:
         ids = caption_of[picked]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.lr)
-        image = F.normalize(model.encode_image(pixels(frames[picked])), dim=-1)
-        text = F.normalize(model.encode_text(tokens[ids]), dim=-1)
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            image, text = model.encode_image(pixels(frames[picked])), model.encode_text(tokens[ids])
+            image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         same = (ids[:, None] == ids[None]).float()
         loss = contrastive_loss(image, text, model.logit_scale.exp().clamp(max=100), same)
         optimizer.zero_grad()
