@@ -48,7 +48,8 @@ class Motion:
     def __call__(self, stage: Stage) -> Draw:
         rng, staging = stage.rng, stage.staging
         sprites = [stage.thing(POINTED, second=bool(k)) for k in range(1 if self.second is None else 2)]
-        held = [sides[rng.integers(len(sides))] if sides else None for sides in self.hands]
+        hands = [SIDES if sides and rng.random() < staging.any_hand else sides for sides in self.hands]
+        held = [sides[rng.integers(len(sides))] if sides else None for sides in hands]
         reach, size = rng.uniform(*staging.reach), stage.size * (1.0 if self.second is None else 0.85)
         cx, cy = SIDE / 2 + rng.uniform(-1, 1) * staging.shift, SIDE / 2 + rng.uniform(-1, 1) * staging.shift
         tilt, lean = math.radians(rng.uniform(-1, 1) * staging.turn), rng.uniform(-25, 25)

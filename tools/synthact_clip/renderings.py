@@ -17,7 +17,9 @@ from tools.synthact.render import Clip, appearance, clip
 from tools.synthact.staging import Staging
 
 # Broader than the shipped clips: what an encoder is trained on is not what it is measured on.
-BROAD = Staging(reach=(16, 34), shift=10, turn=10, bystander=0.4, missing=0.3, foreign=0.4, swapped=0.15, passing=0.3)
+BROAD = Staging(
+    reach=(16, 34), shift=10, turn=10, any_hand=0, bystander=0.4, missing=0.3, foreign=0.4, swapped=0.15, passing=0.3
+)
 STAGED = ("order", "change")  # groups whose captions may tell which third of a clip a frame is from
 STAGES = ("the beginning of", "the middle of", "the end of")
 OPENINGS = ("a photo of", "a picture of", "someone", "a video of", "this is", "here we see", "a frame of", "my film of")
