@@ -183,10 +183,9 @@ class FeatureBank:
                 self._gathered_when_read(self.query, query, gathering, "query"),
             )
         if self.query is not self.support:
-            return (
-                *self._gathered_once(self.support, gathering, support=support),
-                *self._gathered_once(self.query, gathering, query=query),
-            )
+            (of_support,) = self._gathered_once(self.support, gathering, support=support)
+            (of_query,) = self._gathered_once(self.query, gathering, query=query)
+            return of_support, of_query
         both = self._gathered_once(self.support, gathering, support=support, query=query)
         return both[0], both[1]
 
