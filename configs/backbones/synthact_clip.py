@@ -1,4 +1,7 @@
-"""Small CLIP of the built-in data (ViT, 60 px, patch 12), trained on synthetic renderings. Weights ship with the package."""
+"""Small CLIP of the built-in data (ViT, 60 px, patch 12), trained on synthetic renderings. Weights ship with the package.
+
+It knows the words of classes of all splits, from other renderings than the shipped clips, as real CLIP knows those of benchmarks.
+"""
 
 backbone = dict(
     type="CLIPBackbone",
@@ -7,5 +10,5 @@ backbone = dict(
     quick_gelu=False,
     resize=60,
     crop=60,
-    pretraining="SynthAct renderings (synthetic)",
+    pretraining="SynthAct renderings and words, test classes too (synthetic)",
 )

@@ -1,4 +1,4 @@
-"""SynthAct-Order (synthetic, built in): pairs of reversed classes, which only the order of events distinguishes."""
+"""SynthAct-Order (synthetic, built in): motions of things that could be any, which only the order of events distinguishes."""
 
 _base_ = "./synthact.py"
 title = "SynthAct-Order"

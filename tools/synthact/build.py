@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from tools.synthact.classes import ActionClass, action_classes
+from tools.synthact.classes import action_classes, class_named
 from tools.synthact.render import FPS, clip
 from tools.synthact.video import encode
 
@@ -26,17 +26,17 @@ SHIPPED_SEED = 0
 LICENCE = "Apache-2.0; the human motions derive from DeepMimic (MIT) as distributed in pybullet_data (zlib)"
 
 
-def write_clip(job: tuple[ActionClass, int], out: Path) -> dict:
+def write_clip(job: tuple[str, int], out: Path) -> dict:
     """Render, encode and describe one clip."""
-    action, index = job
-    name = f"{action.name}_{index:02d}"
-    path = out / "clips" / action.name / f"{name}.mp4"
+    class_name, index = job
+    name = f"{class_name}_{index:02d}"
+    path = out / "clips" / class_name / f"{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = clip(action, index, SHIPPED_SEED).frames()
+    frames = clip(class_named(class_name), index, SHIPPED_SEED).frames()
     encode(frames, path, fps=FPS)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     relative = path.relative_to(out).as_posix()
-    return {"id": name, "class": action.name, "path": relative, "frames": len(frames), "sha256": digest}
+    return {"id": name, "class": class_name, "path": relative, "frames": len(frames), "sha256": digest}
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="*", help="only these classes (default: all)")
     args = parser.parse_args()
     classes = [c for c in action_classes() if not args.classes or c.name in args.classes]
-    jobs = [(action, index) for action in classes for index in range(args.clips)]
+    jobs = [(action.name, index) for action in classes for index in range(args.clips)]
     with Pool(args.jobs) as pool:
         results = pool.imap(partial(write_clip, out=args.out), jobs, chunksize=4)
         clips = list(track(results, total=len(jobs), description="clips"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from tools.synthact import changes, moves
+from tools.synthact.motions import MOTIONS
 from tools.synthact.scenes import Place
 
 
@@ -15,11 +17,12 @@ class ActionClass:
     Attributes:
         name: folder name, made of the template.
         template: text shown to people and text encoders; `[something]` stands for the object.
-        group: "order" (has a reversed class), "motion" (a human motion without one) or "scene".
+        group: "order" (motions of things that could be any), "change" (what happens to things of its own, and its reverse),
+            "person" (what people do) or "scene" (where people are).
         split: "train", "val" or "test".
         source: what draws it: a program, a motion or a `Place`.
         backwards: whether the program or motion is played backwards.
-        reverse_of: name of the reversed class, or None.
+        reverse_of: name of the class whose clips are these backwards, or None.
     """
 
     name: str
@@ -42,36 +45,24 @@ def _name(template: str) -> str:
     )
 
 
-# (program or motion, forward template, reverse template, split)
-_PAIRS = [
-    (moves.push_right, "Pushing [something] from left to right", "Pulling [something] from right to left", "train"),
-    (moves.push_left, "Pushing [something] from right to left", "Pulling [something] from left to right", "train"),
-    (moves.approach, "Moving [something] towards the camera", "Moving [something] away from the camera", "train"),
+# (program, template, template of the reverse, split)
+_CHANGES = [
     (moves.lid, "Opening [something]", "Closing [something]", "train"),
-    (moves.meet, "Moving [something] and [something] closer to each other", "Moving [something] and [something] apart", "train"),
     (moves.pour, "Filling a glass with [something]", "Draining a glass of [something]", "train"),
     (moves.fold, "Folding [something]", "Unfolding [something]", "train"),
     (moves.scatter, "Spreading [something] out", "Gathering [something] together", "train"),
     (moves.hide, "Putting [something] behind [something]", "Taking [something] from behind [something]", "train"),
     (moves.tip, "Tipping [something] over", "Setting [something] upright", "train"),
-    (moves.drop, "Dropping [something]", "Throwing [something] up in the air", "train"),
     (changes.light, "Turning the light on over [something]", "Turning the light off over [something]", "train"),
     (changes.tower, "Building a tower of [something]", "Taking down a tower of [something]", "train"),
-    (changes.flag, "Raising [something]", "Lowering [something]", "train"),
+    (changes.flag, "Raising [something] on a mast", "Lowering [something] on a mast", "train"),
     (changes.umbrella, "Putting up [something]", "Taking down [something]", "train"),
     (changes.carpet, "Rolling out [something]", "Rolling up [something]", "train"),
     (changes.pan, "Turning the camera right while filming [something]", "Turning the camera left while filming [something]", "train"),
     (changes.zoom, "Approaching [something] with the camera", "Moving away from [something] with the camera", "train"),
-    ("walk", "Walking forwards", "Walking backwards", "train"),
-    ("roll", "Rolling forwards on the floor", "Rolling backwards on the floor", "train"),
-    ("getup_facedown", "Getting up from lying on the belly", "Lying down on the belly", "train"),
-    (moves.turn, "Turning [something] clockwise", "Turning [something] counterclockwise", "val"),
-    (moves.stack, "Putting [something] on top of [something]", "Taking [something] off [something]", "val"),
     (changes.curtain, "Opening [something] of a window", "Closing [something] of a window", "val"),
     (moves.tear, "Pulling two pieces of [something] apart", "Joining two pieces of [something]", "val"),
     (changes.inflate, "Inflating [something]", "Deflating [something]", "val"),
-    ("run", "Running forwards", "Running backwards", "val"),
-    (moves.lift, "Moving [something] up", "Moving [something] down", "test"),
     (moves.into, "Putting [something] into [something]", "Taking [something] out of [something]", "test"),
     (moves.cover, "Covering [something] with [something]", "Uncovering [something] under [something]", "test"),
     (moves.slope, "Letting [something] roll down a slope", "Making [something] roll up a slope", "test"),
@@ -80,20 +71,25 @@ _PAIRS = [
     (changes.grow, "Watching [something] grow", "Watching [something] wither", "test"),
     (changes.sunrise, "The sun rising over [something]", "The sun setting over [something]", "test"),
     (changes.tilt, "Turning the camera upwards while filming [something]", "Turning the camera downwards while filming [something]", "test"),
-    ("crawl", "Crawling forwards", "Crawling backwards", "test"),
-    ("getup_faceup", "Getting up from lying on the back", "Lying down on the back", "test"),
 ]  # fmt: skip
 
-_MOTIONS = [
-    ("cartwheel", "Doing a cartwheel", "train"),
-    ("kick", "Kicking", "train"),
-    ("dance_a", "Dancing", "train"),
-    ("spin", "Spinning on the spot", "train"),
-    ("jump", "Jumping", "val"),
-    ("dance_b", "Dancing with large steps", "val"),
-    ("backflip", "Doing a backflip", "test"),
-    ("punch", "Throwing punches", "test"),
-    ("spinkick", "Doing a spinning kick", "test"),
+# (motion, template, template of the reverse or None, split)
+_PERSONS = [
+    ("walk", "Walking forwards", "Walking backwards", "train"),
+    ("roll", "Rolling forwards on the floor", "Rolling backwards on the floor", "train"),
+    ("getup_facedown", "Getting up from lying on the belly", "Lying down on the belly", "train"),
+    ("run", "Running forwards", "Running backwards", "val"),
+    ("crawl", "Crawling forwards", "Crawling backwards", "test"),
+    ("getup_faceup", "Getting up from lying on the back", "Lying down on the back", "test"),
+    ("cartwheel", "Doing a cartwheel", None, "train"),
+    ("kick", "Kicking", None, "train"),
+    ("dance_a", "Dancing", None, "train"),
+    ("spin", "Spinning on the spot", None, "train"),
+    ("jump", "Jumping", None, "val"),
+    ("dance_b", "Dancing with large steps", None, "val"),
+    ("backflip", "Doing a backflip", None, "test"),
+    ("punch", "Throwing punches", None, "test"),
+    ("spinkick", "Doing a spinning kick", None, "test"),
 ]
 
 _DAY, _ANY = ("a blue sky", "a grey sky"), ("a blue sky", "a grey sky", "an evening sky")
@@ -131,13 +127,24 @@ _PLACES = [
 ]  # fmt: skip
 
 
-def action_classes() -> list[ActionClass]:
+@functools.cache
+def action_classes() -> tuple[ActionClass, ...]:
     """Every class of SynthAct, in the order of the table."""
     out = []
-    for source, forward, backward, split in _PAIRS:
-        names = _name(forward), _name(backward)
-        out.append(ActionClass(names[0], forward, "order", split, source, False, names[1]))
-        out.append(ActionClass(names[1], backward, "order", split, source, True, names[0]))
-    out += [ActionClass(_name(template), template, "motion", split, motion) for motion, template, split in _MOTIONS]
-    out += [ActionClass(_name(template), template, "scene", split, place) for template, split, place in _PLACES]
-    return out
+    for group, rows in (("order", MOTIONS), ("change", _CHANGES), ("person", _PERSONS)):
+        for source, template, reverse, split in rows:
+            name, other = _name(template), _name(reverse) if reverse else None
+            out.append(ActionClass(name, template, group, split, source, reverse_of=other))
+            if reverse:
+                out.append(ActionClass(_name(reverse), reverse, group, split, source, backwards=True, reverse_of=name))
+    scenes = [ActionClass(_name(template), template, "scene", split, place) for template, split, place in _PLACES]
+    return (*out, *scenes)
+
+
+def class_named(name: str) -> ActionClass:
+    """The class of a name; programs are functions that cannot be pickled, so processes are told names.
+
+    Raises:
+        StopIteration: if there is none.
+    """
+    return next(action for action in action_classes() if action.name == name)

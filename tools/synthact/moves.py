@@ -9,59 +9,7 @@ import numpy as np
 
 from tools.synthact.drawing import SIDE, disc, fill, line, paste, rectangle, shade
 from tools.synthact.stage import Camera, Draw, Stage
-from tools.synthact.things import POINTED, UPRIGHT, object_sprite
-
-
-def push(stage: Stage, side: int) -> Draw:
-    sprite, start, stop = stage.thing(), stage.rng.uniform(26, 38), stage.rng.uniform(80, 94)
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        x = start + (stop - start) * u
-        x = x if side > 0 else SIDE - x
-        paste(image, sprite, x, stage.cy, stage.size)
-        stage.hold(image, x, stage.cy, reach=stage.size * 0.42, side=side)
-
-    return draw
-
-
-def push_right(stage: Stage) -> Draw:
-    return push(stage, 1)
-
-
-def push_left(stage: Stage) -> Draw:
-    return push(stage, -1)
-
-
-def lift(stage: Stage) -> Draw:
-    sprite = stage.thing()
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        y = stage.cy + 30 - 60 * u
-        paste(image, sprite, stage.cx + stage.dx, y, stage.size)
-        stage.hold(image, stage.cx + stage.dx, y, reach=stage.size * 0.36, side=stage.side)
-
-    return draw
-
-
-def approach(stage: Stage) -> Draw:
-    sprite, near, far = stage.thing(), stage.rng.uniform(60, 78), stage.rng.uniform(12, 18)
-    tilt = stage.rng.uniform(-20, 20)
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        size = far * (near / far) ** u
-        paste(image, sprite, stage.cx, stage.cy + 6 * u, size, angle=tilt)
-        paste(image, stage.hand, stage.cx, stage.cy + 6 * u + size * 0.62, size * 1.15, angle=-90)
-
-    return draw
-
-
-def turn(stage: Stage) -> Draw:
-    sprite, start, sweep = stage.thing(POINTED), stage.rng.uniform(-15, 15), stage.rng.uniform(110, 170)
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        paste(image, sprite, stage.cx, stage.cy, stage.size * 1.7, angle=start + sweep * u)
-
-    return draw
+from tools.synthact.things import UPRIGHT, object_sprite
 
 
 def lid(stage: Stage) -> Draw:
@@ -108,35 +56,6 @@ def cover(stage: Stage) -> Draw:
         upper = [(x - size * 0.7 + 1.4 * size * i / 11, top + hem[i]) for i in range(12)]
         fill(image, [(x - size * 0.7, top + size * 1.2), *upper, (x + size * 0.7, top + size * 1.2)], stage.colour2)
         stage.grip(image, x, top, reach=0)
-
-    return draw
-
-
-def meet(stage: Stage) -> Draw:
-    first, second = stage.thing(), stage.thing(second=True)
-    size = stage.size * 0.9
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        gap = 40 * (1 - u) + size * 0.48
-        for sprite, side in ((first, 1), (second, -1)):
-            x = stage.cx - side * gap
-            paste(image, sprite, x, stage.cy, size)
-            stage.hold(image, x, stage.cy, reach=size * 0.36, side=side)
-
-    return draw
-
-
-def stack(stage: Stage) -> Draw:
-    upper, lower = stage.thing(), stage.thing(second=True)
-    size = stage.size * 0.95
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        across, down = min(1.0, u * 1.8), max(0.0, (u - 0.556) / 0.444)
-        base = 90 - size * 0.1
-        x, y = stage.cx + stage.side * 38 * (1 - across), 26 + (base - size * 0.82 - 26) * down
-        paste(image, lower, stage.cx, base, size)
-        paste(image, upper, x, y, size)
-        stage.hold(image, x, y, reach=size * 0.38, side=-stage.side)
 
     return draw
 
@@ -245,14 +164,5 @@ def slope(stage: Stage) -> Draw:
         along = 0.12 + 0.76 * u * u
         x, y = top[0] + (foot[0] - top[0]) * along, top[1] + (foot[1] - top[1]) * along - size * 0.45
         paste(image, sprite, x, y, size, angle=420 * along)
-
-    return draw
-
-
-def drop(stage: Stage) -> Draw:
-    sprite, spin = stage.thing(), stage.rng.uniform(-60, 60)
-
-    def draw(image: np.ndarray, u: float, camera: Camera) -> None:
-        paste(image, sprite, stage.cx + 2 * stage.dx, -12 + 106 * u * u, stage.size * 1.1, angle=spin * u)
 
     return draw

@@ -1,4 +1,4 @@
-"""Frames and captions of one SynthAct clip, a pure function of (class, index, seed)."""
+"""Frames and words of one SynthAct clip, a pure function of (class, index, seed)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ from tools.synthact.drawing import SIDE, Rng, random_backdrop
 from tools.synthact.figure import make_figure
 from tools.synthact.scenes import ELEMENTS, GROUNDS, UPPERS, Place, backdrop
 from tools.synthact.stage import Camera, Stage
+from tools.synthact.staging import SHIPPED, Staging
 
 FPS = 12
 MARGIN = 24  # pixels of backdrop around the frame, for camera moves
+ANYWHERE = ("walk", "run", "jump", "punch", "kick", "spin", "dance_a", "dance_b")
 SIDE_VIEWS = {"walk", "run", "crawl", "roll", "getup_facedown", "getup_faceup"}
 
 
 @dataclass
 class Clip:
-    """A clip that can render any of its frames."""
+    """A clip that can render any of its frames.
 
-    caption: str
+    Attributes:
+        template: the class's words; `[something]` stands for each of `things`.
+        things: words of the things that take part, in the order of the template.
+        around: words of what else is seen.
+    """
+
+    template: str
+    things: list[str]
+    around: list[str]
     length: int
     paint: object  # (image, index, camera) -> None
     background: np.ndarray
@@ -61,46 +71,48 @@ class Clip:
         return np.stack([self.frame(i) for i in range(self.length)])
 
 
-def clip(action: ActionClass, index: int, seed: int) -> Clip:
+def clip(action: ActionClass, index: int, seed: int, staging: Staging = SHIPPED) -> Clip:
     """The clip number `index` of a class under a seed."""
     rng = np.random.default_rng([seed, zlib.crc32(action.name.encode()), index])
-    length = int(rng.uniform(1.9, 2.4) * FPS)
-    if action.group == "scene":
-        return _scene_clip(action.source, action.template, rng, length, [seed, index])
-    if action.group == "motion" or isinstance(action.source, str):
-        view = "side" if action.source in SIDE_VIEWS else "any"
-        return _person_clip(action.source, action.template, rng, length, [seed, index], action.backwards, view)
-    return _object_clip(action, rng, length, [seed, index])
+    length, noise_seed = int(rng.uniform(1.9, 2.4) * FPS), [seed, index]
+    if isinstance(action.source, Place):
+        return _scene_clip(action.source, action.template, rng, length, noise_seed, staging)
+    if isinstance(action.source, str):
+        return _person_clip(action, rng, length, noise_seed)
+    return _object_clip(action, rng, length, noise_seed, staging)
 
 
 def appearance(index: int, seed: int) -> Clip:
-    """A still view of a random backdrop of random parts, captioned by what it shows: no class of any split."""
+    """A still view of a random backdrop of random parts: no class of any split."""
     rng = np.random.default_rng([seed, zlib.crc32(b"appearance"), index])
     names, uppers, grounds = list(ELEMENTS), list(UPPERS), list(GROUNDS)
     picked = tuple(names[i] for i in rng.choice(len(names), int(rng.integers(1, 3)), replace=False))
     upper, ground = uppers[rng.integers(len(uppers))], grounds[rng.integers(len(grounds))]
     place = Place((upper,), ground, rng.uniform(0.35, 0.7), picked, ("walk", "jump", "punch", "spin"))
-    caption = f"{' and '.join(picked)} in front of {upper} above {ground}"
-    return _scene_clip(place, caption, rng, 1, [seed, index])
+    return _scene_clip(place, "", rng, 1, [seed, index], Staging(missing=0, foreign=0, swapped=0, passing=0))
 
 
-def _finish(caption: str, rng: Rng, length: int, paint: object, background: np.ndarray, noise_seed: list[int]) -> Clip:
+def _finish(
+    words: tuple[str, list[str], list[str]],
+    rng: Rng,
+    length: int,
+    paint: object,
+    background: np.ndarray,
+    noise_seed: list[int],
+) -> Clip:
     shake = np.cumsum(rng.normal(0, 1, (length, 2)), 0)
     shake = (shake - shake.mean(0)) * rng.uniform(0, 0.4)
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
     grade = (rng.uniform(0.75, 1.2), rng.uniform(-15, 15), tint, rng.uniform(0, 1.5))
     zoom, tilt = rng.uniform(0.98, 1.1), rng.uniform(-3, 3)
-    return Clip(caption, length, paint, background, grade, shake, zoom, tilt, noise_seed)
+    return Clip(*words, length, paint, background, grade, shake, zoom, tilt, noise_seed)
 
 
-def _object_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[int]) -> Clip:
-    stage = Stage(rng)
+def _object_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[int], staging: Staging) -> Clip:
+    stage = Stage(rng, staging)
     draw = action.source(stage)
     background = random_backdrop(rng, SIDE + 2 * MARGIN)
     before, after, bend = rng.uniform(0, 0.15), rng.uniform(0, 0.15), rng.uniform(-0.3, 0.3)
-    caption = action.template
-    for words in stage.words:
-        caption = caption.replace("[something]", words, 1)
 
     def paint(image: np.ndarray, index: int, camera: Camera) -> None:
         u = float(np.clip((index / (length - 1) - before) / (1 - before - after), 0, 1))
@@ -108,25 +120,27 @@ def _object_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[in
         u += bend * u * (1 - u)
         draw(image, 1 - u if action.backwards else u, camera)
 
-    return _finish(caption.replace("[something]", "something"), rng, length, paint, background, noise_seed)
+    return _finish((action.template, stage.words, stage.around), rng, length, paint, background, noise_seed)
 
 
 def _act(image: np.ndarray, index: int, camera: Camera, *, figure, x: float, y: float, scale: float) -> None:
     figure.draw(image, index, x, y, scale)
 
 
-def _person_clip(
-    motion: str, caption: str, rng: Rng, length: int, noise_seed: list[int], backwards: bool, view: str
-) -> Clip:
-    figure = make_figure(rng, motion, length, FPS, reverse=backwards, view=view)
+def _person_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[int]) -> Clip:
+    view = "side" if action.source in SIDE_VIEWS else "any"
+    figure = make_figure(rng, action.source, length, FPS, reverse=action.backwards, view=view)
     background = random_backdrop(rng, SIDE + 2 * MARGIN)
     place = {"x": SIDE / 2 + rng.uniform(-8, 8), "y": SIDE * 0.58 + rng.uniform(-5, 5), "scale": rng.uniform(38, 48)}
-    return _finish(caption, rng, length, partial(_act, figure=figure, **place), background, noise_seed)
+    paint = partial(_act, figure=figure, **place)
+    return _finish((action.template, [], []), rng, length, paint, background, noise_seed)
 
 
-def _scene_clip(place: Place, caption: str, rng: Rng, length: int, noise_seed: list[int]) -> Clip:
-    motion = place.motions[rng.integers(len(place.motions))]
-    figure = make_figure(rng, motion, length, FPS, reverse=False)
-    background = backdrop(rng, place, SIDE + 2 * MARGIN)
+def _scene_clip(place: Place, template: str, rng: Rng, length: int, noise_seed: list[int], staging: Staging) -> Clip:
+    motions = ANYWHERE if rng.random() < staging.passing else place.motions
+    figure = make_figure(rng, motions[rng.integers(len(motions))], length, FPS, reverse=False)
+    view = place.seen(rng, staging)
+    background = backdrop(rng, view, SIDE + 2 * MARGIN)
     spot = {"x": SIDE / 2 + rng.uniform(-22, 22), "y": SIDE * 0.62 + rng.uniform(-8, 8), "scale": rng.uniform(30, 54)}
-    return _finish(caption, rng, length, partial(_act, figure=figure, **spot), background, noise_seed)
+    around = [*view.elements, f"in front of {view.uppers[0]}", f"above {view.ground}"]
+    return _finish((template, [], around), rng, length, partial(_act, figure=figure, **spot), background, noise_seed)

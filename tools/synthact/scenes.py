@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from tools.synthact.drawing import Colour, Rng, disc, fill, gradient, hsv, jitter, line, noise, rectangle, shade
+from tools.synthact.staging import Staging
 
 Element = Callable[[np.ndarray, Rng, int, int], None]  # (image, rng, horizon, side)
 
@@ -252,18 +253,29 @@ class Place:
     elements: tuple[str, ...]
     motions: tuple[str, ...]
 
+    def seen(self, rng: Rng, staging: Staging) -> Place:
+        """The place as one view shows it: one upper, and what the view lacks or has from elsewhere."""
+        upper, ground = self.uppers[rng.integers(len(self.uppers))], self.ground
+        if rng.random() < staging.swapped:
+            upper = list(UPPERS)[rng.integers(len(UPPERS))]
+        if rng.random() < staging.swapped:
+            ground = list(GROUNDS)[rng.integers(len(GROUNDS))]
+        elements = [name for name in self.elements if rng.random() >= staging.missing]
+        if rng.random() < staging.foreign:
+            elements.append(list(ELEMENTS)[rng.integers(len(ELEMENTS))])
+        return Place((upper,), ground, self.horizon, tuple(dict.fromkeys(elements)), self.motions)
 
-def backdrop(rng: Rng, place: Place, side: int) -> np.ndarray:
-    """One view `[side, side, 3]` of a place: another light, colour cast, framing and choice of elements every time."""
-    upper, ground = UPPERS[place.uppers[rng.integers(len(place.uppers))]], GROUNDS[place.ground]
-    horizon = int(side * np.clip(place.horizon + rng.uniform(-0.1, 0.1), 0.15, 0.9))
+
+def backdrop(rng: Rng, view: Place, side: int) -> np.ndarray:
+    """One view `[side, side, 3]` of a place: another light, colour cast and framing every time."""
+    upper, ground = UPPERS[view.uppers[0]], GROUNDS[view.ground]
+    horizon = int(side * np.clip(view.horizon + rng.uniform(-0.1, 0.1), 0.15, 0.9))
     parts = [gradient(jitter(upper[0], rng, 30), jitter(upper[1], rng, 30), horizon, side)]
     parts.append(gradient(jitter(ground[0], rng, 30), jitter(ground[1], rng, 30), side - horizon, side))
     image = np.concatenate(parts) * (0.88 + 0.12 * noise(rng, side, side)[..., None])
     image = np.ascontiguousarray(image, np.float32)
-    for position, name in enumerate(place.elements):
-        if position == 0 or rng.random() < 0.75:
-            ELEMENTS[name](image, rng, horizon, side)
+    for name in view.elements:
+        ELEMENTS[name](image, rng, horizon, side)
     zoom = rng.uniform(1.0, 1.6)
     reach = side * (zoom - 1) / 2
     matrix = np.float32(

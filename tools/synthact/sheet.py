@@ -20,7 +20,7 @@ def sheet(group: str, *, columns: int = 3, frames: int = 5, seed: int = 0) -> np
         strip = np.concatenate([one.frame(int(i)) for i in np.linspace(0, one.length - 1, frames)], 1)
         label = np.full((14, strip.shape[1], 3), 255, np.uint8)
         cv2.putText(
-            label, f"{action.split}: {one.caption}", (2, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 0, 0), 1, cv2.LINE_AA
+            label, f"{action.split}: {action.text}", (2, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 0, 0), 1, cv2.LINE_AA
         )
         cells.append(np.concatenate([label, strip]))
     blank = np.full((SIDE + 14, SIDE * frames, 3), 255, np.uint8)
@@ -29,5 +29,5 @@ def sheet(group: str, *, columns: int = 3, frames: int = 5, seed: int = 0) -> np
 
 
 if __name__ == "__main__":
-    for group in ("order", "motion", "scene"):
+    for group in ("order", "change", "person", "scene"):
         cv2.imwrite(sys.argv[1].replace(".png", f"_{group}.png"), sheet(group)[..., ::-1])
