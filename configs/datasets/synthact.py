@@ -7,12 +7,12 @@ backbone = "synthact_clip"
 controls = ["zero_shot", "prototype_frozen"]
 whole_clips_up_to = 64  # clips are short: all frames are kept in the cache, so that a training episode decodes nothing
 train = dict(
-    episodes=120,
+    episodes=100,
     shot=1,
     query_per_class=2,
     accumulate=2,
-    val_episodes=500,
-    val_interval=40,
+    val_episodes=400,
+    val_interval=50,
     optimizer=dict(lr=1e-4),
     crop="center",  # frames are square: the crop is the whole frame
     flip="off",  # classes have a direction: "Pushing something from left to right"
