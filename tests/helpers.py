@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from torch import Tensor
@@ -83,6 +87,22 @@ def outputs(out: Path) -> dict[str, bytes]:
     root = out / "results"
     files = [*root.rglob("result.json"), *root.rglob("predictions.npz")]
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
+
+
+def children(before: Sequence[BaseProcess] = ()) -> list[BaseProcess]:
+    """Living child processes of this one; of those that began after `before` was taken, where it is given.
+
+    Tests share this process, and fixtures of a module keep decode processes.
+    """
+    return [child for child in multiprocessing.active_children() if child not in before]
+
+
+def children_that_stay(before: Sequence[BaseProcess], seconds: float = 10) -> list[BaseProcess]:
+    """Children as above that do not end soon: of a dead one the fork server may tell a little later on a busy machine."""
+    until = time.monotonic() + seconds
+    while children(before) and time.monotonic() < until:
+        time.sleep(0.01)
+    return children(before)
 
 
 class GivenFeatures(Backbone):

@@ -78,6 +78,8 @@ class Backbone(nn.Module, ABC):
         sees_order: whether the features depend on the order of frames, as those of a video encoder do.
         frames: T of the only clips that the encoder takes; None for any.
         libraries: packages whose version can change the features.
+        is_resnet: whether the image tower is a ResNet, which a CPU encodes faster from images in the order channels last.
+        trains_channels_last: whether it also computes gradients faster in that order.
     """
 
     mean: Tensor
@@ -91,6 +93,8 @@ class Backbone(nn.Module, ABC):
     sees_order: bool = False
     frames: int | None = None
     libraries: tuple[str, ...] = ("torch",)
+    is_resnet: bool = False
+    trains_channels_last: bool = False
 
     def __init__(
         self,
@@ -282,6 +286,24 @@ class Backbone(nn.Module, ABC):
     def normalise(self, frames: Tensor) -> Tensor:
         """Convert uint8 frames `[V, T, 3, H, W]` to normalised floats `[V * T, 3, H, W]`."""
         return (frames.flatten(0, 1).to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether `images` are in the order channels last, which changes the last digits of features."""
+        is_faster = self.trains_channels_last or not torch.is_grad_enabled()
+        return self.is_resnet and is_faster and self.device.type == "cpu"
+
+    def images(self, frames: Tensor) -> Tensor:
+        """Convert uint8 frames `[V, T, 3, H, W]` to the normalised floats `[V * T, 3, H, W]` that an image tower takes.
+
+        Its convolutions keep the order of memory of their input; its weights stay in the order in which they are stored.
+        """
+        images = self.normalise(frames)
+        return images.contiguous(memory_format=torch.channels_last) if self.is_channels_last else images
+
+    def as_usual(self, maps: Tensor) -> Tensor:
+        """Convert maps `[B, D, h, w]` of `images` to the order of memory that methods expect, channels first."""
+        return maps.contiguous() if self.is_channels_last else maps
 
 
 def keeps_statistics(module: nn.Module) -> bool:

@@ -82,7 +82,7 @@ class CLIPBackbone(Backbone):
             std=std or tower.image_std,
             train_batch_norm=train_batch_norm,
         )
-        self.clip = clip
+        self.clip, self.is_resnet = clip, isinstance(tower, ModifiedResNet)
         self.embedding_width = config["embed_dim"]
         self.map_width, self.map_stride = _map_geometry(tower)
         halvings = (0, 0, 0, 0) if isinstance(tower, VisionTransformer) else (3, 2, 1, 0)
@@ -105,7 +105,7 @@ class CLIPBackbone(Backbone):
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Encode uint8 frames `[V, T, 3, H, W]` to frame features `[V, T, C]` in the joint space, not normalised."""
-        return self.visual(self.normalise(frames)).unflatten(0, frames.shape[:2])
+        return self.visual(self.images(frames)).unflatten(0, frames.shape[:2])
 
     def encode_maps(self, frames: Tensor) -> Tensor:
         """Encode uint8 frames `[V, T, 3, H, W]` to feature maps `[V, T, D, h, w]`: patch tokens, or the last stage's output."""
@@ -114,7 +114,8 @@ class CLIPBackbone(Backbone):
             tokens = tower.ln_post(tower.transformer(tower.ln_pre(_embed(tower, self.normalise(frames)))))[:, 1:]
             maps = tokens.transpose(1, 2).unflatten(2, tower.grid_size)
         else:
-            maps = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(self.normalise(frames))))))
+            x = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(self.images(frames))))))
+            maps = self.as_usual(x)
         return maps.unflatten(0, frames.shape[:2])
 
     def beyond_maps(self) -> Iterable[nn.Parameter]:
@@ -167,10 +168,10 @@ class CLIPBackbone(Backbone):
         if isinstance(tower, VisionTransformer):
             maps = self._quarters_of_vit(tower, frames)
         else:
-            maps, x = [], tower.stem(self.normalise(frames))
+            maps, x = [], tower.stem(self.images(frames))
             for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
                 x = stage(x)
-                maps.append(x)
+                maps.append(self.as_usual(x))
         return [level.unflatten(0, frames.shape[:2]) for level in maps]
 
     def _quarters_of_vit(self, tower: VisionTransformer, frames: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import activations as timm_activations
-from timm.models import PretrainedCfg, VisionTransformer
+from timm.models import PretrainedCfg, ResNet, VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -88,6 +88,7 @@ class ImageBackbone(Backbone):
             train_batch_norm=train_batch_norm,
         )
         self.network = network
+        self.is_resnet = self.trains_channels_last = isinstance(network, ResNet)
         self.embedding_width, self.map_width, self.map_stride = _geometry(network, model, crop, side)
         self._set_pyramid()
 
@@ -98,7 +99,7 @@ class ImageBackbone(Backbone):
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Encode uint8 frames `[V, T, 3, H, W]` to pooled features `[V, T, C]`, not normalised."""
-        return self.network(self.normalise(frames)).unflatten(0, frames.shape[:2])
+        return self.network(self.images(frames)).unflatten(0, frames.shape[:2])
 
     def encode_maps(self, frames: Tensor) -> Tensor:
         """Encode uint8 frames `[V, T, 3, H, W]` to feature maps `[V, T, D, h, w]`: patch tokens, or the last stage's output.
@@ -106,9 +107,9 @@ class ImageBackbone(Backbone):
         Raises:
             ConfigError: the model has no feature maps on one grid.
         """
-        features = self.network.forward_features(self.normalise(frames))  # type: ignore[operator]  # a method of timm
+        features = self.network.forward_features(self.images(frames))  # type: ignore[operator]  # a method of timm
         maps = self._as_maps(features)
-        return maps.unflatten(0, frames.shape[:2])
+        return self.as_usual(maps).unflatten(0, frames.shape[:2])
 
     def _set_pyramid(self) -> None:
         """Choose the four depths of `encode_pyramid`, where the model tells timm of at least four."""
@@ -132,10 +133,10 @@ class ImageBackbone(Backbone):
         if not self._depths:
             raise self.without_pyramid()
         last, levels = self.network.forward_intermediates(  # type: ignore[operator]  # a method of timm
-            self.normalise(frames), indices=self._depths
+            self.images(frames), indices=self._depths
         )
         maps = [*levels[:3], self._as_maps(last)]
-        return [level.unflatten(0, frames.shape[:2]) for level in maps]
+        return [self.as_usual(level).unflatten(0, frames.shape[:2]) for level in maps]
 
     def _as_maps(self, features: object) -> Tensor:
         """Convert what a model of timm gives before its pooling (maps or tokens) to maps `[B, D, h, w]`."""

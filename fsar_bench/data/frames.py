@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
@@ -182,12 +184,28 @@ class FrameSource:
         return request.augmentation is not None or shape[1:3] == (self.plan.crop, self.plan.crop)
 
 
+_Sources = weakref.WeakValueDictionary[tuple[ReadPlan, int, float, Path], FrameSource]
+
 _lock = threading.Lock()
-_sources: weakref.WeakValueDictionary[tuple[ReadPlan, int, float, Path], FrameSource] = weakref.WeakValueDictionary()
+_outside = _Sources()  # of those who close nothing
+_shared: ContextVar[_Sources] = ContextVar("shared")
+
+
+@contextlib.contextmanager
+def closing_sources() -> Iterator[None]:
+    """Close what `frame_source` opens within, at the end: a traceback, or MMEngine's runner, may refer to it long after."""
+    sources = _Sources()
+    token = _shared.set(sources)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+        for source in list(sources.values()):
+            source.close()
 
 
 def frame_source(plan: ReadPlan, *, workers: int, seconds: float) -> FrameSource:
-    """An open source that is shared by all who ask for the same one, as long as one of them refers to it.
+    """An open source that is shared by all who ask for the same one within the same `closing_sources`, or outside of any.
 
     Do not close a shared source; it ends its decode processes when nobody refers to it any more.
 
@@ -200,8 +218,9 @@ def frame_source(plan: ReadPlan, *, workers: int, seconds: float) -> FrameSource
         ConfigError: no reader of this name is registered.
     """
     key = (plan, workers, seconds, cache_folder())
+    sources = _shared.get(_outside)
     with _lock:
-        source = _sources.get(key)
+        source = sources.get(key)
         if source is None or source.is_closed:
-            source = _sources[key] = FrameSource(plan, workers=workers, seconds=seconds)
+            source = sources[key] = FrameSource(plan, workers=workers, seconds=seconds)
         return source

@@ -72,27 +72,65 @@ class BankPlace:
         return BankStore(self.folder, f"{self.embedding}|{self.weights or checkpoint}")
 
 
+class Gathering:
+    """Gathers rows of tensors into new memory."""
+
+    def rows(self, tensor: Tensor, index: Tensor, use: str, *, as_float: bool = False) -> Tensor:
+        """Rows `[*index.shape, ...]` of a tensor.
+
+        Args:
+            tensor: all rows.
+            index: numbers of the rows, of any shape, on the device of the tensor.
+            use: names what they are gathered for; no two tensors have the same.
+            as_float: rows in float16 become float32.
+        """
+        # the rows of tensor[index], which takes them one number at a time: up to three times as long on a CPU
+        rows = torch.index_select(
+            tensor, 0, index.flatten(), out=self._memory(tensor, index.numel(), use, tensor.dtype)
+        )
+        if as_float and tensor.dtype == torch.half:
+            memory = self._memory(tensor, len(rows), use, torch.float)
+            rows = rows.float() if memory is None else memory.copy_(rows)
+        return rows.view(*index.shape, *tensor.shape[1:])
+
+    def _memory(self, tensor: Tensor, rows: int, use: str, dtype: torch.dtype) -> Tensor | None:
+        """Memory for so many rows of a tensor; None lets torch take it."""
+        return None
+
+
+class RepeatedGathering(Gathering):
+    """Gathers into the same memory each time: what was gathered before for the same use is overwritten. Not for gradients.
+
+    New memory goes back to the system between batches, and to fault it in again takes as long as to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def _memory(self, tensor: Tensor, rows: int, use: str, dtype: torch.dtype) -> Tensor:
+        kept = self._kept.get((use, dtype))
+        if kept is None or len(kept) < rows:
+            kept = self._kept[use, dtype] = torch.empty(rows, *tensor.shape[1:], dtype=dtype, device=tensor.device)
+        return kept[:rows]
+
+
 class _Rows(Mapping[str, Tensor]):
     """Rows of tensors by name, gathered when they are read, and kept.
 
     Args:
         features: all rows.
-        index: numbers of the rows, of any shape.
-        convert: what is done to gathered rows.
+        gather: gives the rows of one tensor, with its name.
     """
 
-    def __init__(self, features: VideoFeatures, index: Tensor, convert: Callable[[Tensor], Tensor] | None) -> None:
-        self._features, self._index, self._convert = features, index, convert
+    def __init__(self, features: VideoFeatures, gather: Callable[[str, Tensor], Tensor]) -> None:
+        self._features, self._gather = features, gather
         self._gathered: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._features:
             raise KeyError(name)
         if name not in self._gathered:
-            tensor: Tensor = getattr(self._features, name)
-            # the rows of tensor[index], which takes them one number at a time: up to three times as long on a CPU
-            rows = tensor.index_select(0, self._index.flatten()).view(*self._index.shape, *tensor.shape[1:])
-            self._gathered[name] = rows if self._convert is None else self._convert(rows)
+            self._gathered[name] = self._gather(name, getattr(self._features, name))
         return self._gathered[name]
 
     def __contains__(self, name: object) -> bool:
@@ -126,14 +164,29 @@ class FeatureBank:
     room: Room = field(default_factory=Room)
     is_mapped: bool = False
 
-    def episodes(self, plan: EpisodePlan, rows: slice) -> tuple[VideoFeatures, VideoFeatures]:
-        """Supports `[E, N, K, ...]` and queries `[E, Q, ...]` of some episodes."""
+    def episodes(
+        self, plan: EpisodePlan, rows: slice, gathering: Gathering | None = None
+    ) -> tuple[VideoFeatures, VideoFeatures]:
+        """Supports `[E, N, K, ...]` and queries `[E, Q, ...]` of some episodes.
+
+        Args:
+            plan: the episodes.
+            rows: which of them.
+            gathering: gathers the features; None gathers into new memory. `RepeatedGathering` is for callers that are done
+                with the features of all episodes before.
+        """
+        gathering = gathering or Gathering()
         support, query = self.row[plan.support[rows]], self.row[plan.query[rows].reshape(len(plan.query[rows]), -1)]
         if not self.is_mapped:
-            return self._gathered_when_read(self.support, support), self._gathered_when_read(self.query, query)
+            return (
+                self._gathered_when_read(self.support, support, gathering, "support"),
+                self._gathered_when_read(self.query, query, gathering, "query"),
+            )
         if self.query is not self.support:
-            return self._gathered_once(self.support, support)[0], self._gathered_once(self.query, query)[0]
-        both = self._gathered_once(self.support, support, query)
+            (of_support,) = self._gathered_once(self.support, gathering, support=support)
+            (of_query,) = self._gathered_once(self.query, gathering, query=query)
+            return of_support, of_query
+        both = self._gathered_once(self.support, gathering, support=support, query=query)
         return both[0], both[1]
 
     def indexed(self, index: Callable[[VideoFeatures], VideoFeatures]) -> FeatureBank:
@@ -151,8 +204,8 @@ class FeatureBank:
         """A bank of some clips, in memory."""
         rows, row = self.row[clips], np.full_like(self.row, -1)
         row[clips] = np.arange(len(clips))
-        support = self._gathered(self.support, rows)
-        query = support if self.query is self.support else self._gathered(self.query, rows)
+        support = self._whole(self._gathered(self.support, rows, Gathering()))
+        query = support if self.query is self.support else self._whole(self._gathered(self.query, rows, Gathering()))
         return FeatureBank(row, query, support, self.seconds)
 
     def episode_bytes(self, plan: EpisodePlan) -> int:
@@ -160,27 +213,39 @@ class FeatureBank:
         size = plan.support[0].size * clip_bytes(self.support) + plan.query[0].size * clip_bytes(self.query)
         return size * 2 if self.room.is_half else size
 
-    def _gathered(self, features: VideoFeatures, rows: np.ndarray) -> VideoFeatures:
-        """Rows of features, on the device of the method."""
+    def _gathered(
+        self, features: VideoFeatures, rows: np.ndarray, gathering: Gathering, use: str = ""
+    ) -> VideoFeatures:
+        """Rows of features as they are kept, on the device of the method."""
         index = torch.from_numpy(rows)
-        if not self.is_mapped:
-            return self._whole(features[index.to(next(tensor for _, tensor in features.items()).device)])
-        gathered = {name: tensor[index.to(tensor.device)] for name, tensor in features.items()}
-        return self._near(VideoFeatures(**gathered))
+        tensors = {
+            name: gathering.rows(tensor, index.to(tensor.device), f"{use} {name}") for name, tensor in features.items()
+        }
+        gathered = VideoFeatures(**tensors)
+        return gathered if self.room.device is None or not self.is_mapped else gathered.to(self.room.device)
 
-    def _gathered_when_read(self, features: VideoFeatures, rows: np.ndarray) -> VideoFeatures:
+    def _gathered_when_read(
+        self, features: VideoFeatures, rows: np.ndarray, gathering: Gathering, role: str
+    ) -> VideoFeatures:
         """Rows of features, each tensor when it is first read: a role may need a small part of what its videos have."""
         index = torch.from_numpy(rows).to(next(tensor for _, tensor in features.items()).device)
-        return VideoFeatures.of(_Rows(features, index, self._float if self.room.is_half else None))
 
-    def _gathered_once(self, features: VideoFeatures, *rows: np.ndarray) -> list[VideoFeatures]:
-        """Arrays of rows of features; each distinct row is read from the file once, in the order of the file."""
-        distinct, places = np.unique(np.concatenate([array.ravel() for array in rows]), return_inverse=True)
-        near = self._gathered(features, distinct)
-        ends = np.cumsum([array.size for array in rows])[:-1]
-        device = next(tensor for _, tensor in near.items()).device
-        parts = zip(np.split(places, ends), rows, strict=True)
-        return [near[torch.from_numpy(part.reshape(array.shape)).to(device)] for part, array in parts]
+        def gather(name: str, tensor: Tensor) -> Tensor:
+            return gathering.rows(tensor, index, f"{role} {name}", as_float=self.room.is_half)
+
+        return VideoFeatures.of(_Rows(features, gather))
+
+    def _gathered_once(
+        self, features: VideoFeatures, gathering: Gathering, **rows_of: np.ndarray
+    ) -> list[VideoFeatures]:
+        """Arrays of rows of features by their role; each distinct row is read from the file once, in the order of the file."""
+        distinct, places = np.unique(np.concatenate([rows.ravel() for rows in rows_of.values()]), return_inverse=True)
+        near = self._gathered(features, distinct, gathering, f"distinct {' '.join(rows_of)}")
+        ends = np.cumsum([rows.size for rows in rows_of.values()])[:-1]
+        parts = zip(rows_of.items(), np.split(places, ends), strict=True)
+        return [
+            self._gathered_when_read(near, part.reshape(rows.shape), gathering, role) for (role, rows), part in parts
+        ]
 
     def _near(self, features: VideoFeatures) -> VideoFeatures:
         return self._whole(features if self.room.device is None else features.to(self.room.device))

@@ -53,6 +53,7 @@ def make_keys(
     identity, record = cell.identity, cell.identity.model_dump(mode="json")
     code = {name: sha for name, sha in identity.inputs.items() if name.startswith("module")}
     weights, libraries = method.backbone.fingerprint(), [version(name) for name in method.backbone.libraries]
+    libraries += ["channels last"] if method.backbone.is_resnet and device.type == "cpu" else []
 
     def embedding_of(clips: FrameSource) -> str:
         plan, sampling = clips.plan, identity.protocol.sampling

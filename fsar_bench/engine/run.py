@@ -20,7 +20,7 @@ from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
 from fsar_bench.data.dataset import Dataset, open_dataset, split_closed
 from fsar_bench.data.decode import ReadPlan
-from fsar_bench.data.frames import FrameSource, frame_source
+from fsar_bench.data.frames import FrameSource, closing_sources, frame_source
 from fsar_bench.engine.bank import BankPlace, BankStore, FeatureBank, build_bank
 from fsar_bench.engine.checkpoint import load_best, load_named
 from fsar_bench.engine.components import build_method
@@ -109,14 +109,14 @@ class CellRun:
     @classmethod
     @contextlib.contextmanager
     def open(cls, cell: Cell, options: RunOptions, progress: Listener = silent) -> Iterator[CellRun]:
-        """Lock the work folder, build the method and open its data.
+        """Lock the work folder, build the method and open its data, whose decode processes end with this.
 
         Raises:
             BusyError: another run works in the folder.
             ResultError: the folder cannot be written.
             ConfigError: names that do not exist, or a protocol that tests on what the method is trained on.
         """
-        with _working(options.work_dir / cell.work_folder, progress) as folder:
+        with _working(options.work_dir / cell.work_folder, progress) as folder, closing_sources():
             if options.overwrite:
                 _clear(folder)
             remember_places(cell, folder)

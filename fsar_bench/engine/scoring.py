@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsar_bench.engine.bank import FeatureBank, clip_bytes
+from fsar_bench.engine.bank import FeatureBank, RepeatedGathering, clip_bytes
 from fsar_bench.errors import NotNumbersError, ProtocolError
 from fsar_bench.io import read_whole, write_cached
 from fsar_bench.method import FewShotMethod, Scores, VideoFeatures
@@ -118,7 +118,7 @@ def score_plan(
 
 
 class _Episodes:
-    """Features of episodes, with what the method computes of each video alone.
+    """Features of episodes, with what the method computes of each video alone; those of one batch at a time.
 
     Attributes:
         plan: the episodes.
@@ -131,17 +131,18 @@ class _Episodes:
         self.bytes = one.episode_bytes(plan)
         clips = max(len(bank.query), len(bank.support))
         self._is_small = clips * clip_bytes(one.support) <= INDEXED
+        self._gathering = RepeatedGathering()
 
     @cached_property
     def _indexed(self) -> FeatureBank:
         return self._bank.indexed(self._method.index)
 
     def __getitem__(self, rows: slice) -> tuple[VideoFeatures, VideoFeatures]:
-        """Supports `[E, N, K, ...]` and queries `[E, Q, ...]`."""
+        """Supports `[E, N, K, ...]` and queries `[E, Q, ...]`, which overwrite those before."""
         if self._is_small:
-            return self._indexed.episodes(self.plan, rows)
+            return self._indexed.episodes(self.plan, rows, self._gathering)
         clips = np.unique(np.concatenate([self.plan.support[rows].ravel(), self.plan.query[rows].ravel()]))
-        return self._bank.restricted(clips).indexed(self._method.index).episodes(self.plan, rows)
+        return self._bank.restricted(clips).indexed(self._method.index).episodes(self.plan, rows, self._gathering)
 
 
 def _score(method: FewShotMethod, episodes: _Episodes, class_text: Tensor, rows: slice) -> dict[str, np.ndarray]:
@@ -161,7 +162,8 @@ def _score(method: FewShotMethod, episodes: _Episodes, class_text: Tensor, rows:
             "score() gave scores that are not numbers (NaN). Look for a division by zero in the method."
         )
     named = {"total": scores.total, **scores.parts}
-    return {name: tensor.float().cpu().numpy() for name, tensor in named.items()}
+    # copies: a score may be a view of features, which the next batch overwrites
+    return {name: tensor.float().cpu().numpy().copy() for name, tensor in named.items()}
 
 
 def _stored(

@@ -170,6 +170,31 @@ def test_batch_norm_stays_in_eval_mode_so_that_roles_can_be_encoded_separately(n
     assert not torch.allclose(apart, learning.encode_frames(frames), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["clip_resnet", "resnet"])
+def test_a_resnet_in_channels_last_gives_the_features_and_gradients_of_the_plain_order(name, monkeypatch):
+    """And nothing that leaves it, or is kept of it, is in that order."""
+    found = []
+    for is_channels_last in (True, False):
+        torch.manual_seed(0)
+        backbone = BUILDERS[name]().eval()
+        assert backbone.is_channels_last == (name == "resnet")  # in training
+        with torch.no_grad():
+            assert backbone.is_channels_last
+        frames = frames_for(backbone)
+        monkeypatch.setattr(type(backbone), "is_channels_last", is_channels_last)
+        assert backbone.images(frames).is_contiguous() != is_channels_last
+        backbone.requires_grad_(False)
+        backbone.tune_visual()
+        outputs = [backbone.encode_frames(frames), backbone.encode_maps(frames), *backbone.encode_pyramid(frames)]
+        sum(output.square().mean() for output in outputs).backward()
+        gradients = [parameter.grad for parameter in backbone.visual.parameters()]
+        assert all(tensor.is_contiguous() for tensor in (*outputs, *gradients, *backbone.state_dict().values()))
+        found.append([*outputs, *gradients])
+        monkeypatch.undo()
+    for ours, plain in zip(*found, strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-5 * plain.abs().max().item() + 1e-9)
+
+
 def test_a_convolutional_tower_can_be_tuned_but_not_adapted():
     backbone = BUILDERS["clip_resnet"]()
     with pytest.raises(ConfigError, match="tiny_rn has no transformer blocks"):

@@ -18,7 +18,7 @@ import torch
 from helpers import GivenFeatures, outputs
 
 from fsar_bench.engine import host, memory, scoring
-from fsar_bench.engine.bank import CHUNK, FeatureBank, build_bank
+from fsar_bench.engine.bank import CHUNK, FeatureBank, RepeatedGathering, build_bank
 from fsar_bench.engine.memory import Room, Shelf, free_memory
 from fsar_bench.engine.scoring import score_plan
 from fsar_bench.errors import ProtocolError, ResultError
@@ -135,7 +135,7 @@ def test_a_clip_is_read_once_per_batch_and_role_in_the_order_of_the_file(tmp_pat
     read = []
     gathered = FeatureBank._gathered
     monkeypatch.setattr(
-        FeatureBank, "_gathered", lambda self, features, rows: read.append(rows) or gathered(self, features, rows)
+        FeatureBank, "_gathered", lambda self, _, rows, *more: read.append(rows) or gathered(self, _, rows, *more)
     )
     rows = slice(3, 30)
     found = bank.episodes(plan, rows)
@@ -143,6 +143,51 @@ def test_a_clip_is_read_once_per_batch_and_role_in_the_order_of_the_file(tmp_pat
     assert [list(part) for part in read] == [sorted(set(p[rows].flat)) for p in (plan.support, plan.query)]
     for ours, theirs in zip(found, near.episodes(plan, rows), strict=True):
         assert all(torch.equal(tensor, getattr(theirs, name)) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("is_half", [False, True])
+@pytest.mark.parametrize("role_free", [True, False])
+@pytest.mark.parametrize("left", [10**6, 0])
+@torch.no_grad()
+def test_batches_hold_their_features_unless_the_caller_is_done_with_them(tmp_path, role_free, left, is_half):
+    method, split, plan, text = setting(role_free)
+    room = Room(left, tmp_path, is_half=is_half)
+    bank = bank_of(method, split, text, room).indexed(method.index)
+    assert bank.is_mapped == (left == 0)
+    batches = [slice(0, 7), slice(7, 16), slice(16, 19)]
+    held = [bank.episodes(plan, rows) for rows in batches]
+    read = [[dict(role.items()) for role in batch] for batch in held]  # all of them, before one of them is looked at
+    gathering, places = RepeatedGathering(), []
+    for rows, expected in zip(batches, read, strict=True):
+        for role, features, tensors, numbers in zip(
+            ("support", "query"),
+            bank.episodes(plan, rows, gathering),
+            expected,
+            (plan.support, plan.query),
+            strict=True,
+        ):
+            of_bank = getattr(bank, role)
+            index = torch.from_numpy(bank.row[numbers[rows]])
+            for name, tensor in features.items():
+                right = getattr(of_bank, name)[index if role == "support" else index.flatten(1)]
+                assert torch.equal(tensor, right.float() if right.dtype == torch.half else right)
+                assert torch.equal(tensor, tensors[name])
+                assert tensor.is_contiguous()
+        places.append(features.frames.data_ptr())
+    assert places[1] == places[2]  # the third batch is not larger than the second
+    assert len({batch[1]["frames"].data_ptr() for batch in read}) == 3
+
+
+def test_scores_that_are_views_of_features_outlive_their_batch(tmp_path):
+    class Views(Noise):
+        def score(self, support, query, class_text):
+            return Scores(query.count[..., None].expand(-1, -1, 5), {"first": support.frames[:, :, 0, :5, 0]})
+
+    method, (_, split, plan, text) = Views(role_free=True), setting(True)
+    scores = score_plan(method, bank_of(method, split, text, Room(0, tmp_path)), plan, text, batch=7)
+    assert (scores.total == plan.query.reshape(len(plan), -1)[..., None]).all()
+    expected = score_plan(method, bank_of(method, split, text, None), plan, text, batch=len(plan))
+    assert scores.parts["first"].tobytes() == expected.parts["first"].tobytes()
 
 
 def test_an_index_that_adds_nothing_takes_no_memory(tmp_path):

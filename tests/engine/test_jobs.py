@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import outputs
+from helpers import children, children_that_stay, outputs
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.settings import RunOptions
@@ -98,7 +96,7 @@ def test_who_leaves_a_sweep_ends_the_processes_of_its_cells(tiny, tmp_path):
     cells, options = cells_of(
         tiny, tmp_path, "methods=otam,bi_mhm,otam_frozen", "train.episodes=40000", "train.val_interval=40000", "jobs=3"
     )
-    trains = threading.Barrier(3, timeout=120)
+    trains, before = threading.Barrier(3, timeout=120), children()
 
     def listener_of(cell):
         def listen(event: Event) -> None:
@@ -109,12 +107,9 @@ def test_who_leaves_a_sweep_ends_the_processes_of_its_cells(tiny, tmp_path):
 
     for outcome in sweep(cells, options, run_isolated, listener_of):
         assert outcome.cell.name == "otam_frozen"
-        assert len(multiprocessing.active_children()) >= 2
+        assert len(children(before)) >= 2
         break
-    until = time.monotonic() + 10  # they are dead; on a busy machine the fork server may tell it a little later
-    while multiprocessing.active_children() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert multiprocessing.active_children() == []
+    assert children_that_stay(before) == []
     assert not any(is_locked(options.work_dir / cell.work_folder) for cell in cells)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from helpers import annotation_rows, outputs, tiny_cells, write_dataset
+from helpers import annotation_rows, children, children_that_stay, outputs, tiny_cells, write_dataset
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.settings import RunOptions
@@ -374,15 +374,13 @@ def test_an_error_in_a_folder_of_the_node_names_the_drivers(tiny, tmp_path):
 
 
 def test_who_leaves_a_task_ends_its_processes_and_its_folder(tiny, tmp_path):
-    import multiprocessing
-
     (cell,), options = tiny_cells(tiny, tmp_path, "methods=otam", "train.episodes=40000", "train.val_interval=40000")
     task = a_task([cell], options, tmp_path, sees=True)
-    lines = run_task(task)
+    before, lines = children(), run_task(task)
     next(line for line in map(decode, lines) if getattr(line, "stage", "") == "training")
-    assert multiprocessing.active_children()
+    assert children(before)
     lines.close()
-    assert multiprocessing.active_children() == []
+    assert children_that_stay(before) == []
 
 
 def test_events_of_a_stage_are_told_now_and_then(monkeypatch):

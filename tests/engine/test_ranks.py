@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from importlib.resources import files
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import outputs
+from helpers import children, outputs
 from torch.utils._pytree import tree_leaves
 
 from fsar_bench.config.resolve import resolve
@@ -60,13 +61,14 @@ def train(tiny, folder: Path, devices: int, *pairs: str, listener: Listener = si
     return {**trained, "last.pt": pickle.dumps(leaves), **outputs(folder / "out")}
 
 
-def ranks_here() -> list[int]:
+def ranks_since(before: Sequence[BaseProcess]) -> list[int]:
     """Ranks that this process started; its decode processes are daemons."""
-    return [child.pid for child in multiprocessing.active_children() if not child.daemon]
+    return [child.pid for child in children(before) if not child.daemon]
 
 
 def test_two_ranks_train_the_bytes_of_one(tiny, tmp_path):
     """An update of 3 episodes leaves one rank without an episode in its second round; the last update has 2 episodes."""
+    before = children()
     alone = train(tiny, tmp_path / "1", 1, "methods=otam", *UPDATES)
     assert len(alone) == 6
     assert len(alone["last.pt"]) > 100_000  # weights and both moments of the optimiser
@@ -77,7 +79,7 @@ def test_two_ranks_train_the_bytes_of_one(tiny, tmp_path):
     assert encoded == [0, 32, 42] * 3  # clips of all ranks
     tested = [event for event in heard if event.stage == "encoding"]
     assert [(event.done, event.note) for event in tested] == [(42, ""), (0, ""), (32, CACHED), (42, CACHED)]
-    assert ranks_here() == []
+    assert ranks_since(before) == []
     (log,) = (tmp_path / "2" / "work").rglob("log.rank1.txt")
     assert "Traceback" not in log.read_text()
     (state,) = (tmp_path / "2" / "work").rglob("last.pt")
@@ -110,15 +112,16 @@ def test_more_ranks_train_the_bytes_of_one(tiny, tmp_path, settings):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_rank_is_named_and_the_training_resumes_to_the_same_bytes(tiny, tmp_path, ranks):
     settings = ("methods=otam", "train.accumulate=2", "train.episodes=12")
+    before = children()
 
     def kill(event: Event) -> None:
         if event.stage == "training" and event.done == 9:
-            assert len(ranks_here()) == 2
-            os.kill(max(ranks_here()), signal.SIGKILL)
+            assert len(ranks_since(before)) == 2
+            os.kill(max(ranks_since(before)), signal.SIGKILL)
 
     with pytest.raises(CellCrashedError, match=r"Rank [01] of the 2 ranks of the training ended early \(exit code -9"):
         train(tiny, tmp_path / "2", 2, *settings, listener=kill)
-    assert ranks_here() == []
+    assert ranks_since(before) == []
     heard: list[Event] = []
     resumed = train(tiny, tmp_path / "2", ranks, *settings, listener=heard.append)
     assert next(event.done for event in heard if event.stage == "training") > 4
@@ -151,11 +154,11 @@ def is_running(process: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 def test_ranks_end_with_the_killed_process_of_their_cell(tiny, tmp_path):
     cell, options = cell_of(tiny, tmp_path, 2, "methods=otam", "train.episodes=40000", "train.val_interval=40000")
-    family: set[int] = set()
+    before, family = children(), set[int]()
 
     def kill(event: Event) -> None:
         if event.stage == "training" and event.done == 5:
-            (child,) = multiprocessing.active_children()
+            (child,) = children(before)
             family.update(children_of(child.pid))
             child.kill()
 

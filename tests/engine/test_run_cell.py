@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import annotation_rows, outputs, write_dataset
+from helpers import annotation_rows, children, children_that_stay, outputs, write_dataset
 
 import fsar_bench
 from fsar_bench.config.settings import RunOptions
@@ -292,6 +293,25 @@ def test_a_hanging_reader_stops_the_cell_and_names_the_clip(run_tiny, tmp_path):
     )
     with pytest.raises(DataError, match=r"Clip '.*' was not decoded within 2 s by the reader 'slow'"):
         run_tiny(str(tmp_path / "custom.py"), reader="slow", decode_timeout=2.0, controls=False)
+
+
+def test_a_run_ends_its_decode_processes_although_its_traceback_and_mmengines_runner_stay(
+    run_tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "first"))  # no clip is decoded already
+    before = children()
+    gc.disable()
+    try:
+        run_tiny("otam", controls=False, episodes=20)
+        assert children_that_stay(before, seconds=2) == []
+        monkeypatch.setenv("FSAR_BENCH_CACHE", str(tmp_path / "second"))
+        Fuse(monkeypatch, run, "score_plan", 1)
+        with pytest.raises(Killed) as kept:
+            run_tiny("prototype_frozen", controls=False, episodes=20, seed=1)
+        assert children_that_stay(before, seconds=2) == []
+        assert kept.tb
+    finally:
+        gc.enable()
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(run_tiny, tmp_path):

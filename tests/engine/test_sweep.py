@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import annotation_rows, outputs, write_dataset
+from helpers import annotation_rows, children, outputs, write_dataset
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.engine.locks import is_locked
@@ -48,10 +47,12 @@ def test_a_killed_cell_is_named_and_resumes_to_the_same_result(tiny, tmp_path):
     """A real SIGKILL of the cell's process in the middle of its training."""
     (cell,), options = cells_of(tiny, tmp_path, "methods=otam")
     expected = run_isolated(cell, options.model_copy(update={"out": tmp_path / "a", "work_dir": tmp_path / "aw"}))
+    before = children()
 
     def kill(event) -> None:
         if event.stage == "training" and event.done == 5:
-            multiprocessing.active_children()[0].kill()
+            (child,) = children(before)
+            child.kill()
 
     with pytest.raises(CellCrashedError, match=r"its process ended early \(exit code -9"):
         run_isolated(cell, options, kill)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 from time import sleep
 
 import pytest
+from helpers import children
 
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.search import parse_space
@@ -206,10 +206,12 @@ def test_a_trial_that_is_killed_in_its_training_resumes(toy, tmp_path):
     (outcome,) = tuned({**settings, "work_dir": str(tmp_path / "undisturbed")})
     expected = repeating(outcome.subject.file)
     outcome.subject.file.unlink()
+    before = children()
 
     def kill(event) -> None:
         if event.stage == "training" and event.done == 3:
-            multiprocessing.active_children()[0].kill()
+            (child,) = children(before)
+            child.kill()
 
     (failed,) = tuned(settings, begin=lambda *_: kill)
     assert isinstance(failed.error, CellCrashedError)
