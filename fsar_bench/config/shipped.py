@@ -11,6 +11,7 @@ from fsar_bench.config.resolve import resolve
 from fsar_bench.io import canonical
 
 PLUGINS = "fsar_bench.methods"  # group of entry points by which installed packages register parts
+DATASETS = ("synthact", "synthact_order", "synthact_scene")  # the built-in data, each with tunings of its own
 BUILT = ("optimizer", "scheduler", "hooks")  # fields of a training that are built by their registered types
 
 
@@ -19,7 +20,7 @@ def is_as_shipped(cell: Cell) -> bool:
 
     Ways, shots, seeds and lengths of trainings may be any: no part that is built depends on them.
     """
-    return cell.setup.checkpoint is None and _parts(cell) in _shipped()
+    return cell.setup.checkpoint is None and parts(cell) in _shipped()
 
 
 @cache
@@ -27,10 +28,10 @@ def _shipped() -> frozenset[str]:
     """Texts of the parts that ship; none where installed packages add parts of theirs, which are built to be known."""
     if entry_points(group=PLUGINS):
         return frozenset()
-    return frozenset(_parts(cell) for cell in resolve({"methods": "all"}).cells)
+    return frozenset(parts(cell) for cell in resolve({"methods": "all", "dataset": list(DATASETS)}).cells)
 
 
-def _parts(cell: Cell) -> str:
+def parts(cell: Cell) -> str:
     """What is built of a cell, as text."""
     identity, train = cell.identity, cell.identity.train
     built: dict[str, Any] = {key: getattr(train, key, None) for key in BUILT}

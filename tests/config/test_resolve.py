@@ -134,7 +134,7 @@ def test_lists_in_brackets_are_one_value():
 def test_dataset_defaults_lie_under_the_command_line():
     (cell,) = resolve(["methods=ma_clip", "controls=false", "train.episodes=7"]).cells
     assert cell.identity.train.episodes == 7
-    assert cell.identity.train.val_interval == 40
+    assert cell.identity.train.val_interval == 50
     assert cell.identity.train.way == 5
 
 
