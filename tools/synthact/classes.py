@@ -145,6 +145,6 @@ def class_named(name: str) -> ActionClass:
     """The class of a name; programs are functions that cannot be pickled, so processes are told names.
 
     Raises:
-        StopIteration: if there is none.
+        KeyError: if there is none.
     """
-    return next(action for action in action_classes() if action.name == name)
+    return {action.name: action for action in action_classes()}[name]
