@@ -170,6 +170,7 @@ def test_a_change_to_the_default_is_the_default():
 def test_the_start_of_text_layers_is_a_key_of_the_study_alone(design):
     plain, changed = (design.cell(Place(row, ORDER)) for row in (MA_CLIP, "ma_clip method.text_start=projection"))
     assert changed.identity.method == {**plain.identity.method, "text_start": "projection"}
+    assert changed.identity.train == plain.identity.train  # as tuned
     assert "text_start" not in load("methods", "ma_clip").values["method"]  # its hashes stay
 
 

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from fsar_bench.config.cell import Cell
-from fsar_bench.config.files import AblationConfig, MethodConfig, load, names
+from fsar_bench.config.files import AblationConfig, MethodConfig, config_folder, load, names
 from fsar_bench.config.resolve import resolve
 
 HERE = Path(__file__).parent
@@ -32,6 +32,7 @@ TIMES = (1, 2, 4, 8)  # of the default number of training episodes
 SEEDS = (0, 1, 2)
 
 MA_CLIP, FULL, CLIP_FSAR, OTAM, AIM = "ma_clip", "ma_clip_full", "clip_fsar", "otam", "aim"
+OURS = {"methods": str(HERE / "ma_clip.py"), "tuned": str(config_folder("tuned"))}  # MA-CLIP with a key more, as tuned
 TEXT_ALONE = "zero_shot"
 NO_ADAPTERS = "method.multimodal=false method.temporal=false method.joint=false"
 NO_TEXT = "ma_clip method.alpha=0 method.support_branch=spatiotemporal method.prototype=transformer"
@@ -239,7 +240,7 @@ class Design:
         values = {
             "episodes": str(EPISODES),
             **{key: value for key, value in self.changes.items() if is_trained or not key.startswith("train.")},
-            "methods": str(HERE / "ma_clip.py") if has_key_of_ours else method,
+            **(OURS if has_key_of_ours else {"methods": method}),
             "dataset": place.dataset,
             "backbone": place.backbone,
             "controls": "false",
