@@ -16,6 +16,13 @@ from helpers import Command, annotation_rows, write_dataset
 TESTS = Path(__file__).parent
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores, as tests wait for other processes a quarter of their time."""
+    from fsar_bench.engine.host import cores
+
+    return cores() + 1
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """One cache folder for the whole session, so that clips are decoded once."""
