@@ -45,17 +45,17 @@ def test_the_command_shows_progress_and_ends_in_a_table(command, tiny):
     assert again.stdout.count("finished before, reused") == 2
 
 
-def test_controls_that_do_not_apply_are_said_to_be_left_out(command, tiny):
+def test_controls_that_do_not_apply_are_said_to_be_left_out(fsar, tiny):
     tiny.write_text(tiny.read_text().replace("controls = []", 'controls = ["zero_shot"]'))
-    done = command("run", f"dataset={tiny}", "methods=otam_frozen", "backbone=tiny_resnet", "episodes=100", "workers=1")
+    done = fsar("run", f"dataset={tiny}", "methods=otam_frozen", "backbone=tiny_resnet", "episodes=100", "workers=1")
     assert done.returncode == 0, done.stderr
     assert "left out, a control that does not apply here" in done.stdout
 
 
-def test_a_killed_command_resumes_to_the_same_result(command, tiny, tmp_path):
+def test_a_killed_command_resumes_to_the_same_result(command, fsar, tiny, tmp_path):
     """A real SIGKILL of the command and all of its children in the middle of a training."""
     arguments = ("run", f"dataset={tiny}", "methods=otam", "checkpoint_seconds=0", *IN_TURN)
-    assert command(*arguments, "out=undisturbed", "work_dir=undisturbed_work").returncode == 0
+    assert fsar(*arguments, "out=undisturbed", "work_dir=undisturbed_work").returncode == 0
     process = command.start(*arguments)
     for line in process.stdout:
         if "training 4/8" in line:
