@@ -15,6 +15,7 @@ lint:  ## style, types and stale tables
 	$(PY) -m tools.methods_table --check
 	$(PY) -m tools.committed_table --check
 	$(PY) -m tools.agreement --check
+	$(PY) -m tools.study page --check
 
 test:  ## the test suite
 	$(PY) -m pytest
