@@ -144,10 +144,10 @@ def frames(episode: int, part: int) -> Tensor:
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_running_statistics_have_the_bits_of_one_process(ranks):
     """Batch norm sees supports and queries apart: two passes per episode."""
-    episodes = 5
+    episodes, models = 5, [normed() for _ in range(ranks)]  # threads share torch's random numbers
 
     def body(exchange: Exchange) -> dict[str, Tensor]:
-        model = normed()
+        model = models[exchange.rank]
         statistics = RunningStatistics(model, exchange)
         for first in range(0, episodes, ranks):
             own = first + exchange.rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tools.study.design import (
@@ -126,8 +126,8 @@ def _by_verdict(measured: Measured) -> Iterable[str]:
         by_word = {
             word: [_told(c, gap) for c, gap in ours.items() if verdict(gap) == word] for word in VERDICTS.values()
         }
-        counts = ", ".join(f"{len(told)} {word}" for word, told in by_word.items())
-        yield f"**On {board.title}**, of {len(ours)} claims: {counts}." if ours else f"**On {board.title}**, no claims."
+        counts = ", ".join(f"{word}: {len(told)}" for word, told in by_word.items())
+        yield f"**On {board.title}**, {len(ours)} claims ({counts})." if ours else f"**On {board.title}**, no claims."
         yield ""
         yield from (f"- {word}: {'; '.join(told)}." for word, told in by_word.items() if told)
         if other:
@@ -175,11 +175,10 @@ def _of_parts(measured: Measured) -> Iterable[str]:
         told = {row: gap for row, gap in gaps.items() if gap.sign and row != NO_TEXT}
         ranked = sorted(told, key=lambda row: (-abs(told[row].points), row))
         if ranked:
-            each = "; ".join(f"{PARTS[row]} {brings(told[row])}" for row in ranked)
-            yield f"On {board.title}: {each}."
+            yield f"On {board.title}: {'; '.join(f'{PARTS[row]} {told[row]}' for row in ranked)}."
         open_ones = [PARTS[row] for row, gap in gaps.items() if not gap.sign]
         if open_ones:
-            yield f"On {board.title}, nothing can be told of {_listed(open_ones)}."
+            yield f"On {board.title}, nothing can be told of: {'; '.join(open_ones)}."
 
 
 def part_gaps(measured: Measured, board: Board) -> dict[str, Gap]:
@@ -276,7 +275,3 @@ def _of_settings(measured: Measured) -> Iterable[str]:
         count = "1 setting" if len(gaps) == 1 else f"{len(gaps)} settings"
         told = "; ".join(f"`{change}` {gaps[change]}" for change in matters) or "none"
         yield f"Of {count} tried on {NAMES[dataset]}, these matter (Holm): {told}{seen}."
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
