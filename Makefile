@@ -15,6 +15,7 @@ lint:  ## style, types and stale tables
 	$(PY) -m tools.methods_table --check
 	$(PY) -m tools.committed_table --check
 	$(PY) -m tools.agreement --check
+	$(PY) -m tools.tuning_table --check
 	$(PY) -m tools.study page --check
 
 test:  ## the test suite
@@ -35,11 +36,12 @@ audit:  ## claims about intervals, tests and ranks on simulated boards whose tru
 campaign:  ## kills, damaged files, full disks and runs at once, at random (docs/reliability.md)
 	PYTHONPATH=tests $(PY) -m campaign
 
-leaderboard:  ## rebuild the tables from the result files, docs/agreement.md, and what runs compare themselves with
+leaderboard:  ## rebuild the tables from the result files, docs/agreement.md, docs/tuning.md, and what runs compare themselves with
 	.venv/bin/fsar-bench leaderboard
 	$(PY) -m tools.readme_table
 	$(PY) -m tools.committed_table
 	$(PY) -m tools.agreement
+	$(PY) -m tools.tuning_table
 	$(PY) -m tools.methods_table
 
 agreement:  ## how well the built-in boards predict the literature, from their results alone (docs/agreement.md)

@@ -1,0 +1,50 @@
+"""tools.tuning_table: rows against the files of tunings themselves, and a page that is checked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsar_bench.config.tuned import read_tuning
+from tools import tuning_table
+
+FILES = sorted((Path(__file__).parents[1] / "configs" / "tuned").rglob("*.json"))
+pytestmark = pytest.mark.skipif(not FILES, reason="the configs are not here (tests run from an installed wheel)")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_row_tells_what_the_file_holds(path):
+    raw = json.loads(path.read_text())
+    title, budget, untuned, tuned, untrained, settings, hours = tuning_table.row(read_tuning(path), "Title")
+    accuracies = [trial["accuracy"] for trial in raw["trials"]]
+    best = raw["trials"][accuracies.index(max(accuracies))]
+    assert title == "Title"
+    assert budget == f"{len(accuracies)} × {raw['budget']['episodes']}"
+    assert float(untuned) == pytest.approx(accuracies[0], abs=0.005)
+    assert float(tuned) == pytest.approx(max(accuracies), abs=0.005)
+    assert float(untrained) == pytest.approx(dict(map(tuple, best["curve"]))[0], abs=0.005)
+    assert settings.startswith("kept: ") == (accuracies[0] == max(accuracies))
+    assert all(f"`{key}=" in settings for key in best["values"])
+    assert float(hours) == pytest.approx(sum(raw["spent"]["seconds"]) / 3600, abs=0.005)
+
+
+def test_every_trained_method_is_in_each_section_once():
+    text = "\n".join(tuning_table.sections())
+    for section in text.split("\n## ")[1:]:
+        missing = section.partition("so far: ")[2].strip().removesuffix(".").split("; ")
+        rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+        assert len(rows) + len(missing) == len(tuning_table.trained_methods())
+
+
+def test_a_page_that_is_out_of_date_fails_the_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tuning_table, "PAGE", tmp_path / "tuning.md")
+    monkeypatch.setattr(sys, "argv", ["tuning_table"])
+    assert tuning_table.main() == 0
+    monkeypatch.setattr(sys, "argv", ["tuning_table", "--check"])
+    assert tuning_table.main() == 0
+    (tmp_path / "tuning.md").write_text("by hand")
+    assert tuning_table.main() == 1
+    assert "docs/tuning.md is out of date" in capsys.readouterr().err

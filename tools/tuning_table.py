@@ -1,0 +1,82 @@
+"""Write docs/tuning.md, what tuning chose for the built-in methods and what it took: `python -m tools.tuning_table [--check]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tabulate import tabulate
+
+from fsar_bench.config.files import DatasetConfig, MethodConfig, config_folder, load, names
+from fsar_bench.config.search import spell
+from fsar_bench.config.shipped import DATASETS
+from fsar_bench.config.tuned import Tuning, find_tuning
+
+PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
+INTRO = """# What tuning chose
+
+Written by `python -m tools.tuning_table` from `configs/tuned`; `make lint` fails where it is out of date. `fsar-bench tune
+METHOD dataset=DATASET budget=N` repeats a row, and `fsar-bench tune --show METHOD dataset=DATASET` shows each of its trials
+with its val curve. How it works: [docs/training.md](training.md).
+
+*Untuned* and *tuned*: val accuracy, in percent, of the first trial, which has the untuned settings, and of the chosen one;
+the best of several trials flatters, so that a gain on val is no measure of one on test (`fsar-bench run methods=METHOD
+tuned=auto,none` tests both). *Kept*: the untuned settings were the best. *Untrained*: val accuracy of the tuned settings
+before the first update; where it is that of the trial, training brought nothing. *Hours*: of one job.
+"""
+
+
+def trained_methods() -> list[str]:
+    """Names of the built-in methods that are trained."""
+    return [name for name in names("methods") if load("methods", name).checked(MethodConfig).train is not None]
+
+
+def row(tuning: Tuning, title: str) -> list[str]:
+    """A tuning as cells of the table."""
+    first, best = tuning.trials[0], tuning.trials[tuning.chosen]
+    values = ", ".join(f"`{key}={spell(value)}`" for key, value in sorted(best.values.items()))
+    return [
+        title,
+        f"{tuning.budget.trials} × {tuning.budget.episodes}",
+        "diverged" if first.accuracy is None else f"{first.accuracy:.2f}",
+        f"{best.accuracy:.2f}",
+        f"{best.curve[0][1]:.2f}",
+        values if tuning.chosen else f"kept: {values}",
+        f"{sum(tuning.spent.seconds) / 3600:.2f}",
+    ]
+
+
+def sections() -> Iterator[str]:
+    """A section per built-in dataset."""
+    for dataset in DATASETS:
+        found = {name: find_tuning(config_folder("tuned"), dataset, name) for name in trained_methods()}
+        tunings = {name: each[1] for name, each in found.items() if each}
+        titles = {name: load("methods", name).checked(MethodConfig).title or name for name in found}
+        hours = sum(sum(each.spent.seconds) for each in tunings.values()) / 3600
+        yield f"\n## {load('datasets', dataset).checked(DatasetConfig).title}"
+        yield f"{len(tunings)} of {len(found)} trained methods are tuned; they took {hours:.1f} hours of one job.\n"
+        if tunings:
+            head = ["method", "trials × episodes", "untuned", "tuned", "untrained", "settings", "hours"]
+            rows = [row(tuning, titles[name]) for name, tuning in tunings.items()]
+            aligned = ["left", "left", "right", "right", "right", "left", "right"]
+            yield tabulate(rows, head, "pipe", colalign=aligned, disable_numparse=True) + "\n"
+        missing = [titles[name] for name in found if name not in tunings]
+        if missing:
+            yield f"With the settings of their configs so far: {'; '.join(missing)}."
+
+
+def main() -> int:
+    """Write the page, or with --check compare it; returns the exit code."""
+    text = INTRO + "\n".join(sections()) + "\n"
+    if "--check" in sys.argv:
+        stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text
+        if stale:
+            print("error: docs/tuning.md is out of date; run python -m tools.tuning_table", file=sys.stderr)
+        return int(stale)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
