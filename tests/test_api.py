@@ -67,6 +67,7 @@ def test_check_takes_classes_and_names():
         fsar_bench.check(Careless)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not README.exists(), reason="the README is not here (tests run from an installed wheel)")
 def test_the_python_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
     """Every block of Python in the README's section on notebooks, one after the other, in an empty folder."""

@@ -200,6 +200,7 @@ def test_folder_of_open_clip_brings_its_normalisation(tmp_path):
         CLIPBackbone("tiny_clip", str(tmp_path), quick_gelu=False, resize=32, crop=32)
 
 
+@pytest.mark.long
 def test_hub_repository_is_loaded_from_its_cache_and_its_absence_named(command, tiny, tmp_path):
     """The cache of huggingface_hub, as a download would leave it; nothing is fetched."""
     torch.manual_seed(4)

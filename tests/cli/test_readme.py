@@ -45,6 +45,7 @@ def copy_clips(folder: Path) -> None:
         shutil.copy(row["path"], place)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not README.exists(), reason="the README is not here (tests run from an installed wheel)")
 @pytest.mark.parametrize("title", LINES)
 def test_what_the_readme_says_of_own_components_runs_as_it_stands(command, fsar, tiny, title, monkeypatch):

@@ -52,6 +52,7 @@ def test_controls_that_do_not_apply_are_said_to_be_left_out(fsar, tiny):
     assert "left out, a control that does not apply here" in done.stdout
 
 
+@pytest.mark.long
 def test_a_killed_command_resumes_to_the_same_result(command, fsar, tiny, tmp_path):
     """A real SIGKILL of the command and all of its children in the middle of a training."""
     arguments = ("run", f"dataset={tiny}", "methods=otam", "checkpoint_seconds=0", *IN_TURN)
@@ -148,6 +149,7 @@ ENDS = {  # signal: the exit code, what is said once, and of how many cells how 
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in list(ENDS)[1:])])
 def test_cells_at_the_same_time_end_with_the_command(command, tiny, number):
     tiny.write_text(tiny.read_text().replace("episodes=8", "episodes=4000"))

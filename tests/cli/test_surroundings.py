@@ -121,6 +121,7 @@ def test_what_decoders_print_does_not_mix_with_our_lines(command, clips, tmp_pat
     assert "partial file" not in stopped.stdout
 
 
+@pytest.mark.long
 def test_a_main_program_may_be_read_from_standard_input(tiny, tmp_path):
     arguments = [*RUN[1:], f"dataset={tiny}"]
     program = f"from fsar_bench.cli.run import run_command\nprint('exit', run_command({arguments!r}))\n"

@@ -168,6 +168,7 @@ def test_a_tuning_that_no_longer_fits_its_method_says_so(tiny, tmp_path):
         cell_of("methods=ma_clip", f"dataset={tiny}", "tuned=nowhere")
 
 
+@pytest.mark.long
 def test_the_command_of_a_result_repeats_it_with_and_without_the_tuning(tuned, tiny, tmp_path, run_tiny):
     (stored,) = run_tiny("ma_clip", controls=False, backbone="synthact_clip")
     result, places = stored.result, {"dataset": str(tiny)}

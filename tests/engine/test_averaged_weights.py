@@ -67,6 +67,7 @@ def train(run_tiny, tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.long
 def test_val_and_the_best_checkpoint_are_of_the_average_and_a_kill_changes_nothing(train, tmp_path, monkeypatch):
     hook = {"type": "EMAHook", "momentum": MOMENTUM}
     train("plain")

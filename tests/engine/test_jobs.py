@@ -41,6 +41,7 @@ def process_of(cell, options: RunOptions) -> int:
     return json.loads((options.work_dir / cell.work_folder / HOLDER).read_text())["pid"]
 
 
+@pytest.mark.long
 def test_processes_overlap_and_give_the_bytes_of_one_after_the_other(tiny, tmp_path):
     """Neither cell's first training episode is heard before the other's is told."""
     cells, options = cells_of(tiny, tmp_path, "methods=otam,bi_mhm", "jobs=2")
@@ -72,6 +73,7 @@ def test_a_training_that_cells_share_is_made_once(tiny, tmp_path):
     assert len({outcome.stored.result.training_key for outcome in done}) == 1
 
 
+@pytest.mark.long
 def test_a_killed_cell_is_a_crash_of_that_cell_alone_and_resumes(tiny, tmp_path):
     cells, options = cells_of(tiny, tmp_path, "methods=otam,bi_mhm", "jobs=2")
 

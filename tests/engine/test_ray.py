@@ -116,6 +116,7 @@ def three_nodes(monkeypatch) -> Iterator[Nodes]:
         shutil.rmtree(nodes.folder, ignore_errors=True)
 
 
+@pytest.mark.long
 def test_cells_on_a_cluster_that_is_started_for_them(tiny, tmp_path):
     cells, options = tiny_cells(tiny, tmp_path, "methods=otam_frozen", "launcher=ray")
     stages, slots, answers = [], [], signal.getsignal(signal.SIGTERM)

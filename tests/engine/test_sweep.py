@@ -165,6 +165,7 @@ print(len(results))
 """
 
 
+@pytest.mark.long
 def test_a_script_without_a_main_guard_works(tmp_path):
     dataset = write_dataset(tmp_path / "tiny.py", annotation_rows())
     (tmp_path / "script.py").write_text(SCRIPT.format(dataset=str(dataset)))

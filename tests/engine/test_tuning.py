@@ -122,6 +122,7 @@ def repeating(path: Path) -> dict:
     return record
 
 
+@pytest.mark.long
 def test_the_best_place_of_a_toy_is_found_and_run_takes_it(toy, in_this_process, tmp_path, run_tiny):
     settings = toy()
     (outcome,) = tuned(settings)
