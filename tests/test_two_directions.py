@@ -61,26 +61,42 @@ def test_halves_of_a_class_play_in_opposite_directions(source, tmp_path):
         assert distance.diagonal().max() < 4  # of 255: JPEG
 
 
-def test_folders_of_images_are_read_as_videos_are(source, tmp_path):
+def backwards_of(annotation, folder, seed: int) -> set[str]:
+    two_directions.write(annotation, folder, frames=1, seed=seed)
+    clips = json.loads((folder / "annotation.json").read_text())["clips"]
+    return {clip["id"] for clip in clips if clip["class"].endswith(", backwards")}
+
+
+def test_halves_are_drawn_whatever_the_order_of_the_list(source, tmp_path):
+    table = json.loads(source.read_text())
+    backwards = backwards_of(source, tmp_path / "a", 0)
+    source.write_text(json.dumps({**table, "clips": table["clips"][::-1]}))
+    assert backwards_of(source, tmp_path / "b", 0) == backwards
+    drawn = {frozenset(backwards_of(source, tmp_path / str(seed), seed)) for seed in range(1, 13)}
+    assert len(drawn) > 6  # of the 18 pairs of halves, of 4 and 3 clips
+
+
+def test_folders_of_images_are_read_as_videos_are(source, tmp_path, capsys):
     """Its own output, taken as it is: the clips that were played backwards are read in their new order."""
     two_directions.write(source, tmp_path / "first", frames=4)
-    table = json.loads((tmp_path / "first" / "annotation.json").read_text())
+    path = tmp_path / "first" / "annotation.json"
+    table = json.loads(path.read_text())
     for row in table["classes"]:
         del row["reverse_of"]
-    (tmp_path / "first" / "annotation.json").write_text(json.dumps(table))
-    two_directions.write(tmp_path / "first" / "annotation.json", tmp_path / "second", frames=4)
+    path.write_text(json.dumps(table))
+    assert two_directions.main([str(path), str(tmp_path / "second")]) == 1
+    assert ", backwards' already. Rename it." in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+    path.write_text(path.read_text().replace(", backwards", ", mirrored"))
+    table = json.loads(path.read_text())
+    two_directions.write(path, tmp_path / "second", frames=4)
     again = json.loads((tmp_path / "second" / "annotation.json").read_text())
     before = {clip["id"]: clip["path"] for clip in table["clips"]}
+    assert {clip["id"] for clip in again["clips"]} == set(before)
     for clip in again["clips"]:
         was, now = images(tmp_path / "first" / before[clip["id"]]), images(tmp_path / "second" / clip["path"])
-        order = (
-            now[::-1] if clip["class"].count("backwards") > table_name(table, clip["id"]).count("backwards") else now
-        )
+        order = now[::-1] if clip["class"].endswith(", backwards") else now
         assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(was, order, strict=True)) < 3
-
-
-def table_name(table: dict, clip: str) -> str:
-    return next(row["class"] for row in table["clips"] if row["id"] == clip)
 
 
 def test_what_cannot_be_played_backwards_is_refused(source, tmp_path, capsys):
