@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,13 +231,30 @@ def test_figures_meet_the_rows_of_their_board(made_up):
     assert lacking["synthact_scene", "ma_clip"] == {1, 5}
 
 
+def test_variants_of_methods_are_ranked_on_the_same_board_and_rows_count_once(made_up):
+    variants = made_up / matching.VARIANTS
+    (results,) = (made_up / "results").glob("*/*")
+    for row in sorted(results.iterdir()):
+        if row.name.startswith(("d2st", "aim")):
+            shutil.copytree(row, variants / row.relative_to(made_up))
+    shutil.copytree(made_up / "plans", variants / "plans")
+    (moved,) = results.glob("d2st-*")
+    shutil.rmtree(moved)  # aim is in both folders
+    assert len(panel_of(matching.panels(PUBLISHED, SYSTEMS, read_boards(made_up))).known) == 6
+    (board,) = matching.boards_with_variants(made_up)
+    assert len(board.rows) == len(STANDING)
+    panel = panel_of(matching.panels(PUBLISHED, SYSTEMS, [board]))
+    assert panel.second == [90, 70, 80, 60, 50, 40, 30]
+    assert (panel.widths() + np.eye(7) > 0).all()
+
+
 def test_commands_join_boards_and_rows_without_settings():
     lacking = {
         ("one", "a"): {1, 5}, ("one", "b"): {5, 1}, ("two", "a"): {1, 5}, ("two", "b"): {1, 5}, ("one", "c k=1"): {5},
     }  # fmt: skip
     assert matching.commands(lacking) == [
         "fsar-bench run methods=a,b dataset=one,two shot=1,5 controls=false",
-        "fsar-bench run methods=c k=1 dataset=one shot=5 controls=false",
+        "fsar-bench run methods=c k=1 dataset=one shot=5 controls=false out=./leaderboards/studies/agreement",
     ]
 
 

@@ -14,11 +14,14 @@ import numpy as np
 from fsar_bench.config.resolve import resolve
 from fsar_bench.config.settings import Frozen
 from fsar_bench.errors import ConfigError
-from fsar_bench.leaderboard.boards import Board, Entry
+from fsar_bench.leaderboard.boards import Board, Entry, build_boards
+from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.published import Published
+from fsar_bench.results.store import read_all
 from tools.agreement.correlation import FEWEST, Ranking
 
 SYSTEMS = Path(__file__).parent / "systems.toml"
+VARIANTS = Path("studies", "agreement")  # below the leaderboards: variants of methods, which no board lists
 WAY = 5
 SHOTS = (1, 5)
 ORDER, SCENE = ("SSv2-Small", "SSv2-Full"), ("Kinetics-100", "HMDB51", "UCF101")
@@ -146,6 +149,18 @@ def system_of(figure: Published, systems: Iterable[System]) -> System:
     return fitting[0]
 
 
+def boards_with_variants(out: Path) -> list[Board]:
+    """Boards of a store and of the variants of methods below it.
+
+    Raises:
+        ResultError: a result is damaged.
+    """
+    rows, variants = (read_all(folder / "results", statistics_cache()) for folder in (out, out / VARIANTS))
+    known = {stored.result.config_hash for stored in rows}
+    new = [stored for stored in variants if stored.result.config_hash not in known]
+    return build_boards([*rows, *new], statistics_cache())
+
+
 def panels(published: Iterable[Published], systems: list[System], boards: list[Board]) -> list[Panel]:
     """All rankings, in the order of `PAIRS`, shots, datasets and backbones, of which `FEWEST` systems or more are published."""
     rows = rows_by_hash(boards)
@@ -221,7 +236,10 @@ def missing(panels: Iterable[Panel]) -> dict[tuple[str, str], set[int]]:
 
 
 def commands(missing: Mapping[tuple[str, str], set[int]]) -> list[str]:
-    """Commands that make rows: boards that lack a row at the same shots share one, and so do rows without settings."""
+    """Commands that make rows: boards that lack a row at the same shots share one, and so do rows without settings.
+
+    Rows with settings are variants, which have a folder of their own.
+    """
     boards: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
     for (board, ours), shots in missing.items():
         boards[ours, tuple(sorted(shots))].append(board)
@@ -230,6 +248,12 @@ def commands(missing: Mapping[tuple[str, str], set[int]]) -> list[str]:
         method, _, settings = ours.partition(" ")
         methods[settings, tuple(lacking), shots].append(method)
     return [
-        " ".join(["fsar-bench run", *words(f"{','.join(names)} {settings}", ",".join(lacking), shots)])
+        " ".join(
+            [
+                "fsar-bench run",
+                *words(f"{','.join(names)} {settings}", ",".join(lacking), shots),
+                *([f"out=./leaderboards/{VARIANTS.as_posix()}"] if settings else []),
+            ]
+        )
         for (settings, lacking, shots), names in methods.items()
     ]

@@ -26,7 +26,7 @@ from tools.agreement.correlation import (
     over_noise,
     spearman_interval,
 )
-from tools.agreement.matching import BACKBONES, PAIRS, SHOTS, Match, Panel, System, commands, missing
+from tools.agreement.matching import BACKBONES, PAIRS, SHOTS, VARIANTS, Match, Panel, System, commands, missing
 from tools.agreement.regimes import Line
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def text(panels: Sequence[Panel], systems: Sequence[System], of_regimes: Sequenc
         "## How systems are matched",
         "",
         "`tools/agreement/systems.toml`. Figures of the literature are those of its papers: other episodes, trainings and "
-        "checkpoints, some chosen on the test split (flags).",
+        "checkpoints, some chosen on the test split (flags). Variants of a method (rows with settings) are measured on the same "
+        f"episodes, and kept in `leaderboards/{VARIANTS.as_posix()}`: the boards list each method once.",
         "",
         *_matched(systems),
         "",
