@@ -13,6 +13,7 @@ from tools.study.design import (
     BACKBONES,
     CLAIMS,
     CLIP_FSAR,
+    FOLLOWED,
     HERE,
     LEARNERS,
     MA_CLIP,
@@ -338,7 +339,7 @@ def _episodes(measured: Measured) -> list[str]:
     ]
     for dataset in (ORDER, SCENE):
         rows = []
-        for row in LEARNERS:
+        for row in FOLLOWED:
             accuracies = [measured.accuracy(Place(row, dataset, times=times)) for times in TIMES]
             known = next((each for each in accuracies if each is not None), None)
             if known is not None:
@@ -397,7 +398,7 @@ def _episodes_figure(measured: Measured) -> Curves:
     panels = []
     for dataset in (ORDER, SCENE):
         lines = []
-        for row in LEARNERS:
+        for row in FOLLOWED:
             points = [measured.accuracy(Place(row, dataset, times=times)) for times in TIMES]
             known = [point for point in points if point is not None]
             if len(known) > 1:

@@ -10,6 +10,7 @@ from tools.study.design import (
     CLAIMS,
     CLIP_FSAR,
     COUNTERPARTS,
+    FOLLOWED,
     FULL,
     KNOWING,
     LEARNERS,
@@ -26,6 +27,7 @@ from tools.study.design import (
     TEXT_PARTS,
     TIMES,
     UNKNOWNS,
+    WITHOUT,
     Claim,
     Place,
     ablation,
@@ -42,6 +44,8 @@ TITLES = {
     "bi_mhm": "Bi-MHM",
     "trx": "TRX",
     TEXT_ALONE: "text alone",
+    WITHOUT[0]: "MA-CLIP without text",
+    WITHOUT[1]: "MA-CLIP without adapters",
 }
 HOLDS, CONTRADICTED, OPEN, MISSING = "holds", "contradicted", "cannot be told", "not measured"
 LESS = 4  # MA-CLIP's 20,000 training tasks next to the others' 80,000
@@ -194,12 +198,12 @@ def _of_episodes(measured: Measured) -> Iterable[str]:
         longest = max(TIMES)
         gains = [
             f"{TITLES[row]} {gap}"
-            for row in LEARNERS
+            for row in FOLLOWED
             if (gap := measured.gap(Place(row, dataset, times=longest), Place(row, dataset))) is not None
         ]
         if gains:
             yield f"On {NAMES[dataset]}, {longest} times the training changes accuracy by: {'; '.join(gains)}."
-        for rival in LEARNERS:
+        for rival in FOLLOWED:
             gaps = rival_gaps(measured, rival, dataset)
             if rival != MA_CLIP and len(gaps) > 1:
                 yield _place_of_rival(rival, dataset, gaps)
