@@ -14,6 +14,7 @@ from tools.study.design import (
     FULL,
     KNOWING,
     LEARNERS,
+    LOWER_RATE,
     MA_CLIP,
     MIXED,
     NO_ADAPTERS,
@@ -27,7 +28,6 @@ from tools.study.design import (
     TEXT_PARTS,
     TIMES,
     UNKNOWNS,
-    WITHOUT,
     Claim,
     Place,
     ablation,
@@ -44,8 +44,10 @@ TITLES = {
     "bi_mhm": "Bi-MHM",
     "trx": "TRX",
     TEXT_ALONE: "text alone",
-    WITHOUT[0]: "MA-CLIP without text",
-    WITHOUT[1]: "MA-CLIP without adapters",
+    f"{MA_CLIP} {LOWER_RATE}": "MA-CLIP at AIM's rate",
+    NO_TEXT: "MA-CLIP without text",
+    f"{NO_TEXT} {LOWER_RATE}": "MA-CLIP without text, at AIM's rate",
+    f"ma_clip {NO_ADAPTERS}": "MA-CLIP without adapters",
 }
 HOLDS, CONTRADICTED, OPEN, MISSING = "holds", "contradicted", "cannot be told", "not measured"
 LESS = 4  # MA-CLIP's 20,000 training tasks next to the others' 80,000
