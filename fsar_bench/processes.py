@@ -52,6 +52,8 @@ DEFAULT_METHOD: Method = "forkserver" if "forkserver" in multiprocessing.get_all
 
 FORK_SECONDS = 600.0  # time that a fork server may take to fork, the import of its modules included
 LONGEST_FOLDER = 40  # bytes of the folder of temporary files: the path of a socket below ours has at most 107
+# MMEngine asks torch for GPUs while it is imported; asked of CUDA itself, no process that is forked later could use one
+LOOK_AT_GPUS = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 PAUSE = 0.2  # seconds between two looks at a stopped owner
 END_SECONDS = 10.0  # time that a fork server may take to tell an exit code
 
@@ -401,7 +403,8 @@ def _config() -> dict[str, Any]:
 
 def _for_children() -> dict[str, str]:
     """Environment variables that children have in addition to those of this process."""
-    return {"TMPDIR": _config()["tempdir"]} if _config().get("tempdir") else {}
+    folder = {"TMPDIR": _config()["tempdir"]} if _config().get("tempdir") else {}
+    return {**LOOK_AT_GPUS, **folder}
 
 
 def _end_server(preload: tuple[str, ...]) -> None:
@@ -542,12 +545,12 @@ def _without_ctrl_c() -> Iterator[None]:
 def _environment_of_server() -> Iterator[None]:
     """What a fork server needs before it is told its owner's environment, because it imports its modules: `sys.path` too."""
     before = dict(os.environ)
-    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-    os.environ.update(_for_children())
+    ours = {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path), **_for_children()}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        for name in ("PYTHONPATH", "TMPDIR"):
+        for name in ours:
             if name in before:
                 os.environ[name] = before[name]
             else:

@@ -68,6 +68,7 @@ def device_of_rank(device: torch.device, rank: int) -> torch.device:
 def reset_peak_memory(device: torch.device) -> None:
     """Begin to measure the peak memory of a GPU anew; that of the host is the process's own and cannot be reset."""
     if device.type == "cuda":
+        torch.cuda.init()  # before it there are no statistics
         torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -94,7 +95,7 @@ class MemoryMeter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+            reset_peak_memory(device)
         elif _CLEAR.exists():
             with open(_CLEAR, "w", encoding="ascii") as file:
                 file.write("5")  # the peak begins at what is used now

@@ -67,6 +67,7 @@ def prepare_method(method: FewShotMethod, dataset: Dataset, template: str, class
     text = encode_class_text(method.backbone, dataset.split("train"), template, class_texts)
     if not getattr(method, "is_prepared", False):
         method.prepare(text)
+        method.to(text.device)  # what it built
         method.is_prepared = True
     return text
 

@@ -110,6 +110,34 @@ def _tell_gpus(connection: Connection) -> None:
     connection.send(torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
+def start_method(device: str) -> processes.Method | None:
+    """How processes that may use a GPU are started; None takes the platform's fastest.
+
+    A process that is forked cannot use a GPU where what was imported before has asked its runtime for GPUs, as happens where
+    torch has no other way to count them.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+    """
+    uses_gpu = device.startswith("cuda") or (device == "auto" and count_gpus() > 0)
+    return "spawn" if uses_gpu and not _forks_use_gpus() else None
+
+
+@cache
+def _forks_use_gpus() -> bool:
+    answers: list[bool] = []
+    processes.converse(_tell_use, (), answers.append, preload=PRELOAD)
+    return answers == [True]
+
+
+def _tell_use(connection: Connection) -> None:
+    processes.silence()
+
+    import torch
+
+    connection.send(not torch.cuda._is_in_bad_fork())
+
+
 def share_cores(jobs: int) -> None:
     """Give this process its share of the cores, unless the user has set the number of threads (OMP_NUM_THREADS).
 

@@ -26,7 +26,7 @@ from fsar_bench.engine.device import check_devices, choose_device, device_of_ran
 from fsar_bench.engine.episodes import encode_class_text
 from fsar_bench.engine.exchange import Exchange, join, leave
 from fsar_bench.engine.hooks import BEST
-from fsar_bench.engine.jobs import PRELOAD, threads_of_rank, use_threads
+from fsar_bench.engine.jobs import PRELOAD, start_method, threads_of_rank, use_threads
 from fsar_bench.engine.runner import EpisodicRunner
 from fsar_bench.engine.state import Finished
 from fsar_bench.engine.sweep import Failed, print_to, unwritten
@@ -92,7 +92,7 @@ def train_on_ranks(job: Job) -> Finished:
     threads = threads_of_rank(job.options)
     with _meeting() as meeting:
         ranks = [(job, rank, threads, meeting) for rank in range(size)]
-        codes = processes.converse_with_all(_body, ranks, hear, preload=PRELOAD)
+        codes = processes.converse_with_all(_body, ranks, hear, preload=PRELOAD, method=start_method(str(job.device)))
     for rank, code in codes.items():
         if code != 0:
             raise CellCrashedError(

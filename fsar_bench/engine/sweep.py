@@ -22,7 +22,7 @@ from typing import Any, Generic, Literal, TextIO, TypeVar
 from fsar_bench import errors, processes
 from fsar_bench.config.cell import LOG, Cell
 from fsar_bench.config.settings import RunOptions
-from fsar_bench.engine.jobs import PRELOAD, Crew, job_options, longest_first, next_cell, share_cores
+from fsar_bench.engine.jobs import PRELOAD, Crew, job_options, longest_first, next_cell, share_cores, start_method
 from fsar_bench.engine.locks import holder, is_locked
 from fsar_bench.engine.state import finished
 from fsar_bench.errors import BusyError, CellCrashedError, FsarBenchError, NotApplicableError
@@ -326,7 +326,9 @@ def in_process(
         else:
             answers.append(message)
 
-    exit_code = processes.converse(body, (cell, options), hear, preload=PRELOAD, method=method)
+    exit_code = processes.converse(
+        body, (cell, options), hear, preload=PRELOAD, method=method or start_method(options.device)
+    )
     if not answers:
         raise _death(exit_code, options.work_dir / cell.work_folder / LOG)
     if isinstance(answers[-1], Failed):

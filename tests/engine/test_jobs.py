@@ -242,6 +242,21 @@ def test_gpus_are_counted_by_a_child_as_torch_counts_them(tmp_path, monkeypatch)
     assert 0 < jobs.free_host_memory() < 1e15
 
 
+@pytest.mark.parametrize(("imported", "method"), [("import torch", None), ("torch._C._cuda_getDeviceCount()", "spawn")])
+def test_cells_on_a_gpu_are_spawned_where_a_fork_could_not_use_it(tmp_path, monkeypatch, imported, method):
+    """Torch refuses GPUs to forks of a process that has asked CUDA for them, on machines without any too."""
+    (tmp_path / f"asks_{method}.py").write_text(f"import torch\n{imported}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(jobs, "PRELOAD", (f"asks_{method}",))
+    jobs._forks_use_gpus.cache_clear()
+    assert jobs.start_method("cuda:0") == method
+    monkeypatch.setattr(jobs, "count_gpus", lambda: 0)
+    assert jobs.start_method("auto") is jobs.start_method("cpu") is None
+    monkeypatch.setattr(jobs, "count_gpus", lambda: 1)
+    assert jobs.start_method("auto") == method
+    jobs._forks_use_gpus.cache_clear()
+
+
 def test_jobs_share_the_threads_unless_the_user_has_set_them(monkeypatch):
     monkeypatch.setattr(jobs, "cores", lambda: 8)
     monkeypatch.setattr(jobs, "_chosen", 0)
