@@ -361,7 +361,9 @@ def test_a_dead_child_ends_those_that_need_it(targets, tmp_path):
     def hear(number: int, message: object) -> None:
         heard.append((number, message))
         if len({number for number, _ in heard if number != 0}) == 3 and len(heard) == 5:
-            os.kill(dict(heard[::-1])[2], signal.SIGKILL)
+            pids = dict(heard[::-1])
+            assert wait_until(lambda: not is_running(pids[0]), 10)
+            os.kill(pids[2], signal.SIGKILL)
 
     codes = processes.converse_with_all(targets.wait_for_a_file, [(str(path),) for path in paths], hear, preload=())
     assert codes == {0: 0, 2: -9}
