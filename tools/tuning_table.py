@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tabulate import tabulate
@@ -23,7 +23,8 @@ with its val curve. How it works: [docs/training.md](training.md).
 *Untuned* and *tuned*: val accuracy, in percent, of the first trial, which has the untuned settings, and of the chosen one;
 the best of several trials flatters, so that a gain on val is no measure of one on test (`fsar-bench run methods=METHOD
 tuned=auto,none` tests both). *Kept*: the untuned settings were the best. *Untrained*: val accuracy of the tuned settings
-before the first update; where it is that of the trial, training brought nothing. *Hours*: of one job.
+before the first update; where it is that of the trial, training brought nothing. *Hours*: of one job, on the *device*; on a
+GPU training takes mixed precision, as in every run there, and several trials share it.
 """
 
 
@@ -43,8 +44,27 @@ def row(tuning: Tuning, title: str) -> list[str]:
         f"{best.accuracy:.2f}",
         f"{best.curve[0][1]:.2f}",
         values if tuning.chosen else f"kept: {values}",
-        f"{sum(tuning.spent.seconds) / 3600:.2f}",
+        f"{hours_of(tuning):.2f}",
+        device_of(tuning),
     ]
+
+
+def hours_of(tuning: Tuning) -> float:
+    """Hours of one job that its trials took."""
+    return sum(tuning.spent.seconds) / 3600
+
+
+def device_of(tuning: Tuning) -> str:
+    """The device of its trials in words."""
+    return "CPU" if tuning.spent.device == "cpu" else tuning.spent.device
+
+
+def hours_in_all(tunings: Iterable[Tuning]) -> str:
+    """Hours of one job in all, by device."""
+    hours: dict[str, float] = {}
+    for tuning in tunings:
+        hours[device_of(tuning)] = hours.get(device_of(tuning), 0) + hours_of(tuning)
+    return " and ".join(f"{spent:.1f} on {device}" for device, spent in sorted(hours.items())) or "0"
 
 
 def sections() -> Iterator[str]:
@@ -53,13 +73,12 @@ def sections() -> Iterator[str]:
         found = {name: find_tuning(config_folder("tuned"), dataset, name) for name in trained_methods()}
         tunings = {name: each[1] for name, each in found.items() if each}
         titles = {name: load("methods", name).checked(MethodConfig).title or name for name in found}
-        hours = sum(sum(each.spent.seconds) for each in tunings.values()) / 3600
         yield f"\n## {load('datasets', dataset).checked(DatasetConfig).title}"
-        yield f"{len(tunings)} of {len(found)} trained methods are tuned; they took {hours:.1f} hours of one job.\n"
+        yield f"{len(tunings)} of {len(found)} trained methods are tuned; hours of one job: {hours_in_all(tunings.values())}.\n"
         if tunings:
-            head = ["method", "trials × episodes", "untuned", "tuned", "untrained", "settings", "hours"]
+            head = ["method", "trials × episodes", "untuned", "tuned", "untrained", "settings", "hours", "device"]
             rows = [row(tuning, titles[name]) for name, tuning in tunings.items()]
-            aligned = ["left", "left", "right", "right", "right", "left", "right"]
+            aligned = ["left", "left", "right", "right", "right", "left", "right", "left"]
             yield tabulate(rows, head, "pipe", colalign=aligned, disable_numparse=True) + "\n"
         missing = [titles[name] for name in found if name not in tunings]
         if missing:
