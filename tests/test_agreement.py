@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from itertools import permutations
 from pathlib import Path
@@ -28,6 +29,7 @@ from tools.agreement.correlation import (
     kendall_interval,
     mean_interval,
     mean_spearman,
+    most_disturbing,
     over_noise,
     root_of_covariance,
     spearman,
@@ -136,6 +138,16 @@ def test_mean_over_rankings_by_hand():
     few = Ranking(tuple("xyz"), (1, 2, 3), (1, 2, 3))
     assert mean_interval([one, other, few]).value == pytest.approx(-0.25)  # rankings of three are not counted
     assert one.without("b") == Ranking(("a", "c", "d"), (1, 3, 4), (1, 3, 4))
+    assert one.without("b", "d", "e") == Ranking(("a", "c"), (1, 3), (1, 3))
+
+
+def test_the_system_that_disagrees_most_by_hand():
+    one = Ranking(tuple("abcd"), (1, 2, 3, 4), (1, 2, 3, 4))
+    other = Ranking(tuple("abcdef"), (1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1))
+    assert most_disturbing([one, other]) == ("e", pytest.approx((3 * 1 + 4 * -1) / 7))  # f would do as well
+    swapped = Ranking(tuple("abcde"), (1, 2, 3, 4, 5), (2, 3, 4, 5, 1))
+    assert most_disturbing([swapped]) == ("e", 1)
+    assert most_disturbing([]) is None
 
 
 @pytest.mark.slow
@@ -248,6 +260,32 @@ def test_variants_of_methods_are_ranked_on_the_same_board_and_rows_count_once(ma
     assert (panel.widths() + np.eye(7) > 0).all()
 
 
+def test_rows_after_longer_training_stand_next_to_the_same_systems_by_default(made_up, monkeypatch):
+    """What is not trained stays as it is; a system that has no row after longer training is in neither number."""
+    plan, hashes, by_default = make_plan(way=5, episodes=40), {}, matching.hash_of
+    rng = np.random.default_rng(1)
+    for name, right in {"ma_clip": 19, "d2st": 17, "clip_fsar": 16, "aim": 14}.items():  # as in the literature
+        is_right = rng.permuted(np.tile(np.arange(20) < right, (len(plan) * 5 // 20, 1)), axis=1).reshape(len(plan), 5)
+        prediction = np.where(is_right, plan.labels, (plan.labels + 1) % 5).astype(np.uint8)
+        folder = store(made_up / matching.VARIANTS, f"{name}_longer", prediction, plan, dataset="synthact_order")
+        found = json.loads((folder / "result.json").read_text())["config_hash"]
+        hashes[f"{name} {matching.LONGER}", "synthact_order", 1] = found
+    monkeypatch.setattr(matching, "hash_of", lambda *key: hashes.get(key) or by_default(*key))
+    boards = matching.boards_with_variants(made_up)
+    longer = panel_of(matching.panels(PUBLISHED, SYSTEMS, boards, matching.LONGER))
+    assert [(match.system.ours, accuracy) for match, accuracy in zip(longer.known, longer.second, strict=True)] == [
+        ("ma_clip", 95), ("d2st", 85), ("clip_fsar", 80), ("aim", 70), ("zero_shot", 40), ("otam_frozen", 30),
+    ]  # fmt: skip
+    target = made_up / "agreement.md"
+    assert tool.main(["--out", str(made_up), "--page", str(target)]) == 0
+    text = target.read_text(encoding="utf-8")
+    # SSv2-Small: in order, by default two neighbours swapped; SSv2-Full: four systems, one swap, by default rho 0.4
+    mean, by_default = (f"{(5 * small + 3 * full) / 8:.2f}" for small, full in ((1, 0.8), (1 - 12 / 210, 0.4)))
+    assert f"| SynthAct-Order | 1 shot | 2 | 6 | {mean} | -" in text
+    assert f" | {by_default} | -" in text
+    assert re.search(rf"methods=[\w,]*otam,[\w,]* {matching.LONGER} dataset=synthact_order", text)
+
+
 def test_commands_join_boards_and_rows_without_settings():
     lacking = {
         ("one", "a"): {1, 5}, ("one", "b"): {5, 1}, ("two", "a"): {1, 5}, ("two", "b"): {1, 5}, ("one", "c k=1"): {5},
@@ -272,6 +310,7 @@ def test_the_page_says_the_number_and_what_is_missing(made_up, capsys):
     assert "Below 0.4 the built-in world is not good enough" in text
     assert "0.7 is aimed at" in text
     assert "not known: too few rows" in text  # of the other boards
+    assert "| SynthAct-Order | 1 shot | 0.89 | 0.86 | `d2st` | 1.00 |" in text  # text alone is in order here
     assert "fsar-bench run methods=ma_clip matcher=TRX dataset=synthact_order" in text
     assert "| SynthAct-Order | 1 shot |" in printed
     assert tool.main([*arguments, "--check"]) == 0

@@ -15,7 +15,7 @@ from fsar_bench.errors import FsarBenchError
 from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.published import read_published
 from tools.agreement import page, regimes
-from tools.agreement.matching import boards_with_variants, panels, read_systems
+from tools.agreement.matching import LONGER, boards_with_variants, panels, read_systems
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "agreement.md"
@@ -42,8 +42,9 @@ def _run(given: argparse.Namespace) -> int:
         print("\n".join(page.regime_table(of_regimes)))
         return 0
     systems = read_systems()
-    rankings = panels(read_published(given.out), systems, boards_with_variants(given.out))
-    text = page.text(rankings, systems, of_regimes, given.page.stem)
+    published, boards = read_published(given.out), boards_with_variants(given.out)
+    rankings, longer = (panels(published, systems, boards, training) for training in ("", LONGER))
+    text = page.text(rankings, longer, systems, of_regimes, given.page.stem)
     if given.check:
         stale = not given.page.exists() or given.page.read_text(encoding="utf-8") != text
         if stale:

@@ -170,9 +170,13 @@ class Ranking:
     first: tuple[float, ...]
     second: tuple[float, ...]
 
-    def without(self, system: str) -> Ranking:
-        """The ranking without a system."""
-        kept = [place for place, name in enumerate(self.systems) if name != system]
+    def without(self, *systems: str) -> Ranking:
+        """The ranking without some systems."""
+        return self.only(*(name for name in self.systems if name not in systems))
+
+    def only(self, *systems: str) -> Ranking:
+        """The ranking of some of its systems."""
+        kept = [place for place, name in enumerate(self.systems) if name in systems]
         parts = (self.systems, self.first, self.second)
         return Ranking(*(tuple(part[place] for place in kept) for part in parts))
 
@@ -199,3 +203,11 @@ def mean_interval(rankings: Sequence[Ranking]) -> Interval:
     z = np.arctanh([_held(rho, limit) for rho in without])
     error = math.sqrt((m - 1) / m * float(((z - z.mean()) ** 2).sum()))
     return _on_fishers_scale(value, _held(value, limit), float(stdtrit(m - 1, 0.975)) * error)
+
+
+def most_disturbing(rankings: Sequence[Ranking]) -> tuple[str, float] | None:
+    """The system without which `mean_spearman` of the rankings is highest, and what it is then; None without systems."""
+    names = sorted({name for ranking in rankings for name in ranking.systems})
+    without = {name: mean_spearman([ranking.without(name) for ranking in rankings]) for name in names}
+    known = {name: rho for name, rho in without.items() if not math.isnan(rho)}
+    return max(known.items(), key=lambda item: item[1]) if known else None

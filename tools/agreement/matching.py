@@ -22,6 +22,7 @@ from tools.agreement.correlation import FEWEST, Ranking
 
 SYSTEMS = Path(__file__).parent / "systems.toml"
 VARIANTS = Path("studies", "agreement")  # below the leaderboards: variants of methods, which no board lists
+LONGER = "train.accumulate=1 train.episodes=400"  # eight times the default's updates, at four times its cost
 WAY = 5
 SHOTS = (1, 5)
 ORDER, SCENE = ("SSv2-Small", "SSv2-Full"), ("Kinetics-100", "HMDB51", "UCF101")
@@ -55,6 +56,7 @@ class Match:
         figure: the published figure.
         board: name of the built-in dataset.
         shot: of the row; that of a figure without supports is 0.
+        ours: words of the row: those of the system, and of a training that is not the default's.
         found: the board that has the row, and its place there; None where the row is missing.
     """
 
@@ -62,6 +64,7 @@ class Match:
     figure: Published
     board: str
     shot: int
+    ours: str
     found: tuple[Board, int] | None
 
     @property
@@ -161,8 +164,17 @@ def boards_with_variants(out: Path) -> list[Board]:
     return build_boards([*rows, *new], statistics_cache())
 
 
-def panels(published: Iterable[Published], systems: list[System], boards: list[Board]) -> list[Panel]:
-    """All rankings, in the order of `PAIRS`, shots, datasets and backbones, of which `FEWEST` systems or more are published."""
+def panels(
+    published: Iterable[Published], systems: list[System], boards: list[Board], training: str = ""
+) -> list[Panel]:
+    """All rankings, in the order of `PAIRS`, shots, datasets and backbones, of which `FEWEST` systems or more are published.
+
+    Args:
+        published: all figures.
+        systems: the rows that stand for them.
+        boards: what is measured.
+        training: settings of the training of rows that are trained, such as `LONGER`.
+    """
     rows = rows_by_hash(boards)
     figures = [(figure, system_of(figure, systems)) for figure in _originals(filter(is_of_clip, published))]
     out = []
@@ -172,8 +184,9 @@ def panels(published: Iterable[Published], systems: list[System], boards: list[B
                 of_backbone: dict[str, list[Match]] = defaultdict(list)
                 for figure, system in figures:
                     if figure.dataset == dataset and figure.shot in (0, shot) and system.ours:
-                        found = rows.get(hash_of(system.ours, board, shot))
-                        of_backbone[architecture(figure)].append(Match(system, figure, board, shot, found))
+                        ours = with_training(system.ours, board, training)
+                        found = rows.get(hash_of(ours, board, shot))
+                        of_backbone[architecture(figure)].append(Match(system, figure, board, shot, ours, found))
                 out += [
                     Panel(dataset, backbone, board, shot, tuple(of_backbone[backbone]))
                     for backbone in BACKBONES
@@ -212,6 +225,17 @@ def words(ours: str, board: str, shots: Iterable[int]) -> list[str]:
     return [f"methods={method}", *settings, f"dataset={board}", f"shot={','.join(map(str, shots))}", "controls=false"]
 
 
+def with_training(ours: str, board: str, training: str) -> str:
+    """The words of a row with settings of its training, if it has one."""
+    return f"{ours} {training}" if training and is_trained(ours.partition(" ")[0], board) else ours
+
+
+@cache
+def is_trained(method: str, board: str) -> bool:
+    """Whether a method is trained."""
+    return resolve(words(method, board, [1])).cells[0].identity.train is not None
+
+
 @cache
 def hash_of(ours: str, board: str, shot: int) -> str:
     """Hash of the cell that makes a row, by today's configs: a row that an older config made is not it.
@@ -231,7 +255,7 @@ def missing(panels: Iterable[Panel]) -> dict[tuple[str, str], set[int]]:
     for panel in panels:
         for match in panel.matches:
             if not match.found:
-                out[match.board, str(match.system.ours)].add(match.shot)
+                out[match.board, match.ours].add(match.shot)
     return out
 
 

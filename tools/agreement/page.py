@@ -20,13 +20,16 @@ from tools.agreement.correlation import (
     FEWEST,
     Interval,
     Pairs,
+    Ranking,
     chance,
     kendall_interval,
     mean_interval,
+    mean_spearman,
+    most_disturbing,
     over_noise,
     spearman_interval,
 )
-from tools.agreement.matching import BACKBONES, PAIRS, SHOTS, VARIANTS, Match, Panel, System, commands, missing
+from tools.agreement.matching import BACKBONES, LONGER, PAIRS, SHOTS, VARIANTS, Match, Panel, System, commands, missing
 from tools.agreement.regimes import Line
 
 if TYPE_CHECKING:
@@ -50,6 +53,16 @@ class Summary:
     def interval(self) -> Interval:
         """Mean rank correlation of its rankings."""
         return mean_interval([panel.ranking for panel in self.panels])
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """Those with enough systems."""
+        return [panel.ranking for panel in self.panels if panel.is_ranking]
+
+    @property
+    def of_text_alone(self) -> set[str]:
+        """Systems that use no labelled videos: their figures have no shots."""
+        return {str(match.system.ours) for panel in self.panels for match in panel.known if match.figure.shot == 0}
 
     @property
     def pairs(self) -> Pairs:
@@ -82,11 +95,18 @@ def summaries(panels: Sequence[Panel]) -> list[Summary]:
     ]
 
 
-def text(panels: Sequence[Panel], systems: Sequence[System], of_regimes: Sequence[Line], figures: str) -> str:
+def text(
+    panels: Sequence[Panel],
+    longer: Sequence[Panel],
+    systems: Sequence[System],
+    of_regimes: Sequence[Line],
+    figures: str,
+) -> str:
     """The page.
 
     Args:
         panels: all rankings.
+        longer: the same after a longer training.
         systems: how published systems are matched.
         of_regimes: the regimes of the boards.
         figures: name of the folder of the figures, next to the page.
@@ -113,6 +133,21 @@ def text(panels: Sequence[Panel], systems: Sequence[System], of_regimes: Sequenc
         "",
         *(f"![{name.replace('_', ' ')}]({figures}/{name}.png)" for name in FIGURES),
         "",
+        "## After longer training",
+        "",
+        f"The trained rows again with `{LONGER}`, eight times the updates of the default, which is short so that everyone can "
+        "run it. Next to it, the mean rho of the same systems after the default training. Settings are those that were tuned "
+        "for the default.",
+        "",
+        *_longer_table(panels, longer),
+        "",
+        "## What disagrees",
+        "",
+        "The mean rho of each board without the rows of text alone, which use no labelled videos, and without the one row that "
+        "lowers it most. Both are chosen after seeing the rows: they tell where to look, not how good the boards are.",
+        "",
+        *_disagreements(panels),
+        "",
         "## Regimes",
         "",
         "Accuracy in percent and its 95 % interval over clips and trainings (\\*: over clips alone, as no row of the board was "
@@ -133,6 +168,7 @@ def text(panels: Sequence[Panel], systems: Sequence[System], of_regimes: Sequenc
         *ranking_table(panels),
         "",
         *_pair_tables(panels),
+        *_pair_tables(ranked_longer(longer), "after longer training"),
         "## How systems are matched",
         "",
         "`tools/agreement/systems.toml`. Figures of the literature are those of its papers: other episodes, trainings and "
@@ -144,6 +180,10 @@ def text(panels: Sequence[Panel], systems: Sequence[System], of_regimes: Sequenc
         "## Missing rows",
         "",
         *_missing(commands(lacking)),
+        "",
+        "Those of boards that have rows after longer training:",
+        "",
+        *_missing(commands(missing(on_boards_of(longer)))),
     ]
     return "\n".join(parts) + "\n"
 
@@ -185,6 +225,53 @@ def summary_table(panels: Sequence[Panel]) -> list[str]:
         )
     head = ("board", "", "predicts", "rankings", "systems", "mean rho", "95 % interval", "pairs", "tau-b", "")
     return _table(head, rows, (0, 1, 2, 9))
+
+
+def on_boards_of(longer: Sequence[Panel]) -> list[Panel]:
+    """Rankings on the boards and at the shots at which some system was trained longer."""
+    known = {(p.board, p.shot) for p in longer if any(match.ours != match.system.ours for match in p.known)}
+    return [panel for panel in longer if (panel.board, panel.shot) in known]
+
+
+def ranked_longer(longer: Sequence[Panel]) -> list[Panel]:
+    """Rankings with enough systems after longer training, those that are not trained among them."""
+    return [panel for panel in on_boards_of(longer) if panel.is_ranking]
+
+
+def _longer_table(panels: Sequence[Panel], longer: Sequence[Panel]) -> list[str]:
+    """One line for each board and number of shots that has rankings after longer training."""
+    default = {(p.board, p.shot, p.dataset, p.backbone): p.ranking for p in panels}
+    rows = []
+    for s in summaries(ranked_longer(longer)):
+        if s.panels:
+            before = [default[p.board, p.shot, p.dataset, p.backbone].only(*p.ranking.systems) for p in s.panels]
+            shots = "1 shot" if s.shot == 1 else f"{s.shot} shots"
+            count = len({name for ranking in s.rankings for name in ranking.systems})
+            rows.append(
+                [
+                    _title(s.board),
+                    shots,
+                    str(len(s.panels)),
+                    str(count),
+                    *_interval(s.interval),
+                    *_interval(mean_interval(before)),
+                ]
+            )
+    head = ("board", "", "rankings", "systems", "mean rho", "95 % interval", "by default", "95 % interval")
+    return _table(head, rows, (0, 1)) if rows else ["No rows yet."]
+
+
+def _disagreements(panels: Sequence[Panel]) -> list[str]:
+    """One line for each board and number of shots."""
+    rows = []
+    for s in summaries(panels):
+        shots = "1 shot" if s.shot == 1 else f"{s.shot} shots"
+        text_alone = mean_spearman([ranking.without(*s.of_text_alone) for ranking in s.rankings])
+        most = most_disturbing(s.rankings)
+        row, without = (f"`{most[0]}`", _number(most[1])) if most else (BLANK, BLANK)
+        rows.append([_title(s.board), shots, _number(s.interval.value), _number(text_alone), row, without])
+    head = ("board", "", "mean rho", "without text alone", "the row that lowers it most", "without it")
+    return _table(head, rows, (0, 1, 4))
 
 
 def accuracy(entry: Entry) -> str:
@@ -231,12 +318,12 @@ def _probability(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _pair_tables(panels: Sequence[Panel]) -> list[str]:
+def _pair_tables(panels: Sequence[Panel], when: str = "") -> list[str]:
     """A section for each dataset of the literature, board and number of shots."""
     out = []
     for (board, shot, dataset), group in groupby(panels, key=lambda p: (p.board, p.shot, p.dataset)):
         shots = "1 shot" if shot == 1 else f"{shot} shots"
-        out += [f"### {dataset} and {_title(board)}, {shots}", ""]
+        out += [f"### {dataset} and {_title(board)}, {shots}{', ' * bool(when)}{when}", ""]
         out += _table(
             (
                 "encoder there",
