@@ -192,6 +192,10 @@ def _title(board: str) -> str:
     return str(load("datasets", board).values["title"])
 
 
+def _shots(shot: int) -> str:
+    return "1 shot" if shot == 1 else f"{shot} shots"
+
+
 def _table(head: Sequence[str], rows: Iterable[Iterable[str]], texts: Iterable[int]) -> list[str]:
     """Lines of a table; the columns `texts` are texts, the others numbers."""
     left = set(texts)
@@ -218,10 +222,19 @@ def summary_table(panels: Sequence[Panel]) -> list[str]:
         pairs = f"{s.pairs.same} of {s.pairs.all}" if s.pairs.all else BLANK
         tau = _number(s.pairs.tau)
         datasets = ", ".join(dict.fromkeys(p.dataset for p in s.panels))
-        shots = "1 shot" if s.shot == 1 else f"{s.shot} shots"
         ranked = f"{len(counted)} of {len(s.panels)}"
         rows.append(
-            [_title(s.board), shots, datasets, ranked, str(count), *_interval(s.interval), pairs, tau, s.verdict]
+            [
+                _title(s.board),
+                _shots(s.shot),
+                datasets,
+                ranked,
+                str(count),
+                *_interval(s.interval),
+                pairs,
+                tau,
+                s.verdict,
+            ]
         )
     head = ("board", "", "predicts", "rankings", "systems", "mean rho", "95 % interval", "pairs", "tau-b", "")
     return _table(head, rows, (0, 1, 2, 9))
@@ -245,12 +258,11 @@ def _longer_table(panels: Sequence[Panel], longer: Sequence[Panel]) -> list[str]
     for s in summaries(ranked_longer(longer)):
         if s.panels:
             before = [default[p.board, p.shot, p.dataset, p.backbone].only(*p.ranking.systems) for p in s.panels]
-            shots = "1 shot" if s.shot == 1 else f"{s.shot} shots"
             count = len({name for ranking in s.rankings for name in ranking.systems})
             rows.append(
                 [
                     _title(s.board),
-                    shots,
+                    _shots(s.shot),
                     str(len(s.panels)),
                     str(count),
                     *_interval(s.interval),
@@ -265,11 +277,10 @@ def _disagreements(panels: Sequence[Panel]) -> list[str]:
     """One line for each board and number of shots."""
     rows = []
     for s in summaries(panels):
-        shots = "1 shot" if s.shot == 1 else f"{s.shot} shots"
         text_alone = mean_spearman([ranking.without(*s.of_text_alone) for ranking in s.rankings])
         most = most_disturbing(s.rankings)
         row, without = (f"`{most[0]}`", _number(most[1])) if most else (BLANK, BLANK)
-        rows.append([_title(s.board), shots, _number(s.interval.value), _number(text_alone), row, without])
+        rows.append([_title(s.board), _shots(s.shot), _number(s.interval.value), _number(text_alone), row, without])
     head = ("board", "", "mean rho", "without text alone", "the row that lowers it most", "without it")
     return _table(head, rows, (0, 1, 4))
 
@@ -322,8 +333,7 @@ def _pair_tables(panels: Sequence[Panel], when: str = "") -> list[str]:
     """A section for each dataset of the literature, board and number of shots."""
     out = []
     for (board, shot, dataset), group in groupby(panels, key=lambda p: (p.board, p.shot, p.dataset)):
-        shots = "1 shot" if shot == 1 else f"{shot} shots"
-        out += [f"### {dataset} and {_title(board)}, {shots}{', ' * bool(when)}{when}", ""]
+        out += [f"### {dataset} and {_title(board)}, {_shots(shot)}{', ' * bool(when)}{when}", ""]
         out += _table(
             (
                 "encoder there",
