@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(not FILES, reason="the configs are not here (tes
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_row_tells_what_the_file_holds(path):
     raw = json.loads(path.read_text())
-    title, budget, untuned, tuned, untrained, settings, hours = tuning_table.row(read_tuning(path), "Title")
+    title, budget, untuned, tuned, untrained, settings, hours, device = tuning_table.row(read_tuning(path), "Title")
     accuracies = [trial["accuracy"] for trial in raw["trials"]]
     best = raw["trials"][accuracies.index(max(accuracies))]
     assert title == "Title"
@@ -29,6 +30,16 @@ def test_a_row_tells_what_the_file_holds(path):
     assert settings.startswith("kept: ") == (accuracies[0] == max(accuracies))
     assert all(f"`{key}=" in settings for key in best["values"])
     assert float(hours) == pytest.approx(sum(raw["spent"]["seconds"]) / 3600, abs=0.005)
+    assert device == {"cpu": "CPU"}.get(raw["spent"]["device"], raw["spent"]["device"])
+
+
+def test_hours_are_told_for_each_device():
+    first, second, third = (
+        SimpleNamespace(spent=SimpleNamespace(device=device, seconds=seconds))
+        for device, seconds in (("cpu", [1800.0, 1800.0]), ("Card", [720.0]), ("cpu", [3600.0]))
+    )
+    assert tuning_table.hours_in_all([first, second, third]) == "2.0 on CPU and 0.2 on Card"
+    assert tuning_table.hours_in_all([]) == "0"
 
 
 def test_every_trained_method_is_in_each_section_once():
