@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -255,6 +256,29 @@ def test_cells_on_a_gpu_are_spawned_where_a_fork_could_not_use_it(tmp_path, monk
     monkeypatch.setattr(jobs, "count_gpus", lambda: 1)
     assert jobs.start_method("auto") == method
     jobs._forks_use_gpus.cache_clear()
+
+
+def test_what_a_fork_server_imports_asks_for_gpus_without_cuda(tmp_path, monkeypatch):
+    """The variable of torch is there when modules are imported, and not in this process."""
+    file = tmp_path / "told"
+    told = f"import os, pathlib\npathlib.Path({str(file)!r}).write_text(os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'])\n"
+    (tmp_path / "tells_variable.py").write_text(told)
+    monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    jobs.processes.converse(jobs._tell_use, (), lambda _: None, preload=("tells_variable",))
+    assert file.read_text() == "1"
+    assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
+
+
+def test_cells_are_started_as_their_device_needs_it(tiny, tmp_path, monkeypatch):
+    started = []
+    module = sys.modules[run_isolated.__module__]
+    monkeypatch.setattr(module, "start_method", lambda device: started.append(device) or "spawn")
+    monkeypatch.setattr(module.processes, "converse", lambda *_, method, **__: started.append(method))
+    cells, options = cells_of(tiny, tmp_path, "methods=zero_shot", "device=cuda")
+    with pytest.raises(CellCrashedError):
+        run_isolated(cells[0], options)
+    assert started == ["cuda", "spawn"]
 
 
 def test_jobs_share_the_threads_unless_the_user_has_set_them(monkeypatch):

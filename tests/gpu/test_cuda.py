@@ -31,7 +31,7 @@ def kit_of(method: str):
 
 @pytest.mark.parametrize("method", names("methods"))
 def test_same_predictions_in_float32(method):
-    """One method, its weights on both devices, 2,000 queries of random episodes; two near ties differed at most (NVIDIA H200)."""
+    """One method, its weights on both devices, 2,000 queries of random episodes."""
     kit = kit_of(method)
     on_cpu = kit.method(dtype=torch.float32)
     on_cuda = copy.deepcopy(on_cpu).cuda()
@@ -42,7 +42,7 @@ def test_same_predictions_in_float32(method):
         ours = kit.scores(on_cpu, EpisodeBatch(**part)).total.argmax(-1)
         moved = EpisodeBatch(**{name: tensor.cuda() for name, tensor in part.items()})
         same.append(ours == kit.scores(on_cuda, moved).total.argmax(-1).cpu())
-    assert torch.cat(same).float().mean() > 0.998
+    assert torch.cat(same).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("method", ["ma_clip", "molo", "tip_adapter"])
