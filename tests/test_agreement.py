@@ -260,20 +260,20 @@ def test_variants_of_methods_are_ranked_on_the_same_board_and_rows_count_once(ma
     assert (panel.widths() + np.eye(7) > 0).all()
 
 
-def test_rows_after_longer_training_stand_next_to_the_same_systems_by_default(made_up, monkeypatch):
-    """What is not trained stays as it is; a system that has no row after longer training is in neither number."""
+def test_rows_after_shorter_training_stand_next_to_the_same_systems_by_default(made_up, monkeypatch):
+    """What is not trained stays as it is; a system that has no row after shorter training is in neither number."""
     plan, hashes, by_default = make_plan(way=5, episodes=40), {}, matching.hash_of
     rng = np.random.default_rng(1)
     for name, right in {"ma_clip": 19, "d2st": 17, "clip_fsar": 16, "aim": 14}.items():  # as in the literature
         is_right = rng.permuted(np.tile(np.arange(20) < right, (len(plan) * 5 // 20, 1)), axis=1).reshape(len(plan), 5)
         prediction = np.where(is_right, plan.labels, (plan.labels + 1) % 5).astype(np.uint8)
-        folder = store(made_up / matching.VARIANTS, f"{name}_longer", prediction, plan, dataset="synthact_order")
+        folder = store(made_up / matching.VARIANTS, f"{name}_shorter", prediction, plan, dataset="synthact_order")
         found = json.loads((folder / "result.json").read_text())["config_hash"]
-        hashes[f"{name} {matching.LONGER}", "synthact_order", 1] = found
+        hashes[f"{name} {matching.SHORTER}", "synthact_order", 1] = found
     monkeypatch.setattr(matching, "hash_of", lambda *key: hashes.get(key) or by_default(*key))
     boards = matching.boards_with_variants(made_up)
-    longer = panel_of(matching.panels(PUBLISHED, SYSTEMS, boards, matching.LONGER))
-    assert [(match.system.ours, accuracy) for match, accuracy in zip(longer.known, longer.second, strict=True)] == [
+    shorter = panel_of(matching.panels(PUBLISHED, SYSTEMS, boards, matching.SHORTER))
+    assert [(match.system.ours, accuracy) for match, accuracy in zip(shorter.known, shorter.second, strict=True)] == [
         ("ma_clip", 95), ("d2st", 85), ("clip_fsar", 80), ("aim", 70), ("zero_shot", 40), ("otam_frozen", 30),
     ]  # fmt: skip
     target = made_up / "agreement.md"
@@ -283,7 +283,20 @@ def test_rows_after_longer_training_stand_next_to_the_same_systems_by_default(ma
     mean, by_default = (f"{(5 * small + 3 * full) / 8:.2f}" for small, full in ((1, 0.8), (1 - 12 / 210, 0.4)))
     assert f"| SynthAct-Order | 1 shot | 2 | 6 | {mean} | -" in text
     assert f" | {by_default} | -" in text
-    assert re.search(rf"methods=[\w,]*otam,[\w,]* {matching.LONGER} dataset=synthact_order", text)
+    assert re.search(rf"methods=[\w,]*\botam\b[\w,]* {matching.SHORTER} dataset=synthact_order", text)
+
+
+@pytest.mark.parametrize(
+    ("ours", "board", "changes"),
+    [
+        ("otam", "synthact_order", True),
+        ("clip_fsar method.mode=text", "synthact_order", True),
+        ("otam_frozen", "synthact_order", False),  # not trained
+        ("otam", "synthact", False),  # its training is the short one
+    ],
+)
+def test_a_shorter_training_is_typed_where_the_board_has_another(ours, board, changes):
+    assert matching.with_training(ours, board, matching.SHORTER) == (f"{ours} {matching.SHORTER}" if changes else ours)
 
 
 def test_commands_join_boards_and_rows_without_settings():

@@ -20,6 +20,7 @@ from fsar_bench.config.settings import RunOptions
 from fsar_bench.errors import ConfigError
 from fsar_bench.io import digest, to_json
 from fsar_bench.results.predictions import measure, pack_predictions
+from tools import SHORT
 from tools.study import __main__ as study
 from tools.study import words
 from tools.study.design import (
@@ -33,6 +34,7 @@ from tools.study.design import (
     OTAM,
     PARTS,
     SCENE,
+    SEEDS,
     STRICT,
     TABLES,
     TIMES,
@@ -121,6 +123,7 @@ def test_every_cell_is_one_that_can_be_typed(design):
         "dataset=synthact_scene",
         "controls=false",
         f"episodes={EPISODES}",
+        *(f"{key}={value}" for key, value in SHORT.items()),
     ]
     assert resolve(typed).cells == [design.cell(Place("ma_clip method.joint=false", SCENE))]
     hashes = {cell.hash for cell in cells}
@@ -148,10 +151,12 @@ def test_val_cells_share_the_training_of_the_test_cells(design):
     assert tested.hash != chosen.hash
 
 
-def test_longer_trainings_are_multiples_of_the_default(design):
-    default = design.cell(Place(CLIP_FSAR, ORDER)).identity.train
+@pytest.mark.parametrize("dataset", [ORDER, SCENE])
+def test_trainings_are_the_short_one_and_its_multiples(design, dataset):
+    default = design.cell(Place(CLIP_FSAR, dataset)).identity.train
+    assert (default.episodes, default.accumulate) == (100, 2)
     for times in TIMES[1:]:
-        train = design.cell(Place(CLIP_FSAR, ORDER, times=times)).identity.train
+        train = design.cell(Place(CLIP_FSAR, dataset, times=times)).identity.train
         assert train.episodes == times * default.episodes
         assert train.val_interval % default.accumulate == 0
         assert train.episodes // train.val_interval <= max(TIMES)
@@ -161,11 +166,11 @@ def test_longer_trainings_are_multiples_of_the_default(design):
 
 
 def test_a_change_to_the_default_is_the_default():
-    """Its cell keeps the label of the default: the table of a study has no row that only says what holds anyway."""
+    """Its cell keeps the label of the default: the study has no cell that only says what holds anyway."""
     alpha = Design(changes=SMALL).cell(Place(MA_CLIP, ORDER)).identity.method["alpha"]
     rows = (MA_CLIP, f"ma_clip method.alpha={alpha}")
     (cell,) = Design(groups=(Group("x", rows, (ORDER,)),), changes=SMALL).cells()
-    assert cell.label.changed == {}
+    assert cell == Design(changes=SMALL).cell(Place(MA_CLIP, ORDER))
 
 
 def test_the_start_of_text_layers_is_a_key_of_the_study_alone(design):
@@ -285,8 +290,8 @@ def page(measured) -> Page:
 
 
 def test_accuracies_are_those_of_the_results(measured):
-    of_seeds = [s.result.metrics.accuracy for s in measured._stored.values() if s.result.cell.label.row == "MA-CLIP"
-                and s.result.dataset == ORDER and s.result.protocol.split == "test"]  # fmt: skip
+    cells = [measured.design.cell(Place(MA_CLIP, ORDER), seed) for seed in SEEDS]
+    of_seeds = [measured._stored[cell.hash].result.metrics.accuracy for cell in cells]
     whole = measured.accuracy(Place(MA_CLIP, ORDER))
     assert whole.trainings == len(of_seeds) == 3
     assert whole.percent == pytest.approx(np.mean(of_seeds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from fsar_bench.config.tuned import read_tuning
+from fsar_bench.engine.tuning.subject import subjects_of
+from fsar_bench.engine.tuning.tune import complete
 from tools import tuning_table
 
 FILES = sorted((Path(__file__).parents[1] / "configs" / "tuned").rglob("*.json"))
@@ -31,6 +34,15 @@ def test_a_row_tells_what_the_file_holds(path):
     assert all(f"`{key}=" in settings for key in best["values"])
     assert float(hours) == pytest.approx(sum(raw["spent"]["seconds"]) / 3600, abs=0.005)
     assert device == {"cpu": "CPU"}.get(raw["spent"]["device"], raw["spent"]["device"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_command_of_the_page_asks_for_what_the_file_holds(path):
+    tuning = read_tuning(path)
+    command = re.sub(r"\s+", " ", tuning_table.INTRO).partition("fsar-bench tune METHOD ")[2].partition("`")[0]
+    words = command.replace("DATASET", tuning.dataset).replace("=N", f"={tuning.budget.trials}").split()
+    (subject,) = subjects_of({"methods": tuning.method, **dict(word.split("=") for word in words)}).subjects
+    assert complete(subject) == tuning
 
 
 def test_hours_are_told_for_each_device():

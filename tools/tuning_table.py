@@ -12,13 +12,16 @@ from fsar_bench.config.files import DatasetConfig, MethodConfig, config_folder, 
 from fsar_bench.config.search import spell
 from fsar_bench.config.shipped import DATASETS
 from fsar_bench.config.tuned import Tuning, find_tuning
+from tools import SHORT
 
 PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
-INTRO = """# What tuning chose
+INTRO = f"""# What tuning chose
 
-Written by `python -m tools.tuning_table` from `configs/tuned`; `make lint` fails where it is out of date. `fsar-bench tune
-METHOD dataset=DATASET budget=N` repeats a row, and `fsar-bench tune --show METHOD dataset=DATASET` shows each of its trials
-with its val curve. How it works: [docs/training.md](training.md).
+Written by `python -m tools.tuning_table` from `configs/tuned`; `make lint` fails where it is out of date.
+`fsar-bench tune METHOD dataset=DATASET budget=N {" ".join(f"{key}={value}" for key, value in SHORT.items())}`
+repeats a row (SynthAct-Order's own training is longer than its trials, which are as long as those of the others), and
+`fsar-bench tune --show METHOD dataset=DATASET` shows each of its trials with its val curve. How it works:
+[docs/training.md](training.md).
 
 *Untuned* and *tuned*: val accuracy, in percent, of the first trial, which has the untuned settings, and of the chosen one;
 the best of several trials flatters, so that a gain on val is no measure of one on test (`fsar-bench run methods=METHOD

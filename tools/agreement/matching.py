@@ -18,11 +18,12 @@ from fsar_bench.leaderboard.boards import Board, Entry, build_boards
 from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.results.store import read_all
+from tools import SHORT
 from tools.agreement.correlation import FEWEST, Ranking
 
 SYSTEMS = Path(__file__).parent / "systems.toml"
 VARIANTS = Path("studies", "agreement")  # below the leaderboards: variants of methods, which no board lists
-LONGER = "train.accumulate=1 train.episodes=400"  # eight times the default's updates, at four times its cost
+SHORTER = " ".join(f"{key}={value}" for key, value in SHORT.items())
 WAY = 5
 SHOTS = (1, 5)
 ORDER, SCENE = ("SSv2-Small", "SSv2-Full"), ("Kinetics-100", "HMDB51", "UCF101")
@@ -173,7 +174,7 @@ def panels(
         published: all figures.
         systems: the rows that stand for them.
         boards: what is measured.
-        training: settings of the training of rows that are trained, such as `LONGER`.
+        training: settings of the training of rows that are trained, such as `SHORTER`.
     """
     rows = rows_by_hash(boards)
     figures = [(figure, system_of(figure, systems)) for figure in _originals(filter(is_of_clip, published))]
@@ -226,8 +227,14 @@ def words(ours: str, board: str, shots: Iterable[int]) -> list[str]:
 
 
 def with_training(ours: str, board: str, training: str) -> str:
-    """The words of a row with settings of its training, if it has one."""
-    return f"{ours} {training}" if training and is_trained(ours.partition(" ")[0], board) else ours
+    """The words of a row with settings of its training, if it has one that is another by default."""
+    if not training or not is_trained(ours.partition(" ")[0], board):
+        return ours
+    return (
+        ours
+        if hash_of(f"{ours} {training}", board, SHOTS[0]) == hash_of(ours, board, SHOTS[0])
+        else f"{ours} {training}"
+    )
 
 
 @cache

@@ -1,7 +1,7 @@
 """What the study measures: rows of settings on boards, in the order in which they are run, and the claims that they are for.
 
 A row is a method with settings as they would be typed. A place is a row on a dataset, with a backbone, on a split, after a
-multiple of the default training. Places with their training seeds are ordinary cells.
+multiple of the short training (`tools.SHORT`). Places with their training seeds are ordinary cells.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from fsar_bench.config.cell import Cell
 from fsar_bench.config.files import AblationConfig, MethodConfig, config_folder, load, names
 from fsar_bench.config.resolve import resolve
+from tools import SHORT
 
 HERE = Path(__file__).parent
 ORDER, SCENE, MIXED = "synthact_order", "synthact_scene", "synthact"
@@ -28,7 +29,7 @@ COUNTERPARTS = {  # datasets of the paper that a board stands for
     MIXED: (),
 }
 EPISODES = 4_000  # of the test plan: their part of an interval's variance is about a tenth
-TIMES = (1, 2, 4, 8)  # of the default number of training episodes
+TIMES = (1, 2, 4, 8)  # of the short training's episodes
 SEEDS = (0, 1, 2)
 
 MA_CLIP, FULL, CLIP_FSAR, OTAM, AIM = "ma_clip", "ma_clip_full", "clip_fsar", "otam", "aim"
@@ -36,7 +37,7 @@ OURS = {"methods": str(HERE / "ma_clip.py"), "tuned": str(config_folder("tuned")
 TEXT_ALONE = "zero_shot"
 NO_ADAPTERS = "method.multimodal=false method.temporal=false method.joint=false"
 NO_TEXT = "ma_clip method.alpha=0 method.support_branch=spatiotemporal method.prototype=transformer"
-LOWER_RATE = "train.optimizer.lr=1.87e-3"  # AIM's on order: MA-CLIP's was chosen for trainings of the default length
+LOWER_RATE = "train.optimizer.lr=1.87e-3"  # AIM's on order: MA-CLIP's was chosen for short trainings
 TABLES = ("table3", "table4", "table5", "table6", "table7", "table1_2")
 WORDS = {"table1_2": "Tables 1 and 2"}  # titles that do not follow from the name
 
@@ -114,7 +115,7 @@ FOLLOWED = (  # over training episodes: MA-CLIP also without what may take long 
 
 @dataclass(frozen=True)
 class Place:
-    """A row on a dataset, with a backbone, on a split, after a multiple of the default training."""
+    """A row on a dataset, with a backbone, on a split, after a multiple of the short training."""
 
     row: str
     dataset: str
@@ -134,7 +135,7 @@ class Group:
         backbone: of all rows.
         seeds: training seeds.
         split: test or val.
-        times: multiples of the default training.
+        times: multiples of the short training.
     """
 
     title: str
@@ -243,7 +244,11 @@ class Design:
         is_trained = load("methods", method).checked(MethodConfig).train is not None
         values = {
             "episodes": str(EPISODES),
-            **{key: value for key, value in self.changes.items() if is_trained or not key.startswith("train.")},
+            **{
+                key: value
+                for key, value in {**SHORT, **self.changes}.items()
+                if is_trained or not key.startswith("train.")
+            },
             **(OURS if has_key_of_ours else {"methods": method}),
             "dataset": place.dataset,
             "backbone": place.backbone,
@@ -257,9 +262,9 @@ class Design:
         return cell
 
     def _longer(self, place: Place) -> dict[str, str]:
-        """A longer training, with a validation for each eighth of it, but none more often than the default has."""
-        default = self.cell(replace(place, times=1))
-        train = default.identity.train if default else None
+        """A longer training, with a validation for each eighth of it, but none more often than the short one has."""
+        short = self.cell(replace(place, times=1))
+        train = short.identity.train if short else None
         assert train is not None, f"{place.row} is not trained"
         episodes = place.times * train.episodes
         updates = -(-episodes // max(TIMES) // train.accumulate)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fsar_bench.errors import ConfigError
+from tools import SHORT
 from tools.study.design import (
     BACKBONES,
     CLAIMS,
@@ -233,9 +234,12 @@ def _coverage(measured: Measured) -> list[str]:
     )
     if lacking:
         trainings += f" Where no row has several yet, they are over clips alone, and compare checkpoints: {lacking}."
+    short = " ".join(f"{key}={value}" for key, value in SHORT.items())
     return [
         f"{len(measured)} of {len(cells)} cells are stored; they took {measured.hours:.1f} hours of one device. Results "
-        f"`{measured.digest}`. {trainings} Some cells belong to several of these groups:",
+        f"`{measured.digest}`. {trainings} All are trained with `{short}`, as settings were tuned, unless they say otherwise; "
+        "the order board's own training has eight times the updates ([what that changes](agreement.md)). Some cells belong to "
+        "several of these groups:",
         "",
         *_table(["group", "boards", "cells", ""], rows, texts=2),
         *_defaults(measured),
@@ -335,7 +339,7 @@ def _words(measured: Measured) -> list[str]:
 def _episodes(measured: Measured) -> list[str]:
     lines = [
         "Each point is a training of its own, with its whole schedule; the checkpoint is chosen on val. Thin lines of the figure "
-        "are val accuracies within the longest training. 1 x is the default number of training episodes.",
+        "are val accuracies within the longest training. 1 x is the short training.",
     ]
     for dataset in (ORDER, SCENE):
         rows = []
@@ -411,7 +415,7 @@ def _episodes_figure(measured: Measured) -> Curves:
 
 
 def _parameters_figure(measured: Measured) -> Curves:
-    """Accuracy against trained parameters, all after the default training."""
+    """Accuracy against trained parameters, all after the short training."""
     rows = dict.fromkeys([*LEARNERS, *(row for name in TABLES for row in ablation(name).rows)])
     panels = []
     for dataset in (ORDER, SCENE):

@@ -239,7 +239,7 @@ def _of_parameters(measured: Measured) -> Iterable[str]:
 
 
 def rival_gaps(measured: Measured, rival: str, dataset: str) -> dict[int, Gap]:
-    """MA-CLIP minus another method after the same number of training episodes, by the multiple of the default."""
+    """MA-CLIP minus another method after the same number of training episodes, by the multiple of the short training."""
     pairs = {times: (Place(MA_CLIP, dataset, times=times), Place(rival, dataset, times=times)) for times in TIMES}
     return {times: gap for times, pair in pairs.items() if (gap := measured.gap(*pair)) is not None}
 

@@ -20,7 +20,12 @@ from fsar_bench.engine.tuning.proposals import VERSION, propose, rounds
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import digest, user_path
 
-OF_TRAINING = ("train.episodes", "train.val_episodes", "train.val_interval")  # the same for all methods
+BY_DATASET = (
+    "train.episodes",
+    "train.val_episodes",
+    "train.val_interval",
+)  # unless typed, the dataset's for all methods
+OF_TRAINING = (*BY_DATASET, "train.accumulate")
 OF_CHOICES = ("backbone", "pretrained", "activation", "reader", "imports", "protocol")
 OF_PROTOCOL = tuple(key for key in PROTOCOL_KEYS if key not in ("query", "episodes", "frames_as", "features"))
 SEVERAL = ("methods", "dataset")  # keys that take several values
@@ -187,8 +192,8 @@ def _subject(
     defaults = method.values(dataset)
     check_keys(space, defaults, where)
     train = dataset.training()
-    episodes = {key: settings.get(key, str(train[key.removeprefix("train.")])) for key in OF_TRAINING}
-    chosen = {**settings, **episodes, "tuned": NONE, "controls": "false"}
+    length = {key: settings.get(key, str(train[key.removeprefix("train.")])) for key in BY_DATASET}
+    chosen = {**settings, **length, "tuned": NONE, "controls": "false"}
     cell = _one_cell(chosen)
     assert cell.identity.train is not None, "the method is trained"
     folder = user_path(tuned) if tuned != AUTO else method.tuned_folder(dataset, AUTO)
