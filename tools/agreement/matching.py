@@ -230,11 +230,8 @@ def with_training(ours: str, board: str, training: str) -> str:
     """The words of a row with settings of its training, if it has one that is another by default."""
     if not training or not is_trained(ours.partition(" ")[0], board):
         return ours
-    return (
-        ours
-        if hash_of(f"{ours} {training}", board, SHOTS[0]) == hash_of(ours, board, SHOTS[0])
-        else f"{ours} {training}"
-    )
+    typed = f"{ours} {training}"
+    return ours if hash_of(typed, board, SHOTS[0]) == hash_of(ours, board, SHOTS[0]) else typed
 
 
 @cache

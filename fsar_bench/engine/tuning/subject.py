@@ -20,11 +20,7 @@ from fsar_bench.engine.tuning.proposals import VERSION, propose, rounds
 from fsar_bench.errors import ConfigError, shown, suggest
 from fsar_bench.io import digest, user_path
 
-BY_DATASET = (
-    "train.episodes",
-    "train.val_episodes",
-    "train.val_interval",
-)  # unless typed, the dataset's for all methods
+BY_DATASET = ("train.episodes", "train.val_episodes", "train.val_interval")  # where not typed: the dataset's
 OF_TRAINING = (*BY_DATASET, "train.accumulate")
 OF_CHOICES = ("backbone", "pretrained", "activation", "reader", "imports", "protocol")
 OF_PROTOCOL = tuple(key for key in PROTOCOL_KEYS if key not in ("query", "episodes", "frames_as", "features"))
