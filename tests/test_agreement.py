@@ -19,6 +19,7 @@ from fsar_bench.errors import ConfigError
 from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.published import read_published, shipped
 from fsar_bench.leaderboard.ranking import Widths
+from tools import SHORT_WORDS
 from tools.agreement import __main__ as tool
 from tools.agreement import matching, page, regimes
 from tools.agreement.correlation import (
@@ -269,10 +270,10 @@ def test_rows_after_shorter_training_stand_next_to_the_same_systems_by_default(m
         prediction = np.where(is_right, plan.labels, (plan.labels + 1) % 5).astype(np.uint8)
         folder = store(made_up / matching.VARIANTS, f"{name}_shorter", prediction, plan, dataset="synthact_order")
         found = json.loads((folder / "result.json").read_text())["config_hash"]
-        hashes[f"{name} {matching.SHORTER}", "synthact_order", 1] = found
+        hashes[f"{name} {SHORT_WORDS}", "synthact_order", 1] = found
     monkeypatch.setattr(matching, "hash_of", lambda *key: hashes.get(key) or by_default(*key))
     boards = matching.boards_with_variants(made_up)
-    shorter = panel_of(matching.panels(PUBLISHED, SYSTEMS, boards, matching.SHORTER))
+    shorter = panel_of(matching.panels(PUBLISHED, SYSTEMS, boards, SHORT_WORDS))
     assert [(match.system.ours, accuracy) for match, accuracy in zip(shorter.known, shorter.second, strict=True)] == [
         ("ma_clip", 95), ("d2st", 85), ("clip_fsar", 80), ("aim", 70), ("zero_shot", 40), ("otam_frozen", 30),
     ]  # fmt: skip
@@ -283,7 +284,7 @@ def test_rows_after_shorter_training_stand_next_to_the_same_systems_by_default(m
     mean, by_default = (f"{(5 * small + 3 * full) / 8:.2f}" for small, full in ((1, 0.8), (1 - 12 / 210, 0.4)))
     assert f"| SynthAct-Order | 1 shot | 2 | 6 | {mean} | -" in text
     assert f" | {by_default} | -" in text
-    assert re.search(rf"methods=[\w,]*\botam\b[\w,]* {matching.SHORTER} dataset=synthact_order", text)
+    assert re.search(rf"methods=[\w,]*\botam\b[\w,]* {SHORT_WORDS} dataset=synthact_order", text)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def test_rows_after_shorter_training_stand_next_to_the_same_systems_by_default(m
     ],
 )
 def test_a_shorter_training_is_typed_where_the_board_has_another(ours, board, changes):
-    assert matching.with_training(ours, board, matching.SHORTER) == (f"{ours} {matching.SHORTER}" if changes else ours)
+    assert matching.with_training(ours, board, SHORT_WORDS) == (f"{ours} {SHORT_WORDS}" if changes else ours)
 
 
 def test_commands_join_boards_and_rows_without_settings():

@@ -4,3 +4,4 @@ SHORT = {  # trainings of the tunings and of the study of MA-CLIP, on all boards
     "train.accumulate": "2",
     "train.episodes": "100",
 }
+SHORT_WORDS = " ".join(f"{key}={value}" for key, value in SHORT.items())  # as they are typed

@@ -12,13 +12,13 @@ from fsar_bench.config.files import DatasetConfig, MethodConfig, config_folder, 
 from fsar_bench.config.search import spell
 from fsar_bench.config.shipped import DATASETS
 from fsar_bench.config.tuned import Tuning, find_tuning
-from tools import SHORT
+from tools import SHORT_WORDS
 
 PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
 INTRO = f"""# What tuning chose
 
 Written by `python -m tools.tuning_table` from `configs/tuned`; `make lint` fails where it is out of date.
-`fsar-bench tune METHOD dataset=DATASET budget=N {" ".join(f"{key}={value}" for key, value in SHORT.items())}`
+`fsar-bench tune METHOD dataset=DATASET budget=N {SHORT_WORDS}`
 repeats a row (SynthAct-Order's own training is longer than its trials, which are as long as those of the others), and
 `fsar-bench tune --show METHOD dataset=DATASET` shows each of its trials with its val curve. How it works:
 [docs/training.md](training.md).

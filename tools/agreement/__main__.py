@@ -14,8 +14,9 @@ from pathlib import Path
 from fsar_bench.errors import FsarBenchError
 from fsar_bench.leaderboard.files import read_boards
 from fsar_bench.leaderboard.published import read_published
+from tools import SHORT_WORDS
 from tools.agreement import page, regimes
-from tools.agreement.matching import SHORTER, boards_with_variants, panels, read_systems
+from tools.agreement.matching import boards_with_variants, panels, read_systems
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "agreement.md"
@@ -43,7 +44,7 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     systems = read_systems()
     published, boards = read_published(given.out), boards_with_variants(given.out)
-    rankings, shorter = (panels(published, systems, boards, training) for training in ("", SHORTER))
+    rankings, shorter = (panels(published, systems, boards, training) for training in ("", SHORT_WORDS))
     text = page.text(rankings, shorter, systems, of_regimes, given.page.stem)
     if given.check:
         stale = not given.page.exists() or given.page.read_text(encoding="utf-8") != text

@@ -18,12 +18,10 @@ from fsar_bench.leaderboard.boards import Board, Entry, build_boards
 from fsar_bench.leaderboard.files import statistics_cache
 from fsar_bench.leaderboard.published import Published
 from fsar_bench.results.store import read_all
-from tools import SHORT
 from tools.agreement.correlation import FEWEST, Ranking
 
 SYSTEMS = Path(__file__).parent / "systems.toml"
 VARIANTS = Path("studies", "agreement")  # below the leaderboards: variants of methods, which no board lists
-SHORTER = " ".join(f"{key}={value}" for key, value in SHORT.items())
 WAY = 5
 SHOTS = (1, 5)
 ORDER, SCENE = ("SSv2-Small", "SSv2-Full"), ("Kinetics-100", "HMDB51", "UCF101")
@@ -174,7 +172,7 @@ def panels(
         published: all figures.
         systems: the rows that stand for them.
         boards: what is measured.
-        training: settings of the training of rows that are trained, such as `SHORTER`.
+        training: settings of the training of rows that are trained, such as `tools.SHORT_WORDS`.
     """
     rows = rows_by_hash(boards)
     figures = [(figure, system_of(figure, systems)) for figure in _originals(filter(is_of_clip, published))]

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from fsar_bench.config.files import load
 from fsar_bench.leaderboard.boards import Entry
+from tools import SHORT_WORDS
 from tools.agreement import regimes
 from tools.agreement.correlation import (
     FEWEST,
@@ -29,7 +30,7 @@ from tools.agreement.correlation import (
     over_noise,
     spearman_interval,
 )
-from tools.agreement.matching import BACKBONES, PAIRS, SHORTER, SHOTS, VARIANTS, Match, Panel, System, commands, missing
+from tools.agreement.matching import BACKBONES, PAIRS, SHOTS, VARIANTS, Match, Panel, System, commands, missing
 from tools.agreement.regimes import Line
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def text(
         "",
         "## After shorter training",
         "",
-        f"The trained rows of a board whose own training is longer, with `{SHORTER}`: for SynthAct-Order an eighth of the "
+        f"The trained rows of a board whose own training is longer, with `{SHORT_WORDS}`: for SynthAct-Order an eighth of the "
         "updates at a quarter of the cost, and the training that all settings were tuned for. Next to it, the mean rho of the "
         "same systems by default. The board's training was made longer after seeing that this raises the number, which flatters "
         "it.",
@@ -258,7 +259,7 @@ def _shorter_table(panels: Sequence[Panel], shorter: Sequence[Panel]) -> list[st
     rows = []
     for s in summaries(ranked_shorter(shorter)):
         if s.panels:
-            before = [default[p.board, p.shot, p.dataset, p.backbone].only(*p.ranking.systems) for p in s.panels]
+            by_default = [default[p.board, p.shot, p.dataset, p.backbone].only(*p.ranking.systems) for p in s.panels]
             count = len({name for ranking in s.rankings for name in ranking.systems})
             rows.append(
                 [
@@ -267,7 +268,7 @@ def _shorter_table(panels: Sequence[Panel], shorter: Sequence[Panel]) -> list[st
                     str(len(s.panels)),
                     str(count),
                     *_interval(s.interval),
-                    *_interval(mean_interval(before)),
+                    *_interval(mean_interval(by_default)),
                 ]
             )
     head = ("board", "", "rankings", "systems", "mean rho", "95 % interval", "by default", "95 % interval")

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fsar_bench.errors import ConfigError
-from tools import SHORT
+from tools import SHORT_WORDS
 from tools.study.design import (
     BACKBONES,
     CLAIMS,
@@ -234,12 +234,11 @@ def _coverage(measured: Measured) -> list[str]:
     )
     if lacking:
         trainings += f" Where no row has several yet, they are over clips alone, and compare checkpoints: {lacking}."
-    short = " ".join(f"{key}={value}" for key, value in SHORT.items())
     return [
         f"{len(measured)} of {len(cells)} cells are stored; they took {measured.hours:.1f} hours of one device. Results "
-        f"`{measured.digest}`. {trainings} All are trained with `{short}`, as settings were tuned, unless they say otherwise; "
-        "the order board's own training has eight times the updates ([what that changes](agreement.md)). Some cells belong to "
-        "several of these groups:",
+        f"`{measured.digest}`. {trainings} All are trained with `{SHORT_WORDS}`, as settings were tuned, unless they say "
+        "otherwise; the order board's own training has eight times the updates ([what that changes](agreement.md)). Some cells "
+        "belong to several of these groups:",
         "",
         *_table(["group", "boards", "cells", ""], rows, texts=2),
         *_defaults(measured),
