@@ -1,15 +1,21 @@
 PY := .venv/bin/python
 
-.PHONY: install lint test slow benchmark timings audit campaign leaderboard agreement study pr
+.PHONY: install lint style types tables test slow benchmark timings audit campaign leaderboard agreement study pr
 
 install:  ## make .venv with the suite, its tests and its tools
 	python3 -m venv .venv
 	.venv/bin/pip install -q -e '.[dev]'
 
-lint:  ## style, types and stale tables
+lint: style types tables  ## style, types and stale tables
+
+style:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+types:
 	.venv/bin/mypy
+
+tables:
 	.venv/bin/fsar-bench leaderboard --check
 	$(PY) -m tools.readme_table --check
 	$(PY) -m tools.methods_table --check
