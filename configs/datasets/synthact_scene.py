@@ -1,5 +1,5 @@
-"""SynthAct-Scene (synthetic, built in): classes that appearance distinguishes."""
+"""SynthAct-Scene (synthetic, built in): places, which appearance tells apart, filmed by cameras that the small CLIP never met."""
 
 _base_ = "./synthact.py"
 title = "SynthAct-Scene"
-dataset = dict(name="synthact_scene", groups=["scene"])
+dataset = dict(name="synthact_scene", annotation="builtin:synthact_scene")

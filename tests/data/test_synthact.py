@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fsar_bench.data.dataset import BUILTIN
+from tools.synthact.build import WORLDS
 from tools.synthact.classes import action_classes, class_named
 from tools.synthact.motions import MOTIONS, arc, bounce, circle, corner, fall, onto, striking, struck, toss
 from tools.synthact.render import FPS, clip
@@ -23,18 +24,24 @@ from tools.synthact.video import decode, encode
 from tools.synthact_clip.renderings import WRONG, compose, noisy
 from tools.synthact_clip.train import TRAIN_SEED, UNSEEN_SEED, five_way
 
-FOLDER = BUILTIN / "synthact"
+
+def annotation_of(world: str) -> dict:
+    return json.loads((BUILTIN / world / "annotation.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def annotation() -> dict:
-    return json.loads((FOLDER / "annotation.json").read_text())
+    return annotation_of("synthact")
 
 
-def test_size_and_counts(annotation):
-    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
-    assert size <= 16e6
-    assert min(Counter(c["class"] for c in annotation["clips"]).values()) >= 12
+@pytest.mark.parametrize(("world", "megabytes", "clips"), [("synthact", 16, 12), ("synthact_scene", 5, 20)])
+def test_sizes(world, megabytes, clips):
+    size = sum(path.stat().st_size for path in (BUILTIN / world).rglob("*") if path.is_file())
+    assert size <= megabytes * 1e6
+    assert set(Counter(c["class"] for c in annotation_of(world)["clips"]).values()) == {clips}
+
+
+def test_counts_of_classes(annotation):
     groups = Counter((c["group"], c["split"]) for c in annotation["classes"])
     assert groups["order", "test"] >= 24  # as many as Something-Something's usual lists
     assert groups["order", "train"] >= groups["order", "test"]
@@ -44,32 +51,45 @@ def test_size_and_counts(annotation):
     assert "MIT" in annotation["licence"]
 
 
-def test_annotation_is_the_class_table(annotation):
-    table = {c.name: (c.text, c.group, c.split, c.reverse_of) for c in action_classes()}
-    shipped = {c["name"]: (c["text"], c["group"], c["split"], c.get("reverse_of")) for c in annotation["classes"]}
+@pytest.mark.parametrize(
+    ("world", "groups"), [("synthact", {"order", "change", "person", "scene"}), ("synthact_scene", {"scene"})]
+)
+def test_annotation_is_the_class_table(world, groups):
+    table = {c.name: (c.text, c.group, c.split, c.reverse_of) for c in action_classes() if c.group in groups}
+    classes = annotation_of(world)["classes"]
+    shipped = {c["name"]: (c["text"], c["group"], c["split"], c.get("reverse_of")) for c in classes}
     assert shipped == table
     for name, (_, _, split, reverse) in table.items():
         if reverse:
             assert table[reverse][2:] == (split, name)
 
 
-def test_files_have_their_recorded_hash(annotation):
-    for row in annotation["clips"]:
-        assert hashlib.sha256((FOLDER / row["path"]).read_bytes()).hexdigest() == row["sha256"], row["id"]
+@pytest.mark.parametrize("world", WORLDS)
+def test_files_have_their_recorded_hash(world):
+    for row in annotation_of(world)["clips"]:
+        assert hashlib.sha256((BUILTIN / world / row["path"]).read_bytes()).hexdigest() == row["sha256"], row["id"]
 
 
 @pytest.mark.parametrize(
-    "name", ["lifting_something_up", "crawling_backwards", "camping_by_a_lake", "painting_something"]
+    ("world", "name"),
+    [
+        ("synthact", "lifting_something_up"),
+        ("synthact", "crawling_backwards"),
+        ("synthact", "camping_by_a_lake"),
+        ("synthact", "painting_something"),
+        ("synthact_scene", "camping_by_a_lake"),
+    ],
 )
-def test_generator_gives_the_shipped_frames_again(annotation, tmp_path, name):
+def test_generator_gives_the_shipped_frames_again(tmp_path, world, name):
     here = {"av": av.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
-    made = annotation["made_with"]
+    made = annotation_of(world)["made_with"]
     if any(made[k] != v for k, v in here.items()):
         pytest.skip(f"the clips were made with {made}, this machine has {here}")
     for index in (0, 7):
         again = tmp_path / "again.mp4"
-        encode(clip(class_named(name), index, made["seed"]).frames(), again, fps=FPS)
-        assert (decode(again) == decode(FOLDER / "clips" / name / f"{name}_{index:02d}.mp4")).all()
+        one = clip(class_named(name), index, made["seed"], WORLDS[world].staging)
+        encode(one.frames(), again, fps=FPS)
+        assert (decode(again) == decode(BUILTIN / world / "clips" / name / f"{name}_{index:02d}.mp4")).all()
 
 
 @pytest.mark.parametrize(
@@ -166,8 +186,23 @@ def test_captions_are_never_class_labels():
     assert set(mixed) <= set(captions)
 
 
-def test_the_encoder_is_trained_and_reported_on_other_clips(annotation):
-    assert len({TRAIN_SEED, UNSEEN_SEED, annotation["made_with"]["seed"]}) == 3
+def test_the_encoder_is_trained_and_reported_on_other_clips_than_those_of_each_world():
+    seeds = [annotation_of(world)["made_with"]["seed"] for world in WORLDS]
+    assert len({TRAIN_SEED, UNSEEN_SEED, *seeds}) == 2 + len(WORLDS)
+
+
+def colour_casts(world: str) -> np.ndarray:
+    """Of each clip of scenes, how far its mean red and blue are from its mean green, as logarithms `[M, 2]`."""
+    names = [c.name for c in action_classes() if c.group == "scene"]
+    paths = [BUILTIN / world / "clips" / name / f"{name}_{index:02d}.mp4" for name in names for index in range(4)]
+    means = np.stack([decode(path).mean((0, 1, 2)) for path in paths])
+    return np.log(means[:, [0, 2]] / means[:, [1]])
+
+
+def test_cameras_of_the_scene_board_differ_in_their_white_balance():
+    """Uniform gains of 0.64 to 1.36 have a standard deviation of 0.215 in logarithms, those of 0.92 to 1.08 0.046."""
+    added = colour_casts("synthact_scene").var(0) - colour_casts("synthact").var(0)
+    assert np.allclose(added, 2 * (0.215**2 - 0.046**2), rtol=0.5)
 
 
 def test_five_way_accuracy_counts_every_choice_of_others():

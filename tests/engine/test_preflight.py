@@ -296,7 +296,7 @@ def test_a_dry_run_says_the_same_problems(plan_check, pairs, message):
 
 
 def test_a_dry_run_says_where_val_cannot_choose_weights(plan_check):
-    scenes = open_dataset(name="synthact_scene", annotation="builtin:synthact", groups=["scene"])
+    scenes = open_dataset(name="synthact_scene", annotation="builtin:synthact_scene")
     val = len(scenes.split("val").list.classes)
     findings = plan_check("methods=tip_adapter", "method.weights=val", "dataset=synthact_scene", f"way={val},{val + 1}")
     assert [cell.protocol.way for cell in findings.sound] == [val]

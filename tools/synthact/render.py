@@ -78,7 +78,7 @@ def clip(action: ActionClass, index: int, seed: int, staging: Staging = SHIPPED)
     if isinstance(action.source, Place):
         return _scene_clip(action.source, action.template, rng, length, noise_seed, staging)
     if isinstance(action.source, str):
-        return _person_clip(action, rng, length, noise_seed)
+        return _person_clip(action, rng, length, noise_seed, staging)
     return _object_clip(action, rng, length, noise_seed, staging)
 
 
@@ -99,10 +99,11 @@ def _finish(
     paint: object,
     background: np.ndarray,
     noise_seed: list[int],
+    staging: Staging,
 ) -> Clip:
     shake = np.cumsum(rng.normal(0, 1, (length, 2)), 0)
     shake = (shake - shake.mean(0)) * rng.uniform(0, 0.4)
-    tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
+    tint = rng.uniform(*staging.balance, 3).astype(np.float32)
     grade = (rng.uniform(0.75, 1.2), rng.uniform(-15, 15), tint, rng.uniform(0, 1.5))
     zoom, tilt = rng.uniform(0.98, 1.1), rng.uniform(-3, 3)
     return Clip(*words, length, paint, background, grade, shake, zoom, tilt, noise_seed)
@@ -120,20 +121,20 @@ def _object_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[in
         u += bend * u * (1 - u)
         draw(image, 1 - u if action.backwards else u, camera)
 
-    return _finish((action.template, stage.words, stage.around), rng, length, paint, background, noise_seed)
+    return _finish((action.template, stage.words, stage.around), rng, length, paint, background, noise_seed, staging)
 
 
 def _act(image: np.ndarray, index: int, camera: Camera, *, figure, x: float, y: float, scale: float) -> None:
     figure.draw(image, index, x, y, scale)
 
 
-def _person_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[int]) -> Clip:
+def _person_clip(action: ActionClass, rng: Rng, length: int, noise_seed: list[int], staging: Staging) -> Clip:
     view = "side" if action.source in SIDE_VIEWS else "any"
     figure = make_figure(rng, action.source, length, FPS, reverse=action.backwards, view=view)
     background = random_backdrop(rng, SIDE + 2 * MARGIN)
     place = {"x": SIDE / 2 + rng.uniform(-8, 8), "y": SIDE * 0.58 + rng.uniform(-5, 5), "scale": rng.uniform(38, 48)}
     paint = partial(_act, figure=figure, **place)
-    return _finish((action.template, [], []), rng, length, paint, background, noise_seed)
+    return _finish((action.template, [], []), rng, length, paint, background, noise_seed, staging)
 
 
 def _scene_clip(place: Place, template: str, rng: Rng, length: int, noise_seed: list[int], staging: Staging) -> Clip:
@@ -143,4 +144,5 @@ def _scene_clip(place: Place, template: str, rng: Rng, length: int, noise_seed: 
     background = backdrop(rng, view, SIDE + 2 * MARGIN)
     spot = {"x": SIDE / 2 + rng.uniform(-22, 22), "y": SIDE * 0.62 + rng.uniform(-8, 8), "scale": rng.uniform(30, 54)}
     around = [*view.elements, f"in front of {view.uppers[0]}", f"above {view.ground}"]
-    return _finish((template, [], around), rng, length, partial(_act, figure=figure, **spot), background, noise_seed)
+    paint = partial(_act, figure=figure, **spot)
+    return _finish((template, [], around), rng, length, paint, background, noise_seed, staging)

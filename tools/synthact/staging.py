@@ -19,6 +19,7 @@ class Staging:
         foreign: chance that a view of a place shows an element of some other place.
         swapped: chance that the ground, and that what is above it, are of some other place.
         passing: chance that the person in a place does something that people do elsewhere.
+        balance: gain of each colour channel of a clip: the white balance of its camera.
     """
 
     reach: tuple[float, float] = (22, 29)
@@ -30,6 +31,9 @@ class Staging:
     foreign: float = 0.3
     swapped: float = 0.1
     passing: float = 0.3
+    balance: tuple[float, float] = (0.92, 1.08)
 
 
 SHIPPED = Staging()
+# Places are whole, and cameras are such as the small CLIP has not met: what they do to colours can be learned.
+OTHER_CAMERAS = Staging(missing=0, foreign=0, swapped=0, balance=(0.64, 1.36))
