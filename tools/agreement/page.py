@@ -135,8 +135,8 @@ def text(
         *(f"![{name.replace('_', ' ')}]({figures}/{name}.png)" for name in FIGURES),
         "",
         "The clips of SynthAct-Scene are its second. On the first, the scene group of SynthAct, training gained about a point at "
-        "most, and its mean rho was 0.54 at 1 shot and 0.11 at 5 (this page at commit 8dbf6c0). The new ones were chosen, before any "
-        "trained row of them was known, so that text alone is above 85 %, frozen rows are between 70 and 80 %, and a short "
+        "most, and its mean rho was 0.54 at 1 shot and 0.11 at 5 (this page at commit 8dbf6c0). The new ones were chosen, before "
+        "any trained row of them was known, so that text alone is above 85 %, frozen rows are between 70 and 80 %, and a short "
         "training gains several points (`docs/data.md` tells what it learns). That they were chosen at all, after seeing "
         "the number, flatters the board.",
         "",
